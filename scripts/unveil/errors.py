@@ -1,0 +1,35 @@
+"""The two kinds of trouble: bad input (stop, say what to do) and facts about a scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Bad input from the user: names the file, the field, what was found and the remedy.
+
+    Args:
+        message: what is wrong, with the value found.
+        file: the file at fault.
+        field: the key, column or band at fault.
+        remedy: what to do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | Path | None = None,
+        field: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.file, self.field, self.remedy = file, field, remedy
+        where = ", ".join(
+            part for part in (str(file) if file else "", f"field '{field}'" if field else "") if part
+        )
+        text = f"{where}: {message}" if where else message
+        super().__init__(f"{text}. Remedy: {remedy}." if remedy else text)
+
+
+class SceneSkipped(Exception):
+    """A fact about a scene that makes a step impossible; recorded, never a crash."""

@@ -1,0 +1,129 @@
+"""The contract of a model: what it needs, what it gives, when it steps aside.
+
+A model gets :class:`unveil.scene.Inputs` (reflectance, classes, days, radar) and gives
+reflectance, with a per-pixel standard deviation if it can. Scale and offset belong to
+the model. ``prepare`` sees the scene tile by tile before ``predict`` does, so that a
+method with statistics of the whole scene still runs in bounded memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from unveil.scene import Inputs, Scene
+
+Origin = Literal["published", "trained-here", "none", "external"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model requires of a scene.
+
+    Attributes:
+        bands: bands it must have; empty means it works on whatever bands there are.
+        radar: ``required``, ``optional`` or ``unused``.
+        min_context: fewest context frames.
+        max_context: most context frames it uses (nearest in time are kept); None is all.
+        levels: processing levels it is meant for; empty means any.
+    """
+
+    bands: tuple[str, ...] = ()
+    radar: Literal["required", "optional", "unused"] = "unused"
+    min_context: int = 0
+    max_context: int | None = None
+    levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model gives.
+
+    Attributes:
+        reflectance: ``(B, H, W)`` float32 reflectance, NaN where it has no answer.
+        std: ``(B, H, W)`` float32 standard deviation of reflectance, or None.
+        bands: band names when they are not those of the inputs.
+    """
+
+    reflectance: np.ndarray
+    std: np.ndarray | None = None
+    bands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One row of ``config/models.yaml``.
+
+    Attributes:
+        id: the model's id in the run.
+        kind: the implementation, a key of the registry.
+        title: the name printed in figures and tables.
+        weights: path of the weights, or None.
+        options: options of the kind.
+    """
+
+    id: str
+    kind: str
+    title: str = ""
+    weights: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Model(ABC):
+    """A cloud removal method.
+
+    Class attributes:
+        kind: key in the registry.
+        citation: one line with authors, year, title, DOI.
+        network: True for neural networks (they get the GPU resource).
+        receptive_field: pixels of context on each side that ``predict`` looks at; None
+            means the whole scene must be one window.
+    """
+
+    kind: ClassVar[str]
+    citation: ClassVar[str]
+    network: ClassVar[bool] = False
+    receptive_field: int | None = 0
+    origin: Origin = "none"
+    weights_checksum: str = ""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What this model requires of a scene."""
+
+    def skip(self, scene: Scene) -> str | None:
+        """Return why this model cannot run on ``scene``, or None when it can."""
+        return unmet_need(self.needs, scene)
+
+    def load(self) -> None:
+        """Load weights, once per process. The default has none."""
+
+    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
+        """Gather statistics of a scene from its tiles (without overlap), before predicting."""
+
+    @abstractmethod
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Remove the clouds of one window; deterministic."""
+
+
+def unmet_need(needs: Needs, scene: Scene) -> str | None:
+    """Return the first requirement that a scene does not meet, or None."""
+    missing = [name for name in needs.bands if name not in scene.bands]
+    if missing:
+        return f"needs bands {', '.join(missing)}, which the scene does not have"
+    if needs.radar == "required" and scene.radar is None:
+        return "needs Sentinel-1 radar, which the scene does not have"
+    if len(scene.context) < needs.min_context:
+        return f"needs {needs.min_context} context frames, the scene has {len(scene.context)}"
+    if needs.levels and scene.level not in needs.levels:
+        return f"needs level {' or '.join(needs.levels)}, the scene is {scene.level or 'unknown'}"
+    return None

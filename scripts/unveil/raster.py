@@ -1,0 +1,246 @@
+"""Reading and writing rasters: one place for grids, COGs and atomic writes.
+
+Arrays are ``(B, H, W)``; the vertical axis points south, the pixel origin is the
+upper left corner, as in GDAL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from unveil.bands import REFLECTANCE_SCALE
+from unveil.errors import InputError
+
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixel grid of a scene.
+
+    Attributes:
+        crs: authority code or WKT; empty when the data have no georeference.
+        transform: GDAL affine coefficients ``(a, b, c, d, e, f)``.
+        height: rows.
+        width: columns.
+    """
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.height, self.width
+
+    @property
+    def affine(self) -> Affine:
+        """The transform as an affine object."""
+        return Affine(*self.transform)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def difference(self, other: Grid) -> str:
+        """Describe how ``other`` deviates from this grid; empty when they agree.
+
+        Origins and pixel sizes agree when they differ by less than 1 % of a pixel.
+        """
+        found = []
+        if self.crs != other.crs:
+            found.append(f"CRS {other.crs or 'none'} instead of {self.crs or 'none'}")
+        if self.shape != other.shape:
+            found.append(f"shape {other.shape} instead of {self.shape}")
+        tolerance = 0.01 * max(abs(self.transform[0]), abs(self.transform[4]))
+        if not np.allclose(self.transform, other.transform, rtol=0, atol=tolerance):
+            found.append(f"transform {other.transform} instead of {self.transform}")
+        return "; ".join(found)
+
+    def windows(self, block: int = BLOCK) -> Iterator[Window]:
+        """Yield windows that cover the grid, row by row."""
+        for row in range(0, self.height, block):
+            for col in range(0, self.width, block):
+                yield Window(
+                    col, row, min(block, self.width - col), min(block, self.height - row)
+                )
+
+
+def grid_of(dataset: rasterio.DatasetReader) -> Grid:
+    """Return the grid of an open raster."""
+    crs = dataset.crs
+    code = ""
+    if crs:
+        authority = crs.to_authority()
+        code = ":".join(authority) if authority else crs.to_wkt()
+    return Grid(code, tuple(dataset.transform)[:6], dataset.height, dataset.width)
+
+
+@contextlib.contextmanager
+def open_raster(path: str | Path) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster for reading, with errors that name the file and the remedy.
+
+    Raises:
+        InputError: if the file is missing, empty, truncated or not a raster.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError("file not found", file=path, remedy="check the path, or restore the file")
+    try:
+        with rasterio.open(path) as dataset:
+            yield dataset
+    except RasterioError as error:
+        raise InputError(
+            f"cannot be read as a raster ({error})",
+            file=path,
+            remedy="the file is truncated or no GeoTIFF; copy or download it again",
+        ) from error
+
+
+def read(path: str | Path, *, window: Window | None = None) -> np.ndarray:
+    """Read all bands of a raster, ``(B, H, W)`` in the file's own dtype.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    with open_raster(path) as dataset:
+        return dataset.read(window=window)
+
+
+def to_reflectance(dn: np.ndarray) -> np.ndarray:
+    """Return float32 reflectance with NaN where the DN is 0 (nodata)."""
+    reflectance = dn.astype(np.float32) / np.float32(REFLECTANCE_SCALE)
+    reflectance[dn == 0] = np.nan
+    return reflectance
+
+
+def to_dn(reflectance: np.ndarray) -> np.ndarray:
+    """Return uint16 DN x 10000; NaN becomes 0 (nodata), valid values at least 1."""
+    valid = np.isfinite(reflectance)
+    scaled = np.rint(np.where(valid, reflectance, 0).astype(np.float64) * REFLECTANCE_SCALE)
+    return np.where(valid, np.clip(scaled, 1, 65_535), 0).astype(np.uint16)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, renamed to it when the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}-", suffix=f".part{path.suffix}"
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def cog_writer(
+    path: str | Path,
+    grid: Grid,
+    *,
+    dtype: str,
+    descriptions: Sequence[str],
+    nodata: float | None,
+    tags: dict[str, str] | None = None,
+    overviews: Resampling = Resampling.average,
+) -> Iterator[rasterio.io.DatasetWriter]:
+    """Write a Cloud-Optimised GeoTIFF window by window; renamed into place at the end.
+
+    Args:
+        path: the final file.
+        grid: its grid.
+        dtype: numpy dtype name.
+        descriptions: one name a band (ESA names, ``VV``, ``CLASS`` ...).
+        nodata: the nodata value, or None.
+        tags: dataset metadata items.
+        overviews: resampling of the overviews.
+    """
+    profile = {
+        "driver": "GTiff",
+        "height": grid.height,
+        "width": grid.width,
+        "count": len(descriptions),
+        "dtype": dtype,
+        "nodata": nodata,
+        "transform": grid.affine,
+        "crs": grid.crs or None,
+        "compress": "zstd",
+        "zstd_level": 1,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+        "bigtiff": "if_safer",
+    }
+    with (
+        replacing(path) as final,
+        tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".cog-") as folder,
+    ):
+        scratch = Path(folder) / "scratch.tif"
+        with rasterio.open(scratch, "w", **profile) as writer:
+            for position, name in enumerate(descriptions, 1):
+                writer.set_band_description(position, name)
+            writer.update_tags(**(tags or {}))
+            yield writer
+        rasterio.shutil.copy(
+            scratch,
+            final,
+            driver="COG",
+            compress="deflate",
+            predictor="yes",
+            level=9,
+            blocksize=BLOCK,
+            overview_resampling=overviews.name,
+            num_threads="all_cpus",
+        )
+
+
+def write_cog(
+    path: str | Path,
+    data: np.ndarray,
+    grid: Grid,
+    *,
+    descriptions: Sequence[str],
+    nodata: float | None,
+    tags: dict[str, str] | None = None,
+    overviews: Resampling = Resampling.average,
+) -> None:
+    """Write a ``(B, H, W)`` array as a Cloud-Optimised GeoTIFF, atomically."""
+    with cog_writer(
+        path,
+        grid,
+        dtype=data.dtype.name,
+        descriptions=descriptions,
+        nodata=nodata,
+        tags=tags,
+        overviews=overviews,
+    ) as writer:
+        writer.write(data)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,414 @@
+"""Scene: the one data contract between the stages.
+
+A scene is one place and one target date. On disk it is a folder with a STAC
+ItemCollection (``download.json`` after assembly, ``scene.json`` when ready for
+analysis) and Cloud-Optimised GeoTIFFs:
+
+===============  =====================  ==================================================
+part             file                   content
+===============  =====================  ==================================================
+target, context  ``frames/DATE.tif``    uint16, reflectance x 10000, nodata 0, ESA names
+masks            ``masks/DATE.tif``     uint8, bands CLASS and CLOUD_PROBABILITY (percent)
+radar            ``sar/DATE.tif``       float32 dB, bands VV and VH, nodata NaN
+reference        ``truth/reference.tif``  as a frame; never visible to a model
+occlusion        ``truth/occlusion.tif``  uint8 CLASS: what was hidden, by construction
+===============  =====================  ==================================================
+
+Frames of role ``context`` are sorted by date. Arrays are ``(T, B, H, W)``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.transform import array_bounds
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from unveil import raster
+from unveil.bands import (
+    NODATA,
+    OCCLUDED_CLASSES,
+    REFLECTANCE_SCALE,
+    SAR2,
+    UNKNOWN_PROBABILITY,
+    band_positions,
+)
+from unveil.errors import InputError
+from unveil.raster import Grid
+
+ROLES = ("target", "context", "radar", "reference", "occlusion")
+TRUTH_ROLES = ("reference", "occlusion")
+PROTOCOLS = ("paired", "transplant", "simulate", "none")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One raster of a scene.
+
+    Attributes:
+        date: acquisition date, ``YYYY-MM-DD``.
+        role: one of ``target context radar reference occlusion``.
+        path: the raster.
+        bands: names of its bands, in file order.
+        mask: its class raster, once the masks stage has run.
+        facts: level, platform, processing baseline, offset applied, source href ...
+        checksum: SHA-256 of the raster.
+    """
+
+    date: str
+    role: str
+    path: Path
+    bands: tuple[str, ...]
+    mask: Path | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    checksum: str = ""
+
+    @property
+    def day(self) -> dt.date:
+        """The acquisition date."""
+        return dt.date.fromisoformat(self.date)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One place and one target date, with everything known about it.
+
+    Attributes:
+        id: scene id, unique in a run.
+        protocol: where the truth comes from (``paired transplant simulate none``).
+        place: place id; scenes of one place are not independent samples.
+        grid: the grid that every raster of the scene lies on.
+        frames: all rasters, target first.
+        facts: source, level, licence, seeds, notes.
+    """
+
+    id: str
+    protocol: str
+    place: str
+    grid: Grid
+    frames: tuple[Frame, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def with_role(self, role: str) -> tuple[Frame, ...]:
+        """Return the frames of one role, sorted by date."""
+        return tuple(sorted((f for f in self.frames if f.role == role), key=lambda f: f.date))
+
+    @property
+    def target(self) -> Frame:
+        """The cloudy frame that models must clear."""
+        return self.with_role("target")[0]
+
+    @property
+    def context(self) -> tuple[Frame, ...]:
+        """The other dates a model may see, sorted by date."""
+        return self.with_role("context")
+
+    @property
+    def radar(self) -> Frame | None:
+        """The radar frame nearest to the target in time, if there is any."""
+        frames = self.with_role("radar")
+        day = self.target.day
+        return min(frames, key=lambda f: abs((f.day - day).days)) if frames else None
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of the target."""
+        return self.target.bands
+
+    @property
+    def level(self) -> str:
+        """Processing level of the optical frames, ``L1C`` or ``L2A``."""
+        return str(self.facts.get("level", ""))
+
+    def without_truth(self) -> Scene:
+        """Return the scene as models see it: no reference and no occlusion raster."""
+        return replace(self, frames=tuple(f for f in self.frames if f.role not in TRUTH_ROLES))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is given: one window of a scene as arrays.
+
+    Attributes:
+        bands: names of the optical bands, B of them.
+        target: ``(B, H, W)`` float32 reflectance, NaN where nodata.
+        target_class: ``(H, W)`` uint8 classes of :mod:`unveil.bands`.
+        target_probability: ``(H, W)`` float32 cloud probability 0...1, NaN if unknown.
+        context: ``(T, B, H, W)`` float32 reflectance, NaN where nodata.
+        context_class: ``(T, H, W)`` uint8 classes.
+        days: ``(T,)`` float32, days from the target (negative: before).
+        sar: ``(2, H, W)`` float32 dB, VV then VH; None without radar.
+        target_date: ``YYYY-MM-DD``.
+        level: ``L1C`` or ``L2A``.
+        origin: row and column of the window's upper left pixel in the scene.
+    """
+
+    bands: tuple[str, ...]
+    target: np.ndarray
+    target_class: np.ndarray
+    target_probability: np.ndarray
+    context: np.ndarray
+    context_class: np.ndarray
+    days: np.ndarray
+    sar: np.ndarray | None
+    target_date: str
+    level: str
+    origin: tuple[int, int] = (0, 0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the window."""
+        return self.target_class.shape
+
+    @property
+    def target_clear(self) -> np.ndarray:
+        """``(H, W)`` bool: target pixels with data, neither cloud nor shadow."""
+        return is_clear(self.target_class) & np.isfinite(self.target).all(axis=0)
+
+    @property
+    def context_clear(self) -> np.ndarray:
+        """``(T, H, W)`` bool: context pixels with data, neither cloud nor shadow."""
+        return is_clear(self.context_class) & np.isfinite(self.context).all(axis=1)
+
+
+def is_clear(classes: np.ndarray) -> np.ndarray:
+    """Return where a class raster shows the surface (clear or snow)."""
+    return ~np.isin(classes, (*OCCLUDED_CLASSES, NODATA))
+
+
+def is_occluded(classes: np.ndarray) -> np.ndarray:
+    """Return where a class raster shows cloud or cloud shadow."""
+    return np.isin(classes, OCCLUDED_CLASSES)
+
+
+def cloud_cover(classes: np.ndarray) -> float:
+    """Return the fraction of valid pixels under cloud or shadow; 0 without valid pixels."""
+    valid = int(np.count_nonzero(classes != NODATA))
+    return float(np.count_nonzero(is_occluded(classes))) / valid if valid else 0.0
+
+
+def read_inputs(
+    scene: Scene, *, bands: Sequence[str] | None = None, window: Window | None = None
+) -> Inputs:
+    """Read one window of a scene for a model; the truth is out of reach here.
+
+    Args:
+        scene: a scene whose masks stage has run.
+        bands: bands to read, default all bands of the target.
+        window: pixels to read, default the whole scene.
+
+    Raises:
+        KeyError: if a wanted band is missing.
+        InputError: if a file is missing or damaged.
+    """
+    wanted = tuple(bands or scene.bands)
+    size = (int(window.height), int(window.width)) if window else scene.grid.shape
+    target = read_reflectance(scene.target, wanted, window)
+    classes, probability = read_mask(scene.target, size, window)
+    context = [read_reflectance(frame, wanted, window) for frame in scene.context]
+    masks = [read_mask(frame, size, window)[0] for frame in scene.context]
+    day = scene.target.day
+    radar = scene.radar
+    return Inputs(
+        bands=wanted,
+        target=target,
+        target_class=classes,
+        target_probability=probability,
+        context=np.stack(context) if context else np.empty((0, len(wanted), *size), np.float32),
+        context_class=np.stack(masks) if masks else np.empty((0, *size), np.uint8),
+        days=np.array([(frame.day - day).days for frame in scene.context], np.float32),
+        sar=read_bands(radar, SAR2, window).astype(np.float32) if radar else None,
+        target_date=scene.target.date,
+        level=scene.level,
+        origin=(int(window.row_off), int(window.col_off)) if window else (0, 0),
+    )
+
+
+def read_bands(frame: Frame, bands: Sequence[str], window: Window | None = None) -> np.ndarray:
+    """Read the named bands of a frame, ``(B, H, W)`` in the file's dtype."""
+    positions = band_positions(bands, frame.bands)
+    with raster.open_raster(frame.path) as dataset:
+        return dataset.read([p + 1 for p in positions], window=window)
+
+
+def read_reflectance(
+    frame: Frame, bands: Sequence[str], window: Window | None = None
+) -> np.ndarray:
+    """Read the named bands as float32 reflectance, NaN where nodata, ``(B, H, W)``."""
+    return raster.to_reflectance(read_bands(frame, bands, window))
+
+
+def read_mask(
+    frame: Frame, size: tuple[int, int], window: Window | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read classes (uint8) and cloud probability (float32 0...1, NaN unknown), ``(H, W)``.
+
+    A frame without a mask is clear of unknown probability.
+    """
+    if frame.mask is None:
+        return np.zeros(size, np.uint8), np.full(size, np.nan, np.float32)
+    data = raster.read(frame.mask, window=window)
+    if data.shape[0] == 1:
+        return data[0], np.full(data.shape[1:], np.nan, np.float32)
+    percent = data[1].astype(np.float32)
+    return data[0], np.where(data[1] == UNKNOWN_PROBABILITY, np.nan, percent / 100)
+
+
+def read_truth(
+    scene: Scene, bands: Sequence[str], window: Window | None = None
+) -> np.ndarray | None:
+    """Read the reference reflectance, ``(B, H, W)``; None when the scene has no truth.
+
+    For the metrics and report stages only.
+    """
+    frames = scene.with_role("reference")
+    return read_reflectance(frames[0], bands, window) if frames else None
+
+
+def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
+    """Read the classes that define occluded and clear pixels for the metrics, ``(H, W)``.
+
+    By construction for ``transplant`` and ``simulate``; the target's own mask otherwise.
+    """
+    frames = scene.with_role("occlusion")
+    if frames:
+        return raster.read(frames[0].path, window=window)[0]
+    size = (int(window.height), int(window.width)) if window else scene.grid.shape
+    return read_mask(scene.target, size, window)[0]
+
+
+def save_scene(scene: Scene, path: str | Path) -> None:
+    """Write the scene as a STAC 1.1 ItemCollection with hrefs relative to ``path``."""
+    path = Path(path)
+    document = {
+        "type": "FeatureCollection",
+        "unveil": {
+            "scene": scene.id,
+            "protocol": scene.protocol,
+            "place": scene.place,
+            "grid": {
+                "crs": scene.grid.crs,
+                "transform": list(scene.grid.transform),
+                "shape": list(scene.grid.shape),
+            },
+            "facts": scene.facts,
+        },
+        "features": [_frame_to_item(scene, frame, path.parent) for frame in scene.frames],
+    }
+    with raster.replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def load_scene(path: str | Path) -> Scene:
+    """Read a scene written by :func:`save_scene`.
+
+    Raises:
+        InputError: if the file is missing, no JSON, or not such a scene.
+    """
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text())
+        head = document["unveil"]
+        grid = Grid(
+            head["grid"]["crs"], tuple(head["grid"]["transform"]), *head["grid"]["shape"]
+        )
+        frames = tuple(_item_to_frame(item, path.parent) for item in document["features"])
+        return Scene(head["scene"], head["protocol"], head["place"], grid, frames, head["facts"])
+    except FileNotFoundError as error:
+        raise InputError(
+            "scene file not found", file=path, remedy="run the download rule for this scene"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"not a scene of this package ({error!r})",
+            file=path,
+            remedy="delete the file and run the workflow again",
+        ) from error
+
+
+def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "href": _relative(frame.path, folder),
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "roles": ["data"],
+        "bands": [{"name": name} for name in frame.bands],
+    }
+    if frame.role in ("target", "context", "reference"):
+        data |= {"raster:scale": 1 / REFLECTANCE_SCALE, "nodata": 0, "data_type": "uint16"}
+    if frame.checksum:
+        data["file:checksum"] = "1220" + frame.checksum  # multihash: sha2-256, 32 bytes
+    assets = {"data": data}
+    if frame.mask:
+        assets["mask"] = {
+            "href": _relative(frame.mask, folder),
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "roles": ["cloud", "cloud-shadow"],
+        }
+    bbox = _bbox(scene.grid)
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [
+            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+            "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+            "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+            "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
+        ],
+        "id": f"{scene.id}_{frame.role}_{frame.date}",
+        "geometry": _polygon(bbox) if bbox else None,
+        "properties": {
+            "datetime": f"{frame.date}T00:00:00Z",
+            "proj:code": scene.grid.crs or None,
+            "proj:shape": list(scene.grid.shape),
+            "proj:transform": list(scene.grid.transform),
+            "unveil:role": frame.role,
+            **frame.facts,
+        },
+        "links": [],
+        "assets": assets,
+    }
+    if bbox:
+        item["bbox"] = bbox
+    return item
+
+
+def _item_to_frame(item: dict[str, Any], folder: Path) -> Frame:
+    properties = dict(item["properties"])
+    for key in ("proj:code", "proj:shape", "proj:transform"):
+        properties.pop(key, None)
+    data = item["assets"]["data"]
+    mask = item["assets"].get("mask")
+    return Frame(
+        date=properties.pop("datetime")[:10],
+        role=properties.pop("unveil:role"),
+        path=folder / data["href"],
+        bands=tuple(band["name"] for band in data["bands"]),
+        mask=folder / mask["href"] if mask else None,
+        facts=properties,
+        checksum=data.get("file:checksum", "")[4:],
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _bbox(grid: Grid) -> list[float] | None:
+    if not grid.crs:
+        return None
+    bounds = array_bounds(grid.height, grid.width, grid.affine)
+    return [round(value, 7) for value in transform_bounds(grid.crs, "EPSG:4326", *bounds)]
+
+
+def _polygon(bbox: list[float]) -> dict[str, Any]:
+    west, south, east, north = bbox
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
