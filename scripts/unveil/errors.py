@@ -25,7 +25,9 @@ class InputError(ValueError):
     ) -> None:
         self.file, self.field, self.remedy = file, field, remedy
         where = ", ".join(
-            part for part in (str(file) if file else "", f"field '{field}'" if field else "") if part
+            part
+            for part in (str(file) if file else "", f"field '{field}'" if field else "")
+            if part
         )
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text}. Remedy: {remedy}." if remedy else text)

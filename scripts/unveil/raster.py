@@ -78,9 +78,7 @@ class Grid:
         """Yield windows that cover the grid, row by row."""
         for row in range(0, self.height, block):
             for col in range(0, self.width, block):
-                yield Window(
-                    col, row, min(block, self.width - col), min(block, self.height - row)
-                )
+                yield Window(col, row, min(block, self.width - col), min(block, self.height - row))
 
 
 def grid_of(dataset: rasterio.DatasetReader) -> Grid:
@@ -122,6 +120,14 @@ def read(path: str | Path, *, window: Window | None = None) -> np.ndarray:
     """
     with open_raster(path) as dataset:
         return dataset.read(window=window)
+
+
+def read_decimated(path: str | Path, *, size: int = 512) -> np.ndarray:
+    """Read all bands at no more than ``size`` pixels an edge, nearest neighbour."""
+    with open_raster(path) as dataset:
+        step = max(1, -(-max(dataset.shape) // size))
+        shape = (dataset.count, -(-dataset.height // step), -(-dataset.width // step))
+        return dataset.read(out_shape=shape)
 
 
 def to_reflectance(dn: np.ndarray) -> np.ndarray:

@@ -317,9 +317,7 @@ def load_scene(path: str | Path) -> Scene:
     try:
         document = json.loads(path.read_text())
         head = document["unveil"]
-        grid = Grid(
-            head["grid"]["crs"], tuple(head["grid"]["transform"]), *head["grid"]["shape"]
-        )
+        grid = Grid(head["grid"]["crs"], tuple(head["grid"]["transform"]), *head["grid"]["shape"])
         frames = tuple(_item_to_frame(item, path.parent) for item in document["features"])
         return Scene(head["scene"], head["protocol"], head["place"], grid, frames, head["facts"])
     except FileNotFoundError as error:

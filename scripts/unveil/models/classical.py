@@ -197,9 +197,7 @@ class Damped(_Classical):
         return damped_composite(inputs, self.days)
 
 
-def damped_composite(
-    inputs: Inputs, days: float, use: np.ndarray | None = None
-) -> np.ndarray:
+def damped_composite(inputs: Inputs, days: float, use: np.ndarray | None = None) -> np.ndarray:
     """Return the mean of clear looks with weight ``exp(-|dt| / days)``, ``(B, H, W)``.
 
     The weights are relative to the nearest frame, so that far frames never underflow.

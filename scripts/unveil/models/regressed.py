@@ -63,9 +63,7 @@ class _Moments:
             return self
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.n / n)
-        scatter = (
-            self.scatter + other.scatter + np.outer(delta, delta) * (self.n * other.n / n)
-        )
+        scatter = self.scatter + other.scatter + np.outer(delta, delta) * (self.n * other.n / n)
         return _Moments(n, mean, scatter)
 
 

@@ -1,0 +1,39 @@
+# Two commands for a fresh machine:  make demo  and  make test.
+# Both set everything up from uv.lock; nothing is installed outside this folder.
+
+UV_VERSION := 0.13.9
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+# The scripts below run with the environment's own programs first.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: demo test lint environment clean
+
+demo: environment  ## run the benchmark on the example and say where the report is
+	@snakemake --cores all --resources gpu=1 --quiet rules
+	@echo "Report: $(CURDIR)/results/report/index.html"
+
+test: environment  ## run the whole test suite
+	@python -m pytest -n 2 --dist loadgroup
+
+lint: environment  ## formatters, linters, spelling, Snakemake's own lint
+	@ruff check .
+	@ruff format --check .
+	@snakefmt --check Snakefile rules
+	@codespell
+	@snakemake --lint
+
+environment: .venv/.complete
+
+.venv/.complete: uv.lock pyproject.toml | $(UV)
+	@echo "Setting up the environment from uv.lock ..."
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+.uv/bin/uv:
+	@echo "Setting up uv ..."
+	@python3 -m venv .uv
+	@.uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+clean:  ## remove results and the environment; downloads stay in .cache
+	rm -rf results .snakemake .venv .uv

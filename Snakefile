@@ -1,0 +1,30 @@
+"""Unveil: which cloud removal can you trust on your own Sentinel-2 scenes?"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/download.smk"
+include: "rules/masks.smk"
+include: "rules/coregistration.smk"
+include: "rules/inference.smk"
+include: "rules/metrics.smk"
+include: "rules/report.smk"
+include: "rules/training.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report/index.html",
+        f"{RESULTS}/metrics.csv",
+        f"{RESULTS}/skipped.csv",
+        f"{RESULTS}/manifest.json",

@@ -1,0 +1,93 @@
+"""Tables read and checked, wildcard constraints, and helpers that rules ask for facts."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from unveil.config import load_config, read_models, read_scenes, select_models
+from unveil.errors import InputError
+from unveil.models.registry import is_network
+from unveil.planning import expand_scenes
+from unveil.protocols import ProtocolSettings
+from unveil.sources import input_files
+
+PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
+CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
+
+try:
+    config = load_config(config, file=CONFIG_FILE)
+    MODELS = select_models(
+        read_models(config["models"]), config["run_models"], file=CONFIG_FILE
+    )
+    NETWORKS = {model for model, row in MODELS.items() if is_network(row["kind"])}
+    SCENES = {
+        row.scene: row
+        for row in expand_scenes(
+            read_scenes(config["scenes"]),
+            ProtocolSettings(config["seed"], config["masks"]["dilate_px"]),
+            Path(config["cache"]),
+        )
+    }
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = config["results"]
+SHARDS = {
+    f"shard-{number:04d}": list(SCENES)[start : start + config["inference"]["shard_size"]]
+    for number, start in enumerate(
+        range(0, len(SCENES), config["inference"]["shard_size"])
+    )
+}
+COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
+
+
+wildcard_constraints:
+    scene=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    model=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    shard=r"shard-\d{4,}",
+
+
+@cache
+def code(*stages):
+    """List the package's files behind some stages, so that editing one reruns them."""
+    files = [PACKAGE / f"{name}.py" for name in COMMON_CODE]
+    for stage in stages:
+        path = PACKAGE / stage
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    return [str(path) for path in files]
+
+
+def get_source_files(wildcards):
+    """List the files that a scene is assembled from."""
+    return input_files(SCENES[wildcards.scene])
+
+
+def get_row(wildcards):
+    """Give a scene's row of the table as plain values."""
+    return vars(SCENES[wildcards.scene])
+
+
+def get_shard_scenes(wildcards):
+    """List the scene files that one inference job serves."""
+    return [f"{RESULTS}/scenes/{s}/scene.json" for s in SHARDS[wildcards.shard]]
+
+
+def get_weights(wildcards):
+    """Give a model's weights if they are there; a model without them skips its scenes."""
+    path = MODELS[wildcards.model].get("weights")
+    return [path] if path and Path(path).exists() else []
+
+
+def get_model_row(wildcards):
+    """Give a model's row of the table."""
+    return MODELS[wildcards.model]
+
+
+def get_gpus(wildcards):
+    """Ask for a GPU where a network runs, unless the config forbids it."""
+    wanted = wildcards.model in NETWORKS and config["inference"]["gpu"] != "never"
+    return 1 if wanted else 0

@@ -1,0 +1,26 @@
+rule coregister_scene:
+    message:
+        "Coregistering the frames of {wildcards.scene}"
+    input:
+        scene=rules.mask_scene.output.scene,
+        masks=rules.mask_scene.output.masks,
+        frames=rules.assemble_scene.output.frames,
+        code=code("coregistration"),
+    output:
+        scene=f"{RESULTS}/scenes/{{scene}}/scene.json",
+        frames=directory(f"{RESULTS}/scenes/{{scene}}/coregistered"),
+    log:
+        f"{RESULTS}/logs/coregister_scene/{{scene}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/coregister_scene/{{scene}}.tsv"
+    conda:
+        "../envs/coregistration.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        disk_mb=4000,
+    params:
+        options=config["coregistration"],
+    script:
+        "../scripts/coregister_scene.py"

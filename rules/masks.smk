@@ -1,0 +1,26 @@
+rule mask_scene:
+    message:
+        "Masking clouds and shadows of {wildcards.scene}"
+    input:
+        scene=rules.assemble_scene.output.scene,
+        frames=rules.assemble_scene.output.frames,
+        source_masks=rules.assemble_scene.output.masks,
+        code=code("masks"),
+    output:
+        scene=f"{RESULTS}/scenes/{{scene}}/masks.json",
+        masks=directory(f"{RESULTS}/scenes/{{scene}}/masks"),
+    log:
+        f"{RESULTS}/logs/mask_scene/{{scene}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/mask_scene/{{scene}}.tsv"
+    conda:
+        "../envs/masks.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        disk_mb=1000,
+    params:
+        options=config["masks"],
+    script:
+        "../scripts/mask_scene.py"

@@ -1,0 +1,203 @@
+"""Bring the scores of all jobs together: one long table, and its summary.
+
+Pooling is per scene, then per place, then over places: scenes of one place are not
+independent samples, so a place with forty dates weighs as much as one with a single date.
+Never per batch, never over the pixels of different scenes. The mean of per-scene values is
+taken as is, so RMSE is a mean of RMSEs and PSNR a mean of decibels. Empty values (no such
+pixels) are left out of a mean and counted out of ``n_scenes``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unveil import raster
+from unveil.errors import InputError
+from unveil.metrics.scoring import COLUMNS
+
+KEYS = ["model", "protocol", "level", "region", "band", "metric", "unit"]
+
+
+@dataclass(frozen=True)
+class CloudLevel:
+    """A range of cloud cover, ``low <= cover < high`` (the last includes 1)."""
+
+    name: str
+    low: float
+    high: float
+
+
+LEVELS = (
+    CloudLevel("light", 0.0, 0.35),
+    CloudLevel("medium", 0.35, 0.65),
+    CloudLevel("heavy", 0.65, 1.0),
+)
+
+
+def write_rows(rows: Iterable[dict], path: str | Path) -> None:
+    """Write score rows as CSV, atomically; None becomes an empty field."""
+    with raster.replacing(path) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def collect(shards: Iterable[str | Path], path: str | Path) -> None:
+    """Join the tables of all jobs, in the order given; in constant memory.
+
+    Raises:
+        InputError: if a file is missing or its columns are not :data:`COLUMNS`.
+    """
+    with raster.replacing(path) as temporary, open(temporary, "w") as out:
+        out.write(",".join(COLUMNS) + "\n")
+        for shard in shards:
+            if not Path(shard).exists():
+                raise InputError(
+                    "file not found", file=shard, remedy="run the metrics rule for this job"
+                )
+            with open(shard) as stream:
+                _check_header(stream.readline(), shard)
+                out.writelines(line.rstrip("\r\n") + "\n" for line in stream if line.strip())
+
+
+def read_scores(path: str | Path) -> pd.DataFrame:
+    """Read a metrics table; text columns as categories, empty values as NaN.
+
+    Raises:
+        InputError: if the file is missing or its columns are not :data:`COLUMNS`.
+    """
+    if not Path(path).exists():
+        raise InputError("file not found", file=path, remedy="run the workflow up to metrics")
+    with open(path, encoding="utf-8-sig") as stream:
+        _check_header(stream.readline(), path)
+    text = ("scene", "model", "protocol", "region", "band", "metric", "unit")
+    numbers = {"cloud_cover": float, "value": float, "n_pixels": np.int64}
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(text, "category") | numbers,
+        keep_default_na=False,
+        na_values={"value": [""]},
+        encoding="utf-8-sig",
+    )
+
+
+def _check_header(line: str, path: str | Path) -> None:
+    found = tuple(line.rstrip("\r\n").split(","))
+    if found != COLUMNS:
+        raise InputError(
+            f"columns are {', '.join(found)}",
+            file=path,
+            field="header",
+            remedy=f"the columns must be {', '.join(COLUMNS)}; run the metrics rule again",
+        )
+
+
+def cloud_level(cover: pd.Series, levels: Sequence[CloudLevel] = LEVELS) -> pd.Series:
+    """Return the name of the cloud level of each cover, as an ordered category.
+
+    Raises:
+        InputError: if the levels do not cover 0...1 without a gap.
+    """
+    edges = [levels[0].low, *(level.high for level in levels)]
+    starts = [level.low for level in levels]
+    if edges[0] != 0 or edges[-1] != 1 or starts != edges[:-1] or edges != sorted(set(edges)):
+        raise InputError(
+            f"levels {', '.join(f'{x.name} {x.low}-{x.high}' for x in levels)}",
+            field="cloud_levels",
+            remedy="give levels that cover 0 to 1 in order, without gap or overlap",
+        )
+    position = np.searchsorted(edges[1:-1], cover.to_numpy(), side="right")
+    names = [level.name for level in levels]
+    return pd.Series(
+        pd.Categorical.from_codes(position, names, ordered=True), cover.index, name="level"
+    )
+
+
+def per_place(
+    scores: pd.DataFrame,
+    *,
+    places: Mapping[str, str],
+    levels: Sequence[CloudLevel] = LEVELS,
+) -> pd.DataFrame:
+    """Pool scores per scene, then per place.
+
+    Args:
+        scores: the metrics table (:func:`read_scores`).
+        places: scene id -> place id; a scene that is not listed is its own place.
+        levels: cloud levels; a level ``all`` over every cover is added.
+
+    Returns:
+        One row for each of model, protocol, level, region, band, metric, unit and place
+        with at least one value: ``value`` (mean over the place's scenes), ``n_scenes``,
+        ``n_pixels`` (sum).
+    """
+    _refuse_duplicates(scores)
+    names = {scene: places.get(scene, scene) for scene in scores["scene"].cat.categories}
+    table = scores.assign(
+        place=scores["scene"].map(names).astype("category"),
+        level=cloud_level(scores["cloud_cover"], levels).astype(str).astype("category"),
+    ).dropna(subset=["value"])
+    both = [table, table.assign(level="all")]
+    pooled = [
+        part.groupby([*KEYS, "place"], observed=True, sort=False)
+        .agg(value=("value", "mean"), n_scenes=("value", "size"), n_pixels=("n_pixels", "sum"))
+        .reset_index()
+        for part in both
+    ]
+    order = [*(level.name for level in levels), "all"]
+    joined = pd.concat([part.astype({"level": object}) for part in pooled], ignore_index=True)
+    joined["level"] = pd.Categorical(joined["level"], order, ordered=True)
+    return joined
+
+
+def summarise(
+    scores: pd.DataFrame,
+    *,
+    places: Mapping[str, str],
+    levels: Sequence[CloudLevel] = LEVELS,
+) -> pd.DataFrame:
+    """Summarise scores by model and cloud level, pooled per scene, place, then over places.
+
+    Args:
+        scores: the metrics table (:func:`read_scores`).
+        places: scene id -> place id; a scene that is not listed is its own place.
+        levels: cloud levels; a level ``all`` over every cover is added.
+
+    Returns:
+        One row for each of model, protocol, level, region, band, metric and unit:
+        ``value`` (mean over places), ``spread`` (standard deviation over places, NaN for
+        one), ``n_places``, ``n_scenes``, ``n_pixels``. Combinations without any value
+        have no row.
+
+    Raises:
+        InputError: if a scene was scored twice with one model.
+    """
+    pooled = per_place(scores, places=places, levels=levels)
+    grouped = pooled.groupby(KEYS, observed=True)
+    summary = grouped.agg(
+        value=("value", "mean"),
+        spread=("value", "std"),
+        n_places=("value", "size"),
+        n_scenes=("n_scenes", "sum"),
+        n_pixels=("n_pixels", "sum"),
+    )
+    return summary.reset_index()
+
+
+def _refuse_duplicates(scores: pd.DataFrame) -> None:
+    keys = ["scene", "model", "region", "band", "metric"]
+    twice = scores.duplicated(keys)
+    if twice.any():
+        row = scores[twice].iloc[0]
+        raise InputError(
+            f"model {row['model']} was scored twice on scene {row['scene']} "
+            f"({row['metric']}, {row['region']}, {row['band']})",
+            field="scene",
+            remedy="give every scene its own id, and remove stale tables of earlier runs",
+        )

@@ -1,0 +1,249 @@
+"""The same metrics over images that do not fit in memory, window by window.
+
+An :class:`Accumulator` keeps float64 sums per region and band, never pixels; its size does
+not grow with the image. Metrics with a neighbourhood (SSIM, gradients, seam) get windows
+with a halo of :data:`HALO` pixels, of which only the core is counted, so windows add up to
+exactly the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unveil.metrics import definitions
+
+HALO = definitions.SSIM_RADIUS
+UNITS = {
+    "MAE": "reflectance",
+    "RMSE": "reflectance",
+    "bias": "reflectance",
+    "PSNR": "dB",
+    "R2": "1",
+    "SSIM": "1",
+    "gradient_correlation": "1",
+    "SAM": "degree",
+    "NDVI_MAE": "1",
+    "NDWI_MAE": "1",
+    "seam": "reflectance",
+}
+_FLAT = 1e-12
+"""Variance relative to power below which float64 sums cannot tell an image from a flat one."""
+
+Core = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number: a metric of one region and band.
+
+    Attributes:
+        region: name of the region.
+        band: ESA name, or ``all`` for pixels and bands pooled.
+        metric: name of the metric, a key of :data:`UNITS`.
+        value: the number, None where it is undefined (no pixels, no variance).
+        unit: its unit, ``1`` for a pure number.
+        n_pixels: pixels that it rests on (for ``seam``: pairs across the border).
+    """
+
+    region: str
+    band: str
+    metric: str
+    value: float | None
+    unit: str
+    n_pixels: int
+
+
+class Accumulator:
+    """Sums of one prediction against one truth, over any number of windows.
+
+    Args:
+        bands: ESA names of the bands, B of them.
+        regions: names of the regions, R of them; the seam is taken around ``occluded``.
+    """
+
+    def __init__(self, bands: Sequence[str], regions: Sequence[str]) -> None:
+        self.bands, self.regions = tuple(bands), tuple(regions)
+        self._sums: dict[str, np.ndarray] = {}
+        self._counts: dict[str, np.ndarray] = {}
+
+    def update(
+        self,
+        prediction: np.ndarray,
+        truth: np.ndarray,
+        valid: np.ndarray,
+        regions: Mapping[str, np.ndarray],
+        *,
+        core: Core | None = None,
+    ) -> None:
+        """Add one window.
+
+        Args:
+            prediction: ``(B, H, W)`` reflectance with the halo; ignored outside ``valid``.
+            truth: ``(B, H, W)`` reflectance, likewise.
+            valid: ``(H, W)`` bool: the truth is known and the model gave an answer.
+            regions: ``(H, W)`` bool for each region.
+            core: rows and columns to count; default all. Where the image goes on beyond
+                the core the array must hold a halo of :data:`HALO` pixels (less where the
+                image ends): its edge is taken for the image's border.
+        """
+        inside = np.zeros(valid.shape, bool)
+        inside[core or (slice(None), slice(None))] = True
+        members = np.stack([regions[name] for name in self.regions]) & (valid & inside)
+        if not members.any():
+            return
+        p, t = (np.where(valid, x, 0.0) for x in (prediction, truth))
+        self._add_errors(p, t, members)
+        self._add_ssim(p, t, valid, members)
+        self._add_gradients(p, t, valid, members)
+        if "occluded" in self.regions:
+            self._add_seam(p - t, valid, regions["occluded"], inside)
+
+    def _add_errors(self, p: np.ndarray, t: np.ndarray, members: np.ndarray) -> None:
+        error = p - t
+        weights = self._weigh("pixels", members)
+        self._add("signed", error, weights)
+        self._add("absolute", np.abs(error), weights)
+        self._add("square", error * error, weights)
+        self._add("truth", t, weights)
+        self._add("truth_square", t * t, weights)
+        self._add("SAM", definitions.sam_map(p, t)[None], weights)
+        for name, index, bands in _indices(self.bands):
+            changed = np.abs(index(*p[bands]) - index(*t[bands]))
+            self._add(name, changed[None], weights)
+
+    def _add_ssim(
+        self, p: np.ndarray, t: np.ndarray, valid: np.ndarray, members: np.ndarray
+    ) -> None:
+        radius = definitions.SSIM_RADIUS
+        if min(valid.shape) <= 2 * radius:
+            return
+        similarity, counted = definitions.ssim_map(p, t, valid)
+        inner = members[:, radius:-radius, radius:-radius] & counted
+        self._add("SSIM", similarity, self._weigh("windows", inner))
+
+    def _add_gradients(
+        self, p: np.ndarray, t: np.ndarray, valid: np.ndarray, members: np.ndarray
+    ) -> None:
+        if min(valid.shape) < 3:
+            return
+        inner = members[:, 1:-1, 1:-1] & definitions.has_neighbours(valid)
+        weights = self._weigh("gradients", inner)
+        # Both directions are samples of one band: two image rows of the same sums.
+        for of_p, of_t in zip(definitions.gradients(p), definitions.gradients(t), strict=True):
+            self._add("slope_p", of_p, weights)
+            self._add("slope_t", of_t, weights)
+            self._add("slope_pp", of_p * of_p, weights)
+            self._add("slope_tt", of_t * of_t, weights)
+            self._add("slope_pt", of_p * of_t, weights)
+
+    def _add_seam(
+        self, error: np.ndarray, valid: np.ndarray, hidden: np.ndarray, inside: np.ndarray
+    ) -> None:
+        steps, across, within = definitions.neighbour_steps(error, hidden, valid)
+        counted = np.concatenate([inside, inside], axis=1)
+        for name, pairs in (("across", across), ("within", within)):
+            self._add(name, steps, self._weigh(name, (pairs & counted)[None]))
+
+    def _weigh(self, count: str, members: np.ndarray) -> np.ndarray:
+        """Count ``(R, H, W)`` members and return them as float64 weights ``(H*W, R)``."""
+        flat = members.reshape(len(members), -1)
+        self._counts[count] = self._counts.get(count, 0) + flat.sum(axis=1, dtype=np.int64)
+        return flat.T.astype(np.float64)
+
+    def _add(self, name: str, image: np.ndarray, weights: np.ndarray) -> None:
+        """Add the sums of ``(B, H, W)`` over each region, ``(B, R)``."""
+        self._sums[name] = self._sums.get(name, 0) + image.reshape(len(image), -1) @ weights
+
+    def scores(self) -> Iterator[Score]:
+        """Yield every metric of every region and band, bands in order, then ``all``."""
+        tables = self._tables()
+        for column, region in enumerate(self.regions):
+            for row, band in enumerate((*self.bands, "all")):
+                for metric, (values, counts) in tables.items():
+                    if len(values) > 1 or band == "all":
+                        value = values[min(row, len(values) - 1), column]
+                        yield _score(region, band, metric, value, int(counts[column]))
+        if "occluded" in self.regions:
+            yield from self._seam_scores()
+
+    def _tables(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Metric -> values ``(B + 1, R)`` or ``(1, R)``, NaN undefined; counts ``(R,)``."""
+        n = self._count("pixels")
+        rmse = np.sqrt(self._means("square", "pixels"))
+        with np.errstate(divide="ignore"):
+            psnr = 20 * np.log10(definitions.DATA_RANGE / rmse)
+        tables = {
+            "MAE": (self._means("absolute", "pixels"), n),
+            "RMSE": (rmse, n),
+            "bias": (self._means("signed", "pixels"), n),
+            "PSNR": (psnr, n),
+            "R2": (self._r2(), n),
+            "SSIM": (self._means("SSIM", "windows"), self._count("windows")),
+            "gradient_correlation": (self._correlation(), self._count("gradients")),
+            "SAM": (self._means("SAM", "pixels", per_band=1), n),
+        }
+        for name, _, _ in _indices(self.bands):
+            tables[name] = (self._means(name, "pixels", per_band=1), n)
+        return tables
+
+    def _count(self, name: str) -> np.ndarray:
+        return self._counts.get(name, np.zeros(len(self.regions), np.int64))
+
+    def _means(self, name: str, count: str, *, per_band: int = 0) -> np.ndarray:
+        """Means per band with their mean over bands below: ``(B + 1, R)`` or ``(1, R)``."""
+        bands = per_band or len(self.bands)
+        sums = self._sums.get(name, np.zeros((bands, len(self.regions))))
+        counts = self._count(count)
+        means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        return means if per_band else _with_all(means)
+
+    def _r2(self) -> np.ndarray:
+        power = self._means("truth_square", "pixels")[:-1]
+        spread = _with_all(power - self._means("truth", "pixels")[:-1] ** 2)
+        some = spread > _FLAT * _with_all(power)
+        square = self._means("square", "pixels")
+        return np.where(some, 1 - square / np.where(some, spread, 1), np.nan)
+
+    def _correlation(self) -> np.ndarray:
+        p, t, pp, tt, pt = (
+            self._means(f"slope_{name}", "gradients")[:-1] / 2  # two directions a pixel
+            for name in ("p", "t", "pp", "tt", "pt")
+        )
+        of_p, of_t = _with_all(pp - p * p), _with_all(tt - t * t)
+        some = (of_p > _FLAT * _with_all(pp)) & (of_t > _FLAT * _with_all(tt))
+        scale = np.sqrt(np.where(some, of_p * of_t, 1))
+        return np.where(some, _with_all(pt - p * t) / scale, np.nan)
+
+    def _seam_scores(self) -> Iterator[Score]:
+        pairs, within = (int(self._counts.get(name, [0])[0]) for name in ("across", "within"))
+        excess = np.full(len(self.bands), np.nan)
+        if pairs and within:
+            excess = (self._sums["across"] / pairs - self._sums["within"] / within)[:, 0]
+        for band, value in zip((*self.bands, "all"), (*excess, excess.mean()), strict=True):
+            yield _score("occluded", band, "seam", value, pairs)
+
+
+def _with_all(per_band: np.ndarray) -> np.ndarray:
+    """Append the mean over bands to ``(B, R)``; every band has the same pixels."""
+    return np.concatenate([per_band, per_band.mean(axis=0, keepdims=True)])
+
+
+def _score(region: str, band: str, metric: str, value: float, n_pixels: int) -> Score:
+    known = float(value) if np.isfinite(value) else None
+    return Score(region, band, metric, known, UNITS[metric], n_pixels)
+
+
+def _indices(bands: Sequence[str]) -> list[tuple]:
+    """Spectral indices that the bands allow: metric, function, positions of its bands."""
+    near = next((name for name in ("B08", "B8A") if name in bands), None)
+    found = []
+    for metric, index, other in (
+        ("NDVI_MAE", definitions.ndvi, "B04"),
+        ("NDWI_MAE", definitions.ndwi, "B03"),
+    ):
+        if near and other in bands:
+            found.append((metric, index, [bands.index(other), bands.index(near)]))
+    return found

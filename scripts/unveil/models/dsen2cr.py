@@ -1,0 +1,429 @@
+"""DSen2-CR: a deep residual network that clears one image with the help of radar.
+
+Meraner, Ebel, Zhu & Schmitt 2020, Cloud removal in Sentinel-2 imagery using a deep residual
+neural network and SAR-optical data fusion, ISPRS J. Photogramm. Remote Sens. 166:333-346,
+doi:10.1016/j.isprsjprs.2020.05.013 (section 3: network and ranges of the data).
+
+The network works on channels-last batches, optical bands first, then VV and VH. TensorFlow
+and Keras are imported by the functions that use them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from unveil.bands import (
+    L1C13,
+    REFLECTANCE_SCALE,
+    SAR2,
+    band_positions,
+    normalise_band_name,
+)
+from unveil.errors import InputError, SceneSkipped
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.scene import Inputs, Scene
+from unveil.weights.arrays import HDF5_SIGNATURE, NamedArrays, check_values, read_arrays
+from unveil.weights.keras_hdf5 import read_keras_hdf5
+
+if TYPE_CHECKING:
+    import keras
+
+KERNEL = 3
+RESIDUAL_SCALE = 0.1
+OPTICAL_RANGE = (0.0, 10_000.0)
+"""Digital numbers."""
+OPTICAL_SCALE = 2_000.0
+"""Digital numbers per network unit."""
+SAR_RANGES = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
+"""Decibels."""
+SAR_MAXIMUM = 2.0
+"""Network units of the upper end of the radar ranges."""
+
+NOT_FETCHED = (
+    "weights not fetched: run `snakemake fetch_weights`, or give the file as `weights` of this "
+    "model in the models table"
+)
+
+
+@dataclass(frozen=True)
+class Dsen2CrOptions:
+    """Options of the kind ``dsen2cr``.
+
+    Attributes:
+        features: channels of the hidden layers.
+        blocks: residual blocks.
+        bands: ESA names of the optical bands, in the order of the network's channels.
+        radar: whether VV and VH follow the optical bands.
+        origin: who trained the weights; by default ``trained-here`` for a ``.npz``,
+            ``published`` for anything else.
+    """
+
+    features: int = 256
+    blocks: int = 16
+    bands: tuple[str, ...] = L1C13
+    radar: bool = True
+    origin: Literal["published", "trained-here"] | None = None
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the network."""
+        return len(self.bands) + (len(SAR2) if self.radar else 0)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Values that stand for missing pixels: one for all bands of a raster, as published.
+
+    Attributes:
+        optical: mean of all bands and valid pixels of the target, in DN.
+        sar: mean of both polarisations over valid pixels, in dB.
+    """
+
+    optical: float
+    sar: float
+
+
+def build_network(*, bands: int, radar: bool, features: int = 256, blocks: int = 16) -> keras.Model:
+    """Build the network of section 3.1 without weights of its own.
+
+    Args:
+        bands: optical bands, the first channels of the input.
+        radar: whether VV and VH follow them.
+        features: channels of the hidden layers.
+        blocks: residual blocks.
+
+    Returns:
+        A model from ``(N, H, W, bands [+ 2])`` to ``(N, H, W, bands)`` float32 in network
+        units, for any N, H and W. Its convolutions are named ``conv_01``, ``conv_02`` ...
+    """
+    import keras
+
+    count = 0
+
+    def convolve(tensor: Any, filters: int, activation: str | None = None) -> Any:
+        nonlocal count
+        count += 1
+        return keras.layers.Conv2D(
+            filters,
+            KERNEL,
+            padding="same",
+            activation=activation,
+            kernel_initializer="he_uniform",
+            data_format="channels_last",
+            name=f"conv_{count:02d}",
+        )(tensor)
+
+    source = keras.Input((None, None, bands + (len(SAR2) if radar else 0)), name="cloudy")
+    x = convolve(source, features, "relu")
+    for block in range(1, blocks + 1):
+        residual = convolve(convolve(x, features, "relu"), features)
+        residual = keras.layers.Rescaling(RESIDUAL_SCALE, name=f"scale_{block:02d}")(residual)
+        x = keras.layers.Add(name=f"block_{block:02d}")([x, residual])
+    change = convolve(x, bands)
+    output = keras.layers.Add(name="clear")([source[..., :bands], change])
+    return keras.Model(source, output, name="dsen2cr")
+
+
+def convolutions(network: keras.Model) -> list[keras.layers.Layer]:
+    """Return the convolutions of a network of :func:`build_network` in order."""
+    found = [layer for layer in network.layers if layer.name.startswith("conv_")]
+    return sorted(found, key=lambda layer: int(layer.name.removeprefix("conv_")))
+
+
+def network_arrays(network: keras.Model) -> dict[str, np.ndarray]:
+    """Return the weights as ``kernel_01`` (HWIO), ``bias_01``, ``kernel_02`` ..., to be saved."""
+    arrays = {}
+    for number, layer in enumerate(convolutions(network), 1):
+        kernel, bias = layer.get_weights()
+        arrays |= {f"kernel_{number:02d}": kernel, f"bias_{number:02d}": bias}
+    return arrays
+
+
+def read_weights(path: str | Path) -> NamedArrays:
+    """Read weights from legacy Keras HDF5 or from a ``.npz`` written here, told by content.
+
+    Raises:
+        InputError: if the file is neither, or damaged.
+    """
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(len(HDF5_SIGNATURE))
+    except OSError:
+        head = b""
+    is_archive = head.startswith(b"PK")
+    return read_arrays(path) if is_archive else read_keras_hdf5(path)
+
+
+def load_weights(network: keras.Model, weights: NamedArrays) -> None:
+    """Put weights into a network of :func:`build_network`, layer by layer in order.
+
+    Names do not matter, only order: each kernel (HWIO, in files of channels-first models
+    too) is followed by its bias.
+
+    Raises:
+        InputError: if count or shapes differ from the network's, or values are not finite
+            or all zero.
+    """
+    layers = convolutions(network)
+    found = list(weights.arrays.items())
+    expected = [value.shape for layer in layers for value in (layer.kernel, layer.bias)]
+    _check_architecture(weights, expected)
+    check_values(weights)
+    for layer, (_, kernel), (_, bias) in zip(layers, found[::2], found[1::2], strict=True):
+        layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+
+
+def _check_architecture(weights: NamedArrays, expected: list[tuple[int, ...]]) -> None:
+    found = [array.shape for array in weights.arrays.values()]
+    if found == [tuple(shape) for shape in expected]:
+        return
+    kernels = [shape for shape in found if len(shape) == 4]
+    wanted = [shape for shape in expected if len(shape) == 4]
+    raise InputError(
+        f"found {_describe(kernels)}; the model's options ask for {_describe(wanted)}"
+        + ("" if len(found) == 2 * len(kernels) else f"; {len(found)} arrays in all"),
+        file=weights.path,
+        field=_first_difference(weights, expected),
+        remedy="set the options 'features', 'blocks', 'bands' and 'radar' to those of the "
+        "weights, or download the weights again",
+    )
+
+
+def _describe(kernels: list[tuple[int, ...]]) -> str:
+    if not kernels:
+        return "no convolutions"
+    return (
+        f"{len(kernels)} convolutions of {kernels[0][-1]} features from {kernels[0][-2]} input "
+        f"channels to {kernels[-1][-1]} output channels"
+    )
+
+
+def _first_difference(weights: NamedArrays, expected: list[tuple[int, ...]]) -> str | None:
+    for (name, array), shape in zip(weights.arrays.items(), expected, strict=False):
+        if array.shape != tuple(shape):
+            return name
+    return None
+
+
+def fill_values(target_dn: np.ndarray, sar_db: np.ndarray | None) -> Fill:
+    """Return the published stand-ins for missing pixels of one image.
+
+    Args:
+        target_dn: DN of any shape, NaN where missing.
+        sar_db: dB of any shape, NaN where missing; None without radar.
+    """
+    moments = _Moments()
+    moments.add(target_dn, sar_db)
+    return moments.fill()
+
+
+class _Moments:
+    """Running sums of the valid values of target and radar, in float64."""
+
+    def __init__(self) -> None:
+        self.sums, self.counts = [0.0, 0.0], [0, 0]
+
+    def add(self, target_dn: np.ndarray, sar_db: np.ndarray | None) -> None:
+        """Add one tile."""
+        for position, values in enumerate((target_dn, sar_db)):
+            if values is not None:
+                valid = np.isfinite(values)
+                self.sums[position] += float(np.sum(values, where=valid, dtype=np.float64))
+                self.counts[position] += int(np.count_nonzero(valid))
+
+    def fill(self) -> Fill:
+        """Return the means; NaN where nothing was valid."""
+        means = [s / n if n else np.nan for s, n in zip(self.sums, self.counts, strict=True)]
+        return Fill(*means)
+
+
+def network_input(target_dn: np.ndarray, sar_db: np.ndarray | None, fill: Fill) -> np.ndarray:
+    """Return the network's input in its units.
+
+    1. Missing values become the fill value of their raster.
+    2. Optical bands are clipped to 0...10000 DN and divided by 2000.
+    3. VV is clipped to -25...0 dB, VH to -32.5...0 dB, both mapped to 0...2.
+
+    Args:
+        target_dn: ``(B, H, W)`` DN (reflectance x 10000), NaN where missing.
+        sar_db: ``(2, H, W)`` dB, VV then VH, NaN where missing; None without radar.
+        fill: stand-ins for missing values.
+
+    Returns:
+        ``(H, W, B [+ 2])`` float32.
+    """
+    optical = np.where(np.isnan(target_dn), np.float32(fill.optical), target_dn)
+    channels = [np.clip(optical, *OPTICAL_RANGE) / OPTICAL_SCALE]
+    if sar_db is not None:
+        filled = np.where(np.isnan(sar_db), np.float32(fill.sar), sar_db)
+        for image, name in zip(filled, SAR2, strict=True):
+            low, high = SAR_RANGES[name]
+            scaled = (np.clip(image, low, high) - low) * (SAR_MAXIMUM / (high - low))
+            channels.append(scaled[None])
+    stacked = np.concatenate(channels, axis=0, dtype=np.float32)
+    return np.ascontiguousarray(np.moveaxis(stacked, 0, -1))
+
+
+class Dsen2Cr(Model):
+    """DSen2-CR, with published weights or weights trained here."""
+
+    kind = "dsen2cr"
+    citation = (
+        "Meraner, Ebel, Zhu & Schmitt 2020, Cloud removal in Sentinel-2 imagery using a deep "
+        "residual neural network and SAR-optical data fusion, ISPRS J. Photogramm. Remote "
+        "Sens. 166:333-346, doi:10.1016/j.isprsjprs.2020.05.013."
+    )
+    network = True
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.options = parse_options(spec.options, model=spec.id)
+        # Each 3x3 convolution looks one pixel further.
+        self.receptive_field = (2 * self.options.blocks + 2) * (KERNEL // 2)
+        ours = spec.weights is not None and spec.weights.suffix == ".npz"
+        self.origin = self.options.origin or ("trained-here" if ours else "published")
+        self._fill: Fill | None = None
+        self._run: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The bands of the weights; radar if they use it; L1C if B10 is among the bands."""
+        return Needs(
+            bands=self.options.bands,
+            radar="required" if self.options.radar else "unused",
+            max_context=0,
+            levels=("L1C",) if "B10" in self.options.bands else (),
+        )
+
+    def skip(self, scene: Scene) -> str | None:
+        """Return why it cannot run: weights not fetched, or a need that is not met."""
+        if self.spec.weights is None or not self.spec.weights.is_file():
+            return NOT_FETCHED
+        return super().skip(scene)
+
+    def load(self) -> None:
+        """Build the network and load its weights.
+
+        Raises:
+            InputError: if the weights are missing, damaged or of another architecture.
+        """
+        if self.spec.weights is None:
+            raise InputError(
+                f"model '{self.spec.id}' has no weights",
+                field="weights",
+                remedy="run `snakemake fetch_weights`, or give the file in the models table",
+            )
+        weights = read_weights(self.spec.weights)
+        network = build_network(
+            bands=len(self.options.bands),
+            radar=self.options.radar,
+            features=self.options.features,
+            blocks=self.options.blocks,
+        )
+        load_weights(network, weights)
+        self.weights_checksum = weights.sha256
+        self._run = compile_network(network)
+
+    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
+        """Find the fill values of the whole scene.
+
+        Raises:
+            SceneSkipped: if the target or the radar has no valid pixel.
+        """
+        moments = _Moments()
+        for tile in tiles:
+            moments.add(*self._arrays(tile))
+        if not moments.counts[0]:
+            raise SceneSkipped("the target has no valid pixel")
+        if self.options.radar and not moments.counts[1]:
+            raise SceneSkipped("the radar frame has no valid pixel")
+        self._fill = moments.fill()
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Clear one window; NaN stays NaN, band by band.
+
+        Without ``prepare`` the window itself gives the fill values.
+        """
+        if self._run is None:
+            self.load()
+        target_dn, sar_db = self._arrays(inputs)
+        missing = np.isnan(target_dn)
+        if missing.all():
+            return Prediction(target_dn, bands=self.options.bands)
+        fill = self._fill or fill_values(target_dn, sar_db)
+        output = self._run(network_input(target_dn, sar_db, fill)[None])[0]
+        reflectance = np.moveaxis(output, -1, 0) * np.float32(OPTICAL_SCALE / REFLECTANCE_SCALE)
+        reflectance[missing] = np.nan
+        return Prediction(reflectance, bands=self.options.bands)
+
+    def _arrays(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the target in DN, ``(B, H, W)`` in the network's order, and the radar."""
+        positions = band_positions(self.options.bands, inputs.bands)
+        target_dn = inputs.target[positions] * np.float32(REFLECTANCE_SCALE)
+        return target_dn, inputs.sar if self.options.radar else None
+
+
+def compile_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Return inference as one graph, ``(N, H, W, C)`` to ``(N, H, W, B)`` float32.
+
+    One graph serves every N, H and W; XLA is off because it is slower on CPUs.
+    """
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, None, None, network.input_shape[-1]), tf.float32)]
+
+    @tf.function(input_signature=signature, jit_compile=False)
+    def run(batch: tf.Tensor) -> tf.Tensor:
+        return tf.cast(network(batch, training=False), tf.float32)
+
+    return lambda batch: run(tf.constant(batch, tf.float32)).numpy()
+
+
+def parse_options(options: Mapping[str, Any], *, model: str) -> Dsen2CrOptions:
+    """Return the options of a row of the models table.
+
+    Raises:
+        InputError: naming the model, the option, its value and the values allowed.
+    """
+    allowed = [item.name for item in fields(Dsen2CrOptions)]
+    values = dict(options)
+    for key in values:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.0)[0]
+            raise _option_error(model, key, "unknown option", f"use '{near}'")
+    for key in ("features", "blocks"):
+        value = values.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _option_error(model, key, f"found {value!r}", "give a whole number from 1")
+    if not isinstance(values.get("radar", True), bool):
+        raise _option_error(model, "radar", f"found {values['radar']!r}", "give true or false")
+    if values.get("origin") not in (None, "published", "trained-here"):
+        raise _option_error(
+            model,
+            "origin",
+            f"found {values['origin']!r}",
+            "give published or trained-here",
+        )
+    if "bands" in values:
+        values["bands"] = _parse_bands(values["bands"], model=model)
+    return Dsen2CrOptions(**values)
+
+
+def _parse_bands(value: Any, *, model: str) -> tuple[str, ...]:
+    try:
+        bands = tuple(normalise_band_name(name) for name in value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _option_error(model, "bands", str(error), "give a list of ESA band names") from error
+    if not bands or len(set(bands)) != len(bands):
+        raise _option_error(model, "bands", f"found {value!r}", "name each band once")
+    return bands
+
+
+def _option_error(model: str, key: str, found: str, remedy: str) -> InputError:
+    return InputError(f"model '{model}': {found}", field=f"options.{key}", remedy=remedy)

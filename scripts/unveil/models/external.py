@@ -1,0 +1,107 @@
+"""External: results that someone else's system delivered, checked and taken as they are.
+
+``options.folder`` holds ``SCENE.tif`` for every scene, or ``options.pattern`` names the
+file with ``{scene}``, ``{place}`` and ``{date}``. Bands are described by ESA names, values
+are uint16 DN x 10000 or float reflectance, on the grid of the target. This is how results
+of CloudlessEO, or of any closed service, enter the comparison.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rasterio.windows import Window
+
+from unveil import raster
+from unveil.bands import REFLECTANCE_SCALE, normalise_band_name
+from unveil.errors import InputError
+from unveil.models.base import Model, Needs, Prediction
+from unveil.scene import Inputs, Scene
+
+
+class External(Model):
+    """Reads delivered GeoTIFFs; refuses another grid or bands without names."""
+
+    kind = "external"
+    citation = "Results delivered from outside, taken as they are."
+    origin = "external"
+    receptive_field = 0
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing but the delivered file."""
+        return Needs()
+
+    def path(self, scene: Scene) -> Path:
+        """Return the delivered file of a scene."""
+        options = self.spec.options
+        if "folder" not in options:
+            raise InputError(
+                "option 'folder' is missing",
+                file="models.yaml",
+                field=f"{self.spec.id}.options.folder",
+                remedy="name the folder of the delivered GeoTIFFs",
+            )
+        pattern = options.get("pattern", "{scene}.tif")
+        name = pattern.format(scene=scene.id, place=scene.place, date=scene.target.date)
+        return Path(options["folder"]) / name
+
+    def skip(self, scene: Scene) -> str | None:
+        """A file that was not delivered is a recorded fact."""
+        path = self.path(scene)
+        return None if path.exists() else f"not delivered: {path} does not exist"
+
+    def prepare(self, scene: Scene, tiles) -> None:
+        """Check grid and bands of the delivered file.
+
+        Raises:
+            InputError: naming the file, what differs, and the remedy.
+        """
+        self._path = self.path(scene)
+        with raster.open_raster(self._path) as dataset:
+            difference = scene.grid.difference(raster.grid_of(dataset))
+            descriptions, dtype = dataset.descriptions, np.dtype(dataset.dtypes[0])
+        if difference:
+            raise InputError(
+                f"lies on another grid than the target: {difference}",
+                file=self._path,
+                field="grid",
+                remedy="deliver it on the grid of results/scenes/SCENE/frames",
+            )
+        self._bands = self._names(descriptions)
+        self._order = [self._bands.index(b) for b in scene.bands if b in self._bands]
+        if not self._order:
+            raise InputError(
+                f"bands {self._bands}, the scene has {scene.bands}",
+                file=self._path,
+                field="band description",
+                remedy="deliver at least one band of the scene",
+            )
+        self._scale = REFLECTANCE_SCALE if np.issubdtype(dtype, np.integer) else 1
+
+    def _names(self, descriptions: tuple[str | None, ...]) -> list[str]:
+        try:
+            return [normalise_band_name(text or "") for text in descriptions]
+        except ValueError as error:
+            raise InputError(
+                f"band descriptions {descriptions}: {error}",
+                file=self._path,
+                field="band description",
+                remedy="describe every band by its ESA name",
+            ) from error
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Read the window of the delivered file."""
+        rows, cols = inputs.shape
+        window = Window(inputs.origin[1], inputs.origin[0], cols, rows)
+        data = raster.read(self._path, window=window)[self._order].astype(np.float32)
+        values = np.where(data == 0, np.nan, data / self._scale).astype(np.float32)
+        if np.nanmedian(values) > 2 if np.isfinite(values).any() else False:
+            raise InputError(
+                f"median reflectance {np.nanmedian(values):.3g}",
+                file=self._path,
+                field="unit",
+                remedy="deliver uint16 reflectance x 10000 or float reflectance",
+            )
+        return Prediction(values, bands=tuple(self._bands[i] for i in self._order))

@@ -1,0 +1,157 @@
+"""Planning scenes: ``target_date: auto`` becomes rows with a date and a cloud donor each.
+
+Runs when the scene table is read, so the workflow's graph stays static. Masks are opened
+once; what was learnt is kept in the cache until a file of the place changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unveil import classes as classmap
+from unveil import raster
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.protocols import CLEAR_SHARE, ProtocolSettings, choose_donor, scene_seed
+from unveil.scene import cloud_cover, is_clear
+from unveil.sources.local import dated_files
+
+LOG = logging.getLogger(__name__)
+
+HAZE_MARGIN = 0.01
+"""Blue reflectance above the usual of the place's clear dates that is taken for haze."""
+
+
+def expand_scenes(
+    rows: Sequence[SceneRow], settings: ProtocolSettings, cache: Path
+) -> list[SceneRow]:
+    """Return the table with every ``auto`` row replaced by its planned scenes.
+
+    Raises:
+        InputError: if a place has too few clear dates, or a planned id is already taken.
+    """
+    planned: list[SceneRow] = []
+    for row in rows:
+        planned += plan_place(row, settings, cache) if row.target_date == "auto" else [row]
+    taken: set[str] = set()
+    for row in planned:
+        if row.scene in taken:
+            raise InputError(
+                f"planned scene id {row.scene!r} is already taken",
+                field="scene",
+                remedy="rename the row with that id",
+            )
+        taken.add(row.scene)
+    return planned
+
+
+def plan_place(row: SceneRow, settings: ProtocolSettings, cache: Path) -> list[SceneRow]:
+    """Choose withheld dates and cloud donors of one place, by seed.
+
+    A date may be withheld when at least 97 % of it is clear and its blue band is not
+    brighter than usual for the place's clear dates (SCL misses haze).
+    """
+    facts = survey(Path(row.path), settings.dilate_px, cache)
+    clear = _without_haze([f for f in facts if f["clear"] >= CLEAR_SHARE])
+    if len(clear) < row.n_targets:
+        raise InputError(
+            f"{len(clear)} dates are at least {CLEAR_SHARE:.0%} clear, {row.n_targets} wanted",
+            file=row.path,
+            field=f"scene {row.scene}: n_targets",
+            remedy="ask for fewer targets, or add clear dates",
+        )
+    rng = scene_seed(settings.seed, row.scene)
+    chosen = sorted(rng.choice([f["date"] for f in clear], row.n_targets, replace=False))
+    return [
+        _planned_row(row, str(date), level, facts, settings)
+        for date in chosen
+        for level in [float(text) for text in (row.cloud_levels or "0.5").split(",")]
+    ]
+
+
+def _planned_row(
+    row: SceneRow,
+    date: str,
+    level: float,
+    facts: list[dict[str, Any]],
+    settings: ProtocolSettings,
+) -> SceneRow:
+    scene = f"{row.scene}-{date.replace('-', '')}-{round(level * 100):02d}"
+    covers = {f["date"]: f["cover"] for f in facts if f["date"] != date}
+    donor = choose_donor(covers, level, scene_seed(settings.seed, scene))
+    return replace(
+        row,
+        scene=scene,
+        target_date=date,
+        cloud_date=donor,
+        cloud_level=level,
+        place=row.place or row.scene,
+        n_targets=1,
+        cloud_levels="",
+    )
+
+
+def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
+    """Return date, clear share, occluded share and blue reflectance of every masked date.
+
+    Raises:
+        InputError: if the place has no masks, or a raster is damaged.
+    """
+    masks, frames = dated_files(folder / "masks"), dated_files(folder / "frames")
+    dates = [date for date in masks if date in frames]
+    if not dates:
+        raise InputError(
+            "no frame has a mask",
+            file=folder / "masks",
+            field="target_date auto",
+            remedy="add masks (SCL or CLASS), or name the dates",
+        )
+    stamp = [
+        [p.name, p.stat().st_size, p.stat().st_mtime_ns]
+        for d in dates
+        for p in (masks[d], frames[d])
+    ]
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), dilate_px, stamp]).encode()).hexdigest()
+    path = cache / "surveys" / f"{key[:24]}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    facts = []
+    for number, date in enumerate(dates, 1):
+        facts.append(_survey_date(date, masks[date], frames[date], dilate_px))
+        LOG.info("surveyed %s, %d of %d", date, number, len(dates))
+    with raster.replacing(path) as temporary:
+        temporary.write_text(json.dumps(facts))
+    return facts
+
+
+def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str, Any]:
+    with raster.open_raster(mask) as dataset:
+        name = (dataset.descriptions[0] or "").upper()
+    classes = classmap.from_delivered(raster.read(mask)[0], name)
+    clear = is_clear(classes)
+    with raster.open_raster(frame) as dataset:
+        names = [(text or "").upper() for text in dataset.descriptions]
+        blue = dataset.read(names.index("B02") + 1) if "B02" in names else None
+    usable = clear & (blue > 0) if blue is not None else clear & False
+    return {
+        "date": date,
+        "clear": float(clear.mean()),
+        "cover": cloud_cover(classmap.dilate(classes, dilate_px)),
+        "blue": float(np.median(blue[usable])) / 10_000 if usable.any() else None,
+    }
+
+
+def _without_haze(clear: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    blues = [f["blue"] for f in clear if f["blue"] is not None]
+    if len(blues) < 4:
+        return clear
+    usual = float(np.median(blues))
+    return [f for f in clear if f["blue"] is None or f["blue"] <= usual + HAZE_MARGIN]

@@ -1,0 +1,257 @@
+"""What the report is made from: metrics, skips, manifest and scenes, read and checked once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unveil import raster
+from unveil.bands import NODATA
+from unveil.errors import InputError
+from unveil.scene import Frame, Scene, cloud_cover, load_scene
+
+METRIC_COLUMNS = {
+    "scene": "category",
+    "model": "category",
+    "protocol": "category",
+    "cloud_cover": "float64",
+    "region": "category",
+    "band": "category",
+    "metric": "category",
+    "value": "float64",
+    "unit": "category",
+    "n_pixels": "float64",
+}
+SKIPPED_COLUMNS = ("scene", "model", "stage", "reason")
+MASK_PREVIEW = 512
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a user may choose about the report.
+
+    Attributes:
+        title: heading of the page.
+        cloud_levels: cloud cover at which one level ends and the next begins, fractions.
+        max_scenes_in_picture: rows of the picture, spread over cloud cover.
+        min_places: fewest places from which one method is called better than another.
+        chip_px: longest side of a thumbnail, pixels.
+        stretch_percentiles: lower and upper percentile of the fixed stretch of a row.
+    """
+
+    title: str = "Which cloud removal can you trust here?"
+    cloud_levels: tuple[float, ...] = (0.35, 0.65)
+    max_scenes_in_picture: int = 24
+    min_places: int = 5
+    chip_px: int = 256
+    stretch_percentiles: tuple[float, float] = (2.0, 98.0)
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant.
+
+        Raises:
+            InputError: naming the option.
+        """
+        levels = (0.0, *self.cloud_levels, 1.0)
+        if any(a >= b for a, b in pairwise(levels)):
+            raise InputError(
+                f"{list(self.cloud_levels)} are no cloud levels",
+                field="metrics.cloud_levels",
+                remedy="give fractions that rise between 0 and 1, for example [0.35, 0.65]",
+            )
+        low, high = self.stretch_percentiles
+        if not 0 <= low < high <= 100:
+            raise InputError(
+                f"{[low, high]} are no percentiles",
+                field="report.stretch_percentiles",
+                remedy="give two rising numbers between 0 and 100, for example [2, 98]",
+            )
+
+
+@dataclass(frozen=True)
+class Method:
+    """A model as the report names it.
+
+    Attributes:
+        id: id in the run.
+        title: printed name; says "trained here" when the weights were.
+        kind: implementation.
+        origin: where its weights come from (``published trained-here none external``).
+        citation: source to cite.
+        weights: file of the weights, empty without.
+        sha256: checksum of the weights, empty without.
+    """
+
+    id: str
+    title: str
+    kind: str
+    origin: str
+    citation: str = ""
+    weights: str = ""
+    sha256: str = ""
+
+    @property
+    def is_baseline(self) -> bool:
+        """True for the cloudy input itself, the do-nothing baseline."""
+        return self.kind == "cloudy"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the report may say.
+
+    Attributes:
+        scenes: scene id -> scene, in table order.
+        methods: model id -> method, in the order of the manifest.
+        scores: metric rows over bands, the columns of ``metrics.csv`` and ``place``.
+        band_scores: the same, one row a band, MAE only.
+        skipped: rows of ``skipped.csv``; an empty model means every model.
+        cover: scene id -> cloud cover of the target, fraction 0...1.
+        manifest: the run manifest as written.
+    """
+
+    scenes: dict[str, Scene]
+    methods: dict[str, Method]
+    scores: pd.DataFrame
+    band_scores: pd.DataFrame
+    skipped: pd.DataFrame
+    cover: dict[str, float]
+    manifest: dict[str, Any]
+
+    def reasons(self, scene: str, model: str) -> list[str]:
+        """Return the recorded reasons why ``model`` has no result on ``scene``."""
+        table = self.skipped
+        rows = table[(table["scene"] == scene) & table["model"].isin([model, ""])]
+        return list(dict.fromkeys(rows["reason"]))
+
+
+def read_evidence(
+    *, scenes: Sequence[Path], metrics: Path, skipped: Path, manifest: Path
+) -> Evidence:
+    """Read the results that the report is made from.
+
+    Raises:
+        InputError: if a file is missing or lacks a column, or names an unknown model.
+    """
+    loaded = {scene.id: scene for scene in map(load_scene, scenes)}
+    document = _read_json(manifest)
+    methods = read_methods(document.get("models", {}))
+    rows = _read_metrics(metrics)
+    skips = _read_csv(skipped, SKIPPED_COLUMNS, dtype=str, keep_default_na=False)
+    _refuse_unknown(rows["model"].unique(), methods, manifest)
+    # A scene that is in the metrics but not in the table is a place of its own.
+    place = {name: name for name in rows["scene"].unique()}
+    place |= {scene_id: scene.place for scene_id, scene in loaded.items()}
+    rows["place"] = rows["scene"].astype(str).map(place)
+    overall = rows["band"] == "all"
+    scores = _as_text(rows[overall])
+    known = scores.drop_duplicates("scene").set_index("scene")["cloud_cover"].to_dict()
+    cover = {
+        scene_id: known[scene_id] if scene_id in known else frame_cover(scene.target)
+        for scene_id, scene in loaded.items()
+    }
+    by_band = _as_text(rows[~overall & (rows["metric"] == "MAE")])
+    return Evidence(loaded, methods, scores, by_band, skips, cover, document)
+
+
+def read_methods(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """Return the methods of a manifest; weights trained in the project always say so."""
+    methods = {}
+    for model_id, entry in models.items():
+        title = str(entry.get("title") or model_id)
+        origin = str(entry.get("origin") or "none")
+        if origin == "trained-here" and "trained here" not in title.lower():
+            title = f"{title} (trained here)"
+        methods[model_id] = Method(
+            id=model_id,
+            title=title,
+            kind=str(entry.get("kind") or ""),
+            origin=origin,
+            citation=str(entry.get("citation") or ""),
+            weights=str(entry.get("weights") or ""),
+            sha256=str(entry.get("weights_sha256") or ""),
+        )
+    return methods
+
+
+def frame_cover(frame: Frame) -> float:
+    """Return the share of valid pixels under cloud or shadow; NaN when nothing is known."""
+    if "eo:cloud_cover" in frame.facts:
+        return float(frame.facts["eo:cloud_cover"]) / 100
+    if frame.mask is None or not frame.mask.exists():
+        return float("nan")
+    with raster.open_raster(frame.mask) as dataset:
+        shape = [min(MASK_PREVIEW, side) for side in dataset.shape]
+        classes = dataset.read(1, out_shape=shape)
+    return cloud_cover(classes) if (classes != NODATA).any() else float("nan")
+
+
+def pick_scenes(cover: Mapping[str, float], n: int) -> list[str]:
+    """Return at most ``n`` scenes, evenly spread over the ranking by cloud cover, clear first."""
+    ranked = sorted(cover, key=lambda s: (np.isnan(cover[s]), cover[s], s))
+    if len(ranked) <= n:
+        return ranked
+    return [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, n).round().astype(int))]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise InputError("file not found", file=path, remedy="run the manifest rule") from error
+    except ValueError as error:
+        raise InputError(
+            f"is no JSON ({error})", file=path, remedy="delete it and run the workflow again"
+        ) from error
+    return document
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    table = _read_csv(path, METRIC_COLUMNS, dtype=METRIC_COLUMNS)
+    return table[list(METRIC_COLUMNS)]
+
+
+def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """Turn categories, which save memory in millions of rows, into plain text."""
+    names = rows.select_dtypes("category").columns
+    return rows.astype(dict.fromkeys(names, object)).reset_index(drop=True)
+
+
+def _read_csv(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, **kwargs)
+    except FileNotFoundError as error:
+        raise InputError("file not found", file=path, remedy="run the metrics rule") from error
+    except ValueError as error:  # pandas' parser errors are ValueErrors
+        raise InputError(
+            f"is not the table it should be ({error})",
+            file=path,
+            remedy="delete it and run the workflow again",
+        ) from error
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise InputError(
+            f"has no column {', '.join(missing)}",
+            file=path,
+            field=missing[0],
+            remedy="delete it and run the workflow again",
+        )
+    return table
+
+
+def _refuse_unknown(models: Iterable[str], methods: Mapping[str, Method], path: Path) -> None:
+    unknown = sorted(set(models) - set(methods))
+    if unknown:
+        raise InputError(
+            f"does not describe {', '.join(unknown)}, which has metrics",
+            file=path,
+            field="models",
+            remedy="run the workflow again, so that metrics and manifest are of one run",
+        )

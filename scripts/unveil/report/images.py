@@ -1,0 +1,257 @@
+"""Thumbnails: one fixed stretch a row, radar in dB, error maps, and the comparison picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image
+from rasterio.enums import Resampling
+from scipy.ndimage import binary_erosion
+
+from unveil import raster
+from unveil.bands import SAR2
+from unveil.report.evidence import ReportOptions
+from unveil.scene import Frame, Scene, is_occluded
+
+VIEWS: dict[str, tuple[str, tuple[str, str, str]]] = {
+    "true": ("True colour", ("B04", "B03", "B02")),
+    "nir": ("False colour, near infrared", ("B08", "B04", "B03")),
+    "swir": ("False colour, short-wave infrared", ("B11", "B8A", "B04")),
+}
+ERROR_VIEW = "error"
+ERROR_MAX = 0.1
+ERROR_MAP = "inferno"
+UNKNOWN_GREY = 128
+MIN_SPAN = 0.01
+"""Narrowest stretch in reflectance, so that noise of a flat scene is not blown up."""
+
+SAR_RANGES = {"VV": (-20.0, 0.0), "VH": (-28.0, -5.0), "VV−VH": (2.0, 14.0)}
+SAR_NOTE = "red VV −20…0 dB, green VH −28…−5 dB, blue VV−VH 2…14 dB, the same in every row"
+
+BYTE_BUDGET = 9_000_000
+BYTES_PER_PIXEL = 0.45
+"""WebP at quality 80 as base64, measured on noisy 10 m imagery: an upper figure."""
+
+WEBP_QUALITY = 80
+CLOUDY, SAR, TRUTH = "Cloudy", "SAR", "Cloud-free"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Bands of one raster at thumbnail size.
+
+    Attributes:
+        bands: names, B of them.
+        data: ``(B, h, w)`` float32 reflectance (or dB), NaN where nodata.
+    """
+
+    bands: tuple[str, ...]
+    data: np.ndarray
+
+    def pick(self, names: Sequence[str]) -> np.ndarray | None:
+        """Return ``(len(names), h, w)``, or None when a band is missing."""
+        if not set(names) <= set(self.bands):
+            return None
+        return self.data[[self.bands.index(name) for name in names]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The images of one scene.
+
+    Attributes:
+        scene: id.
+        images: view -> column -> ``(h, w, 3)`` uint8; a column without image is absent.
+        stretches: view -> the stated stretch of the row.
+        stretch_from: the image that the stretch was taken from.
+        outline: ``(h, w)`` bool, border of the occluded pixels.
+    """
+
+    scene: str
+    images: dict[str, dict[str, np.ndarray]]
+    stretches: dict[str, str]
+    stretch_from: str
+    outline: np.ndarray
+
+
+def thumbnail_size(n_rows: int, n_columns: int, wanted: int) -> int:
+    """Return the longest side of a thumbnail so that all views fit the page's byte budget."""
+    cells = max(1, n_rows * n_columns * (len(VIEWS) + 1))
+    affordable = int(math.sqrt(BYTE_BUDGET / (cells * BYTES_PER_PIXEL)))
+    return max(48, min(wanted, affordable))
+
+
+def read_preview(path: Path, bands: Sequence[str], size: int) -> Preview:
+    """Read bands of a reflectance raster decimated to ``size`` pixels on the longest side.
+
+    Bands that the file does not have are left out. Averages ignore nodata.
+    """
+    with raster.open_raster(path) as dataset:
+        names = list(dataset.descriptions)
+        chosen = [name for name in bands if name in names]
+        shape = _fit(dataset.shape, size)
+        positions = [names.index(name) + 1 for name in chosen]
+        dn = dataset.read(positions, out_shape=(len(chosen), *shape), resampling=Resampling.average)
+    return Preview(tuple(chosen), raster.to_reflectance(dn))
+
+
+def read_radar(frame: Frame, size: int) -> np.ndarray:
+    """Return the radar as false colour, ``(h, w, 3)`` uint8; dB averaged as delivered."""
+    with raster.open_raster(frame.path) as dataset:
+        shape = _fit(dataset.shape, size)
+        positions = [frame.bands.index(name) + 1 for name in SAR2]
+        vv, vh = dataset.read(positions, out_shape=(2, *shape), resampling=Resampling.average)
+    channels = zip((vv, vh, vv - vh), SAR_RANGES.values(), strict=True)
+    return np.stack([_scale(band, *limits) for band, limits in channels], axis=-1)
+
+
+def stretch_of(bands: np.ndarray, percentiles: tuple[float, float]) -> list[tuple[float, float]]:
+    """Return the lower and upper reflectance of each band of ``(B, h, w)``, NaN ignored."""
+    limits = []
+    for band in bands:
+        valid = band[np.isfinite(band)]
+        low, high = np.percentile(valid, percentiles) if valid.size else (0.0, 0.3)
+        middle = (low + high) / 2
+        span = max(high - low, MIN_SPAN) / 2
+        limits.append((middle - span, middle + span))
+    return limits
+
+
+def render(bands: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Return ``(h, w, 3)`` uint8 of three bands; grey where any of them is unknown."""
+    image = np.stack([_scale(b, *limit) for b, limit in zip(bands, limits, strict=True)], axis=-1)
+    image[~np.isfinite(bands).all(axis=0)] = UNKNOWN_GREY
+    return image
+
+
+def render_error(prediction: Preview, truth: Preview) -> np.ndarray | None:
+    """Return the mean absolute error over shared bands in colour, ``(h, w, 3)`` uint8."""
+    shared = [name for name in truth.bands if name in prediction.bands]
+    if not shared:
+        return None
+    gap = np.abs(prediction.pick(shared) - truth.pick(shared))
+    error = gap.mean(axis=0)
+    colours = matplotlib.colormaps[ERROR_MAP](np.clip(error / ERROR_MAX, 0, 1), bytes=True)
+    image = colours[..., :3].copy()
+    image[~np.isfinite(error)] = UNKNOWN_GREY
+    return image
+
+
+def make_row(
+    scene: Scene,
+    predictions: Mapping[str, Path],
+    options: ReportOptions,
+    size: int,
+) -> Row:
+    """Render every image of a scene.
+
+    Args:
+        scene: the scene.
+        predictions: model id -> GeoTIFF of the results there are.
+        options: percentiles of the stretch.
+        size: longest side in pixels.
+    """
+    wanted = tuple(dict.fromkeys(band for _, bands in VIEWS.values() for band in bands))
+    truth = scene.with_role("reference")
+    paths = {CLOUDY: scene.target.path, **predictions}
+    if truth:
+        paths[TRUTH] = truth[0].path
+    previews = {column: read_preview(path, wanted, size) for column, path in paths.items()}
+    basis = TRUTH if truth else CLOUDY
+    images, stretches = {}, {}
+    for view, (_, bands) in VIEWS.items():
+        limits = _limits(previews[basis], bands, options)
+        if limits is None:
+            continue
+        stretches[view] = _describe(bands, limits)
+        images[view] = {
+            column: render(chosen, limits)
+            for column, preview in previews.items()
+            if (chosen := preview.pick(bands)) is not None
+        }
+    if not images:
+        images["true"], stretches["true"] = _render_grey(previews, basis, options)
+    if truth:
+        errors = {c: render_error(p, previews[TRUTH]) for c, p in previews.items() if c != TRUTH}
+        images[ERROR_VIEW] = {c: image for c, image in errors.items() if image is not None}
+    if scene.radar:
+        radar = read_radar(scene.radar, size)
+        for view in images:
+            images[view][SAR] = radar
+    return Row(scene.id, images, stretches, basis, outline(scene, size))
+
+
+def outline(scene: Scene, size: int) -> np.ndarray:
+    """Return the border of the occluded pixels at thumbnail size, ``(h, w)`` bool."""
+    frames = scene.with_role("occlusion")
+    path = frames[0].path if frames else scene.target.mask
+    shape = _fit(scene.grid.shape, size)
+    if path is None:
+        return np.zeros(shape, bool)
+    with raster.open_raster(path) as dataset:
+        classes = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
+    hidden = is_occluded(classes)
+    return hidden & ~binary_erosion(hidden, border_value=1)
+
+
+def to_data_uri(image: np.ndarray) -> str:
+    """Return an image as a WebP data URI."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "WEBP", quality=WEBP_QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def outline_uri(border: np.ndarray) -> str:
+    """Return the outline as a transparent PNG data URI."""
+    image = np.zeros((*border.shape, 4), np.uint8)
+    image[border] = (255, 64, 160, 255)
+    stream = io.BytesIO()
+    Image.fromarray(image).quantize(2).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _limits(
+    basis: Preview, bands: Sequence[str], options: ReportOptions
+) -> list[tuple[float, float]] | None:
+    chosen = basis.pick(bands)
+    return None if chosen is None else stretch_of(chosen, options.stretch_percentiles)
+
+
+def _render_grey(
+    previews: Mapping[str, Preview], basis: str, options: ReportOptions
+) -> tuple[dict[str, np.ndarray], str]:
+    """Show the first band in grey where a scene lacks the bands of every view."""
+    if not previews[basis].bands:
+        return {}, "none: no band of the views is there"
+    bands = (previews[basis].bands[0],) * 3
+    limits = stretch_of(previews[basis].pick(bands), options.stretch_percentiles)
+    images = {
+        column: render(chosen, limits)
+        for column, preview in previews.items()
+        if (chosen := preview.pick(bands)) is not None
+    }
+    return images, _describe(bands[:1], limits[:1])
+
+
+def _describe(bands: Sequence[str], limits: Sequence[tuple[float, float]]) -> str:
+    return ", ".join(
+        f"{band} {low:.3f}–{high:.3f}" for band, (low, high) in zip(bands, limits, strict=True)
+    )
+
+
+def _scale(band: np.ndarray, low: float, high: float) -> np.ndarray:
+    scaled = np.nan_to_num((band - low) / (high - low))
+    return (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return rows and columns shrunk to ``size`` on the longest side, never enlarged."""
+    factor = min(1.0, size / max(shape))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))

@@ -1,0 +1,369 @@
+"""Pooling and comparison of scores: who is best, on which scenes, and is it a claim.
+
+Pooling is per scene, then the mean of the scenes of a place, then the mean over places.
+Methods are compared on the scenes that all of them have: a method that skipped the hard
+scenes must not look better for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from unveil.report.evidence import Evidence
+from unveil.scene import PROTOCOLS
+
+MIN_SHARE = 0.8
+"""A method is ranked when it keeps at least this share of the scenes comparable."""
+
+N_BOOTSTRAP = 4000
+ALL_LEVELS = "all levels"
+
+LOWER_IS_BETTER = {"MAE", "RMSE", "SAM", "NLL", "UCE", "AUCE", "NDVI_MAE", "NDWI_MAE", "SEAM"}
+HIGHER_IS_BETTER = {"PSNR", "SSIM", "R2", "GRADIENT_CORRELATION"}
+DECIMALS = {"MAE": 4, "RMSE": 4, "BIAS": 4, "PSNR": 2, "SAM": 2, "SSIM": 3, "R2": 3}
+METRIC_ORDER = ("MAE", "RMSE", "PSNR", "SSIM", "SAM")
+REGION_ORDER = ("occluded", "all", "clear")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pooled value.
+
+    Attributes:
+        value: pooled over places; NaN without any.
+        text: the value as printed.
+        n_scenes: scenes in it.
+        n_places: places in it.
+        ranked: True when it stands on the common scenes and may be compared.
+        rank: 1 for the best, 2 for the second; 0 otherwise.
+    """
+
+    value: float
+    text: str
+    n_scenes: int
+    n_places: int
+    ranked: bool
+    rank: int
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The scenes of one protocol, region and cloud level, as far as they compare.
+
+    Attributes:
+        label: "0–35 %" ... or "all levels".
+        n_scenes: scenes of the stratum with any score.
+        common: scenes that every ranked method has.
+        ranked: ids of the methods compared on them.
+    """
+
+    label: str
+    n_scenes: int
+    common: tuple[str, ...]
+    ranked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Pooled scores of one protocol and region.
+
+    Attributes:
+        protocol: where the truth comes from.
+        region: which pixels.
+        strata: the cloud levels, then all levels.
+        metrics: names, in print order.
+        units: metric -> unit.
+        models: ids, in the order of the manifest.
+        cells: ``(metric, model, stratum position)`` -> cell.
+    """
+
+    protocol: str
+    region: str
+    strata: tuple[Stratum, ...]
+    metrics: tuple[str, ...]
+    units: dict[str, str]
+    models: tuple[str, ...]
+    cells: dict[tuple[str, str, int], Cell]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired difference of error, other minus best, pooled like the scores.
+
+    Attributes:
+        mean: in the unit of the metric.
+        low: lower end of the 95 % interval over places; NaN when there is none.
+        high: upper end.
+        n_scenes: scenes compared.
+        n_places: places compared.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_scenes: int
+    n_places: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one protocol and cloud level, on occluded MAE.
+
+    Attributes:
+        label: the cloud level.
+        best: id of the method with the lowest error; empty when nothing was ranked.
+        best_mae: its error, reflectance.
+        runner_up: id of the next; empty when there is none.
+        runner_up_mae: its error.
+        cloudy_mae: error of the cloudy input itself; NaN when it did not run.
+        difference: runner-up minus best; None without a runner-up.
+        claim: ``better``, ``indistinguishable`` or ``description`` (too few places).
+        n_scenes: scenes compared.
+        n_places: places compared.
+    """
+
+    label: str
+    best: str
+    best_mae: float
+    runner_up: str
+    runner_up_mae: float
+    cloudy_mae: float
+    difference: Difference | None
+    claim: str
+    n_scenes: int
+    n_places: int
+
+
+def level_labels(bounds: Sequence[float]) -> list[str]:
+    """Return the printed names of the cloud levels between ``bounds`` (fractions)."""
+    percent = [f"{100 * bound:g}" for bound in (0, *bounds, 1)]
+    return [f"{a}–{b} %" for a, b in pairwise(percent)]
+
+
+def level_of(cover: pd.Series, bounds: Sequence[float]) -> pd.Series:
+    """Return the position of each cover's level; a bound belongs to the level below it."""
+    return pd.Series(np.searchsorted(np.asarray(bounds), cover, side="left"), index=cover.index)
+
+
+def pool(values: pd.Series, places: pd.Series) -> tuple[float, int, int]:
+    """Pool one value a scene: mean of scenes within a place, then mean of places.
+
+    Returns:
+        The pooled value (NaN without any), the number of scenes and of places.
+    """
+    values = values.dropna()
+    if values.empty:
+        return float("nan"), 0, 0
+    by_place = values.groupby(places.reindex(values.index)).mean()
+    return float(by_place.mean()), len(values), len(by_place)
+
+
+def comparable(present: pd.DataFrame, baselines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Find the scenes and methods that can be compared fairly.
+
+    Methods enter from the one with most scenes down, as long as the scenes common to all
+    of them stay at least ``MIN_SHARE`` of what the best-covered method (baselines aside)
+    has; the others are shown, but not ranked.
+
+    Args:
+        present: scenes x models, True where there is a score.
+        baselines: models that run everywhere and so say nothing about coverage.
+
+    Returns:
+        The common scenes and the models ranked on them.
+    """
+    counts = present.sum()
+    methods = [m for m in present.columns if m not in baselines and counts[m]]
+    order = sorted(methods, key=lambda m: -counts[m])  # stable: ties in manifest order
+    order += [m for m in baselines if m in present and counts[m]]
+    if not order:
+        return [], []
+    wanted = MIN_SHARE * counts[order[0]]
+    common, ranked = present[order[0]], []
+    for model in order:
+        together = common & present[model]
+        if together.sum() >= wanted:
+            common, ranked = together, [*ranked, model]
+    return list(present.index[common]), ranked
+
+
+def make_tables(evidence: Evidence, bounds: Sequence[float]) -> list[Table]:
+    """Pool the scores over bands, one table a protocol and region, occluded first."""
+    scores = evidence.scores[evidence.scores["band"] == "all"]
+    tables = []
+    for protocol in order_by(scores["protocol"].unique(), PROTOCOLS):
+        rows = scores[scores["protocol"] == protocol]
+        for region in order_by(rows["region"].unique(), REGION_ORDER):
+            inside = rows[(rows["region"] == region)].dropna(subset=["value"])
+            if len(inside):
+                tables.append(_make_table(evidence, inside, bounds))
+    return tables
+
+
+def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float]) -> Table:
+    metrics = order_by(rows["metric"].unique(), METRIC_ORDER)
+    present = set(rows["model"])
+    models = tuple(model for model in evidence.methods if model in present)
+    baselines = [model for model in models if evidence.methods[model].is_baseline]
+    by_scene = rows.drop_duplicates("scene").set_index("scene")
+    wide = {metric: _scene_by_model(rows[rows["metric"] == metric], models) for metric in metrics}
+    has = _scene_by_model(rows, models).notna()
+    levels = level_of(by_scene["cloud_cover"].reindex(has.index), bounds)
+    labels = [*level_labels(bounds), ALL_LEVELS]
+    strata, cells = [], {}
+    for position, label in enumerate(labels):
+        chosen = has if label == ALL_LEVELS else has[levels == position]
+        common, ranked = comparable(chosen, baselines)
+        strata.append(Stratum(label, len(chosen), tuple(common), tuple(ranked)))
+        for metric, values in wide.items():
+            row = _pool_row(values.reindex(chosen.index), by_scene["place"], strata[-1], metric)
+            cells |= {(metric, model, position): cell for model, cell in row.items()}
+    units = rows.drop_duplicates("metric").set_index("metric")["unit"].astype(str)
+    return Table(
+        protocol=str(rows["protocol"].iloc[0]),
+        region=str(rows["region"].iloc[0]),
+        strata=tuple(strata),
+        metrics=tuple(metrics),
+        units={metric: "" if units[metric] in ("nan", "1") else units[metric] for metric in metrics},
+        models=models,
+        cells=cells,
+    )
+
+
+def _scene_by_model(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    first = rows.drop_duplicates(["scene", "model"])
+    wide = first.pivot(index="scene", columns="model", values="value")
+    return wide.reindex(columns=list(models))
+
+
+def _pool_row(
+    values: pd.DataFrame, places: pd.Series, stratum: Stratum, metric: str
+) -> dict[str, Cell]:
+    """Pool one metric of one stratum: ranked methods on the common scenes, others on theirs."""
+    cells = {}
+    for model in values.columns:
+        ranked = model in stratum.ranked
+        column = values[model].reindex(list(stratum.common)) if ranked else values[model]
+        value, n_scenes, n_places = pool(column, places)
+        cells[model] = Cell(value, format_value(value, metric), n_scenes, n_places, ranked, 0)
+    order = rank({m: c.value for m, c in cells.items() if c.ranked and c.n_scenes}, metric)
+    for position, model in enumerate(order[:2] if len(order) > 1 else [], 1):
+        cells[model] = replace(cells[model], rank=position)
+    return cells
+
+
+def rank(values: Mapping[str, float], metric: str) -> list[str]:
+    """Return the names from best to worst; empty when the metric has no better side."""
+    name = metric.upper()
+    if name == "BIAS":
+        return sorted(values, key=lambda m: abs(values[m]))
+    if name in LOWER_IS_BETTER:
+        return sorted(values, key=lambda m: values[m])
+    if name in HIGHER_IS_BETTER:
+        return sorted(values, key=lambda m: -values[m])
+    return []
+
+
+def format_value(value: float, metric: str) -> str:
+    """Return a value with the decimals of its metric; a dash when there is none."""
+    if np.isnan(value):
+        return "–"
+    if np.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.{DECIMALS.get(metric.upper(), 3)}f}".replace("-", "−")
+
+
+def answer(evidence: Evidence, table: Table, *, min_places: int, seed: int) -> list[Verdict]:
+    """Return the verdict of each stratum of an occluded table, on the MAE."""
+    scores = evidence.scores
+    rows = scores[
+        (scores["protocol"] == table.protocol)
+        & (scores["region"] == table.region)
+        & (scores["band"] == "all")
+        & (scores["metric"] == "MAE")
+    ].dropna(subset=["value"])
+    values = _scene_by_model(rows, table.models)
+    places = rows.drop_duplicates("scene").set_index("scene")["place"]
+    verdicts = []
+    for position, stratum in enumerate(table.strata):
+        cells = {m: table.cells["MAE", m, position] for m in stratum.ranked}
+        cells = {model: cell for model, cell in cells.items() if cell.n_scenes}
+        if cells:
+            common = values.reindex(list(stratum.common))
+            verdicts.append(_judge(evidence, stratum, cells, common, places, min_places, seed))
+    return verdicts
+
+
+def _judge(
+    evidence: Evidence,
+    stratum: Stratum,
+    cells: Mapping[str, Cell],
+    values: pd.DataFrame,
+    places: pd.Series,
+    min_places: int,
+    seed: int,
+) -> Verdict:
+    order = rank({model: cell.value for model, cell in cells.items()}, "MAE")
+    best, *others = order
+    baseline = [m for m in order if evidence.methods[m].is_baseline]
+    runner = others[0] if others else ""
+    difference = (
+        paired_difference(values[runner] - values[best], places, seed=seed) if runner else None
+    )
+    claim = "description"
+    if difference and difference.n_places >= min_places:
+        claim = "better" if difference.low > 0 else "indistinguishable"
+    return Verdict(
+        label=stratum.label,
+        best=best,
+        best_mae=cells[best].value,
+        runner_up=runner,
+        runner_up_mae=cells[runner].value if runner else float("nan"),
+        cloudy_mae=cells[baseline[0]].value if baseline else float("nan"),
+        difference=difference,
+        claim=claim,
+        n_scenes=cells[best].n_scenes,
+        n_places=cells[best].n_places,
+    )
+
+
+def paired_difference(differences: pd.Series, places: pd.Series, *, seed: int) -> Difference:
+    """Pool paired differences and bootstrap them over places.
+
+    Places are the independent samples (scenes of one place are not), so places are drawn
+    with replacement; the interval is the 2.5 to 97.5 percentile of ``N_BOOTSTRAP`` means
+    (Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3).
+
+    Args:
+        differences: one value a scene.
+        places: scene -> place.
+        seed: seed of the draws.
+    """
+    mean, n_scenes, n_places = pool(differences, places)
+    if n_places < 2:
+        return Difference(mean, float("nan"), float("nan"), n_scenes, n_places)
+    known = differences.dropna()
+    by_place = known.groupby(places.reindex(known.index)).mean().to_numpy(np.float64)
+    draws = np.random.default_rng(seed).integers(0, n_places, (N_BOOTSTRAP, n_places))
+    low, high = np.percentile(by_place[draws].mean(axis=1), [2.5, 97.5])
+    return Difference(mean, float(low), float(high), n_scenes, n_places)
+
+
+def order_by(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Return ``names`` in a given order, unknown ones last and alphabetical."""
+    known = list(order)
+    return sorted(names, key=lambda n: (known.index(n) if n in known else len(known), n))
+
+
+def scene_scores(evidence: Evidence, *, region: str, metric: str) -> pd.DataFrame:
+    """Return one metric over bands as scenes x models."""
+    scores = evidence.scores
+    rows = scores[
+        (scores["band"] == "all") & (scores["region"] == region) & (scores["metric"] == metric)
+    ].dropna(subset=["value"])
+    return _scene_by_model(rows, [m for m in evidence.methods if m in set(rows["model"])])

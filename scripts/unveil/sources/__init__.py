@@ -1,0 +1,59 @@
+"""Sources of imagery: one file a source, one function to open any of them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.sources.base import SourceSeries
+from unveil.sources.local import open_local
+from unveil.sources.npz import open_npz
+from unveil.sources.sen12mscr import open_sen12mscr, patch_paths
+
+_OPENERS = {"local": open_local, "npz": open_npz, "sen12mscr": open_sen12mscr}
+
+
+def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    """Open the input of one scene.
+
+    Args:
+        row: row of the scene table.
+        settings: section ``sources`` of the config.
+
+    Raises:
+        InputError: whatever is wrong with the input, with its remedy.
+    """
+    return _OPENERS[row.source](row, settings)
+
+
+@cache
+def _files_below(folder: str) -> tuple[str, ...]:
+    root = Path(folder)
+    files = [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    return tuple(str(path) for path in sorted(files))
+
+
+def input_files(row: SceneRow) -> list[str]:
+    """List the files that a scene is made of, for the workflow to watch.
+
+    Raises:
+        InputError: if the folder does not exist.
+    """
+    folder = Path(row.path)
+    if not folder.is_dir():
+        raise InputError(
+            "folder not found",
+            file=row.path,
+            field=f"scene {row.scene}: path",
+            remedy="give the path relative to the working directory",
+        )
+    if row.source == "local":
+        return list(_files_below(row.path))
+    name = row.name or row.scene
+    if row.source == "npz":
+        paths = (folder / part / f"{name}.npz" for part in ("cloudy", "s1", "reference"))
+        return [str(path) for path in paths if path.exists()]
+    return [str(path) for path in patch_paths(row).values() if path.exists()]

@@ -1,0 +1,218 @@
+"""Source ``local``: a folder of GeoTIFFs that anyone can lay out.
+
+::
+
+    PATH/frames/YYYY-MM-DD.tif     band descriptions = ESA names; uint16 DN x 10000 or float
+    PATH/masks/YYYY-MM-DD.tif      optional; one band described SCL or CLASS
+    PATH/sar/YYYY-MM-DD.tif        optional; bands described VV and VH, dB
+    PATH/reference.tif             optional; as a frame
+    PATH/scene.yaml                optional; level, offset, licence (local.schema.yaml)
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.windows import Window
+
+from unveil import raster
+from unveil.bands import REFLECTANCE_SCALE, SAR2, normalise_band_name, sort_bands
+from unveil.config import SceneRow, check, fill_defaults, load_schema, read_yaml
+from unveil.errors import InputError
+from unveil.raster import Grid
+from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance
+
+
+def open_local(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    """Open a local scene folder; every raster's grid and bands are checked here.
+
+    Raises:
+        InputError: for a missing folder or file, a name that is no date, a band without
+            an ESA name, or a raster on another grid.
+    """
+    folder = Path(row.path)
+    facts = read_scene_yaml(folder)
+    paths = dated_files(folder / "frames")
+    if not paths:
+        raise InputError(
+            "no frames",
+            file=folder / "frames",
+            field=f"scene {row.scene}",
+            remedy="put at least one YYYY-MM-DD.tif there",
+        )
+    with raster.open_raster(next(iter(paths.values()))) as dataset:
+        grid = raster.grid_of(dataset)
+    offset = facts.pop("offset", 0)
+    optical = {date: _frame(path, grid, offset) for date, path in paths.items()}
+    if "level" not in facts:
+        has_cirrus = any("B10" in frame.bands for frame in optical.values())
+        facts |= {"level": "L1C" if has_cirrus else "L2A", "level_from": "presence of band B10"}
+    reference = folder / "reference.tif"
+    return SourceSeries(
+        grid=grid,
+        place=row.place or facts.pop("place", folder.name),
+        optical=optical,
+        masks={d: _mask(p, grid) for d, p in dated_files(folder / "masks").items()},
+        radar={d: _radar(p, grid) for d, p in dated_files(folder / "sar").items()},
+        reference=_frame(reference, grid, offset) if reference.exists() else None,
+        facts=facts,
+    )
+
+
+def read_scene_yaml(folder: Path) -> dict[str, Any]:
+    """Read ``scene.yaml`` of a local scene, with defaults; empty without the file."""
+    path = folder / "scene.yaml"
+    if not path.exists():
+        return fill_defaults({}, load_schema("local"))
+    facts = read_yaml(path)
+    check(facts, "local", file=path)
+    return fill_defaults(facts, load_schema("local"))
+
+
+def dated_files(folder: Path) -> dict[str, Path]:
+    """Return the GeoTIFFs of a folder by date, sorted; empty when there is no folder.
+
+    Raises:
+        InputError: for a file whose name is no date, or two files of one date.
+    """
+    found: dict[str, Path] = {}
+    files = sorted((*folder.glob("*.tif"), *folder.glob("*.tiff")))
+    for path in files:
+        if path.name.startswith("."):
+            continue
+        try:
+            date = dt.date.fromisoformat(path.stem).isoformat()
+        except ValueError as error:
+            raise InputError(
+                f"the name {path.stem!r} is no date",
+                file=path,
+                field="date",
+                remedy="name frames YYYY-MM-DD.tif",
+            ) from error
+        if date in found:
+            raise InputError(
+                f"the date {date} stands twice ({found[date].name})",
+                file=path,
+                field="date",
+                remedy="keep one file a date",
+            )
+        found[date] = path
+    return dict(sorted(found.items()))
+
+
+def _checked(path: Path, grid: Grid) -> tuple[tuple[str | None, ...], str]:
+    with raster.open_raster(path) as dataset:
+        difference = grid.difference(raster.grid_of(dataset))
+        if difference:
+            raise InputError(
+                f"lies on another grid than the other rasters of the scene: {difference}",
+                file=path,
+                field="grid",
+                remedy="warp it to the scene's grid, e.g. with gdalwarp",
+            )
+        return dataset.descriptions, dataset.dtypes[0]
+
+
+def _frame(path: Path, grid: Grid, offset: int) -> SourceRaster:
+    descriptions, dtype = _checked(path, grid)
+    names = _band_names(descriptions, path)
+    bands = sort_bands(names)
+    order = [names.index(name) for name in bands]
+    integer = np.issubdtype(np.dtype(dtype), np.integer)
+    scale = REFLECTANCE_SCALE if integer else 1.0
+
+    def read(window: Window) -> np.ndarray:
+        data = raster.read(path, window=window)[order]
+        return dn_from_reflectance(data, scale, file=str(path), offset=offset if integer else 0)
+
+    facts = {"unveil:source": path.name, "unveil:offset_applied": offset if integer else 0}
+    return SourceRaster(bands, read, facts)
+
+
+def _band_names(descriptions: tuple[str | None, ...], path: Path) -> list[str]:
+    names = []
+    for position, text in enumerate(descriptions, 1):
+        try:
+            names.append(normalise_band_name(text or ""))
+        except ValueError as error:
+            raise InputError(
+                f"band {position} is described {text!r}",
+                file=path,
+                field="band description",
+                remedy="describe every band by its ESA name, e.g. B02 "
+                "(rasterio: dataset.set_band_description)",
+            ) from error
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"bands {names} name one twice",
+            file=path,
+            field="band description",
+            remedy="describe every band once",
+        )
+    return names
+
+
+def _mask(path: Path, grid: Grid) -> SourceRaster:
+    descriptions, _ = _checked(path, grid)
+    name = (descriptions[0] or "").upper()
+    if len(descriptions) != 1 or name not in ("SCL", "CLASS"):
+        raise InputError(
+            f"mask bands are described {descriptions}",
+            file=path,
+            field="band description",
+            remedy="give one band described SCL or CLASS",
+        )
+    return SourceRaster(
+        (name,), lambda window: raster.read(path, window=window), {"unveil:source": path.name}
+    )
+
+
+def _radar(path: Path, grid: Grid) -> SourceRaster:
+    descriptions, _ = _checked(path, grid)
+    names = [(text or "").upper() for text in descriptions]
+    if sorted(names) != sorted(SAR2):
+        raise InputError(
+            f"radar bands are described {descriptions}",
+            file=path,
+            field="band description",
+            remedy="give two bands described VV and VH, in dB",
+        )
+    order = [names.index(name) for name in SAR2]
+    check_backscatter(raster.read_decimated(path)[order].astype(np.float32), file=str(path))
+
+    def read(window: Window) -> np.ndarray:
+        return raster.read(path, window=window)[order].astype(np.float32)
+
+    return SourceRaster(SAR2, read, {"unveil:source": path.name})
+
+
+def check_backscatter(decibel: np.ndarray, *, file: str) -> None:
+    """Refuse an image ``(2, H, W)`` that cannot be dB in the order VV, VH.
+
+    Over land and water VV exceeds VH by several dB on average; a whole image the other
+    way round has its polarisations swapped. Positive medians are linear power or DN.
+
+    Raises:
+        InputError: naming the file and the remedy.
+    """
+    finite = np.isfinite(decibel).all(axis=0)
+    if not finite.any():
+        return
+    vv, vh = (float(np.median(band[finite])) for band in decibel)
+    if max(vv, vh) > 5.0 or min(vv, vh) >= 0.0:
+        raise InputError(
+            f"median backscatter VV {vv:.2f}, VH {vh:.2f} cannot be dB",
+            file=file,
+            field="sar_unit",
+            remedy="convert to dB (10 log10), or state the unit in the config",
+        )
+    if vh > vv + 0.5:
+        raise InputError(
+            f"median VH {vh:.2f} dB lies above VV {vv:.2f} dB",
+            file=file,
+            field="sar_order",
+            remedy="the polarisations are probably swapped; state their order (VH, VV)",
+        )

