@@ -1,5 +1,6 @@
 """Tables read and checked, wildcard constraints, and helpers that rules ask for facts."""
 
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -91,3 +92,6 @@ def get_gpus(wildcards):
     """Ask for a GPU where a network runs, unless the config forbids it."""
     wanted = wildcards.model in NETWORKS and config["inference"]["gpu"] != "never"
     return 1 if wanted else 0
+
+
+COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])

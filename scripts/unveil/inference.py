@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.errors import InputError, SceneSkipped
 from unveil.models.base import Model, Prediction
+from unveil.provenance import versions
 from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
 
 LOG = logging.getLogger(__name__)
-PACKAGES = ("numpy", "rasterio", "scipy", "tensorflow", "tensorflow-cpu", "keras")
 
 
 @dataclass(frozen=True)
@@ -307,12 +306,3 @@ def finished(record_path: Path, identity: dict[str, str]) -> dict[str, Any] | No
         return record if raster.sha256(path) == record["sha256"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

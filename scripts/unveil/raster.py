@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -83,12 +84,18 @@ class Grid:
 
 def grid_of(dataset: rasterio.DatasetReader) -> Grid:
     """Return the grid of an open raster."""
-    crs = dataset.crs
-    code = ""
-    if crs:
-        authority = crs.to_authority()
-        code = ":".join(authority) if authority else crs.to_wkt()
-    return Grid(code, tuple(dataset.transform)[:6], dataset.height, dataset.width)
+    return Grid(_crs_code(dataset.crs), tuple(dataset.transform)[:6], dataset.height, dataset.width)
+
+
+def _crs_code(crs: CRS | None) -> str:
+    """Name a CRS by EPSG code; PROJ alone may prefer a national registry's twin."""
+    if not crs:
+        return ""
+    code = crs.to_epsg()
+    if code:
+        return f"EPSG:{code}"
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.to_wkt()
 
 
 @contextlib.contextmanager

@@ -149,6 +149,9 @@ class Inputs:
         target_date: ``YYYY-MM-DD``.
         level: ``L1C`` or ``L2A``.
         origin: row and column of the window's upper left pixel in the scene.
+        sar_series: ``(T_sar, 2, H, W)`` float32 dB of all radar dates, sorted by date, VV
+            then VH, NaN where nodata; None unless it was asked for.
+        sar_days: ``(T_sar,)`` float32, days of the radar dates from the target.
     """
 
     bands: tuple[str, ...]
@@ -162,6 +165,8 @@ class Inputs:
     target_date: str
     level: str
     origin: tuple[int, int] = (0, 0)
+    sar_series: np.ndarray | None = None
+    sar_days: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -196,7 +201,11 @@ def cloud_cover(classes: np.ndarray) -> float:
 
 
 def read_inputs(
-    scene: Scene, *, bands: Sequence[str] | None = None, window: Window | None = None
+    scene: Scene,
+    *,
+    bands: Sequence[str] | None = None,
+    window: Window | None = None,
+    radar_series: bool = False,
 ) -> Inputs:
     """Read one window of a scene for a model; the truth is out of reach here.
 
@@ -204,6 +213,7 @@ def read_inputs(
         scene: a scene whose masks stage has run.
         bands: bands to read, default all bands of the target.
         window: pixels to read, default the whole scene.
+        radar_series: read every radar date as well, not only the nearest.
 
     Raises:
         KeyError: if a wanted band is missing.
@@ -217,6 +227,7 @@ def read_inputs(
     masks = [read_mask(frame, size, window)[0] for frame in scene.context]
     day = scene.target.day
     radar = scene.radar
+    sar_series, sar_days = _read_radar_series(scene, window) if radar_series else (None, None)
     return Inputs(
         bands=wanted,
         target=target,
@@ -229,7 +240,19 @@ def read_inputs(
         target_date=scene.target.date,
         level=scene.level,
         origin=(int(window.row_off), int(window.col_off)) if window else (0, 0),
+        sar_series=sar_series,
+        sar_days=sar_days,
     )
+
+
+def _read_radar_series(
+    scene: Scene, window: Window | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    frames, day = scene.with_role("radar"), scene.target.day
+    if not frames:
+        return None, None
+    series = [read_bands(frame, SAR2, window).astype(np.float32) for frame in frames]
+    return np.stack(series), np.array([(frame.day - day).days for frame in frames], np.float32)
 
 
 def read_bands(frame: Frame, bands: Sequence[str], window: Window | None = None) -> np.ndarray:

@@ -48,21 +48,28 @@ def write_rows(rows: Iterable[dict], path: str | Path) -> None:
         writer.writerows(rows)
 
 
-def collect(shards: Iterable[str | Path], path: str | Path) -> None:
+def collect(
+    shards: Iterable[str | Path], path: str | Path, columns: Sequence[str] = COLUMNS
+) -> None:
     """Join the tables of all jobs, in the order given; in constant memory.
 
+    Args:
+        shards: tables of the jobs.
+        path: the joined table.
+        columns: their columns.
+
     Raises:
-        InputError: if a file is missing or its columns are not :data:`COLUMNS`.
+        InputError: if a file is missing or has other columns.
     """
     with raster.replacing(path) as temporary, open(temporary, "w") as out:
-        out.write(",".join(COLUMNS) + "\n")
+        out.write(",".join(columns) + "\n")
         for shard in shards:
             if not Path(shard).exists():
                 raise InputError(
                     "file not found", file=shard, remedy="run the metrics rule for this job"
                 )
             with open(shard) as stream:
-                _check_header(stream.readline(), shard)
+                _check_header(stream.readline(), shard, columns)
                 out.writelines(line.rstrip("\r\n") + "\n" for line in stream if line.strip())
 
 
@@ -75,7 +82,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     if not Path(path).exists():
         raise InputError("file not found", file=path, remedy="run the workflow up to metrics")
     with open(path, encoding="utf-8-sig") as stream:
-        _check_header(stream.readline(), path)
+        _check_header(stream.readline(), path, COLUMNS)
     text = ("scene", "model", "protocol", "region", "band", "metric", "unit")
     numbers = {"cloud_cover": float, "value": float, "n_pixels": np.int64}
     return pd.read_csv(
@@ -87,14 +94,14 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     )
 
 
-def _check_header(line: str, path: str | Path) -> None:
+def _check_header(line: str, path: str | Path, columns: Sequence[str]) -> None:
     found = tuple(line.rstrip("\r\n").split(","))
-    if found != COLUMNS:
+    if found != tuple(columns):
         raise InputError(
             f"columns are {', '.join(found)}",
             file=path,
             field="header",
-            remedy=f"the columns must be {', '.join(COLUMNS)}; run the metrics rule again",
+            remedy=f"the columns must be {', '.join(columns)}; run the metrics rule again",
         )
 
 

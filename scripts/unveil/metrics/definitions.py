@@ -22,6 +22,9 @@ SSIM_K1, SSIM_K2 = 0.01, 0.03
 MIN_WINDOW_WEIGHT = 0.5
 """Masked SSIM: least Gaussian weight of valid pixels for a window to count."""
 
+FLAT = 1e-12
+"""Variance, relative to power, below which float64 sums cannot tell an image from a flat one."""
+
 _CHUNK = 32
 
 
@@ -77,7 +80,8 @@ def r2(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = Non
     if chosen.size == 0:
         return float("nan")
     spread = np.sum((chosen - chosen.mean(axis=1, keepdims=True)) ** 2)
-    return float(1 - residual / spread) if spread > 0 else float("nan")
+    varies = spread > FLAT * np.sum(chosen**2)
+    return float(1 - residual / spread) if varies else float("nan")
 
 
 def sam(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
@@ -247,9 +251,13 @@ def gradient_correlation(
         np.concatenate([pixels(g, inside) for g in gradients(x)], axis=1)
         for x in (prediction, truth)
     )
-    p, t = p - p.mean(axis=1, keepdims=True), t - t.mean(axis=1, keepdims=True)
-    scale = np.sqrt(np.sum(p * p) * np.sum(t * t))
-    return float(np.sum(p * t) / scale) if scale > 0 else float("nan")
+    if p.size == 0:
+        return float("nan")
+    of_p, of_t = p - p.mean(axis=1, keepdims=True), t - t.mean(axis=1, keepdims=True)
+    spread_p, spread_t = np.sum(of_p**2), np.sum(of_t**2)
+    if spread_p <= FLAT * np.sum(p**2) or spread_t <= FLAT * np.sum(t**2):
+        return float("nan")
+    return float(np.sum(of_p * of_t) / np.sqrt(spread_p * spread_t))
 
 
 def seam(

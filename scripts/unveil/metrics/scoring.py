@@ -167,14 +167,10 @@ def score_scene(
         regions = region_masks(patch.occlusion, np.isfinite(patch.look))
         census.update(patch, regions)
         valid = patch.known & patch.answered
-        against_truth.update(
-            patch.prediction, patch.truth, valid, regions, core=patch.core
-        )
+        against_truth.update(patch.prediction, patch.truth, valid, regions, core=patch.core)
         if patch.target is not None:
             kept = valid & np.isfinite(patch.target).all(axis=0)
-            against_target.update(
-                patch.prediction, patch.target, kept, regions, core=patch.core
-            )
+            against_target.update(patch.prediction, patch.target, kept, regions, core=patch.core)
     if not census.known["all"]:
         raise SceneSkipped("the truth is not known at any pixel: all nodata or cloudy")
     _refuse_copies(scene, prediction, census)
@@ -278,9 +274,7 @@ def _prediction_bands(path: Path, scene: Scene) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _common_bands(
-    path: Path, available: Sequence[str], reference: Frame
-) -> tuple[str, ...]:
+def _common_bands(path: Path, available: Sequence[str], reference: Frame) -> tuple[str, ...]:
     bands = sort_bands(set(available) & set(reference.bands))
     if not bands:
         raise InputError(
@@ -322,9 +316,7 @@ def _patches(
         )
 
 
-def _is_known(
-    scene: Scene, truth: np.ndarray, occlusion: np.ndarray, window: Window
-) -> np.ndarray:
+def _is_known(scene: Scene, truth: np.ndarray, occlusion: np.ndarray, window: Window) -> np.ndarray:
     """``(H, W)`` bool: truth with data, clear in its own mask, occlusion not 255."""
     own = read_mask(scene.with_role("reference")[0], occlusion.shape, window)[0]
     return np.isfinite(truth).all(axis=0) & is_clear(own) & (occlusion != NODATA)
@@ -351,9 +343,7 @@ def _census_scores(census: Census, bands: Sequence[str]) -> Iterator[Score]:
     share = unseen / hidden if hidden else None
     seen = int(census.days.sum())
     yield Score("occluded", "all", "never_seen_fraction", share, "fraction", hidden)
-    yield Score(
-        "occluded", "all", "days_to_clear_look", census.days_to_clear_look, "day", seen
-    )
+    yield Score("occluded", "all", "days_to_clear_look", census.days_to_clear_look, "day", seen)
     yield Score("all", "all", "n_bands", float(len(bands)), "band", census.known["all"])
 
 

@@ -29,9 +29,6 @@ UNITS = {
     "NDWI_MAE": "1",
     "seam": "reflectance",
 }
-_FLAT = 1e-12
-"""Variance relative to power below which float64 sums cannot tell an image from a flat one."""
-
 Core = tuple[slice, slice]
 
 
@@ -203,7 +200,7 @@ class Accumulator:
     def _r2(self) -> np.ndarray:
         power = self._means("truth_square", "pixels")[:-1]
         spread = _with_all(power - self._means("truth", "pixels")[:-1] ** 2)
-        some = spread > _FLAT * _with_all(power)
+        some = spread > definitions.FLAT * _with_all(power)
         square = self._means("square", "pixels")
         return np.where(some, 1 - square / np.where(some, spread, 1), np.nan)
 
@@ -213,7 +210,7 @@ class Accumulator:
             for name in ("p", "t", "pp", "tt", "pt")
         )
         of_p, of_t = _with_all(pp - p * p), _with_all(tt - t * t)
-        some = (of_p > _FLAT * _with_all(pp)) & (of_t > _FLAT * _with_all(tt))
+        some = (of_p > definitions.FLAT * _with_all(pp)) & (of_t > definitions.FLAT * _with_all(tt))
         scale = np.sqrt(np.where(some, of_p * of_t, 1))
         return np.where(some, _with_all(pt - p * t) / scale, np.nan)
 

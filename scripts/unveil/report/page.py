@@ -17,7 +17,8 @@ import yaml
 from markupsafe import Markup
 
 from unveil import raster
-from unveil.report import figures, images
+from unveil.report import figures as charts
+from unveil.report import images
 from unveil.report.evidence import (
     Evidence,
     Method,
@@ -91,7 +92,7 @@ def render(
     manifest: Path,
     predictions: Path,
     output: Path,
-    figures_dir: Path,
+    figures: Path,
     options: ReportOptions,
 ) -> None:
     """Write ``index.html`` and the figures of a run.
@@ -103,7 +104,7 @@ def render(
         manifest: ``manifest.json``.
         predictions: folder with ``MODEL/SCENE.tif``.
         output: the page to write.
-        figures_dir: folder for the files named in ``FIGURES``.
+        figures: folder for the files named in ``FIGURES``.
         options: what the user chose.
 
     Raises:
@@ -114,8 +115,8 @@ def render(
     rows, columns, missing = draw_rows(evidence, predictions, options)
     LOG.info("picture of %d scenes and %d columns", len(rows), len(columns))
     curves = {
-        "mae_by_cover": figures.mae_by_cover(evidence),
-        "mae_by_band": figures.mae_by_band(evidence),
+        "mae_by_cover": charts.mae_by_cover(evidence),
+        "mae_by_band": charts.mae_by_band(evidence),
     }
     context = {
         "options": options,
@@ -125,7 +126,7 @@ def render(
         "picture": picture_context(evidence, rows, columns, missing),
         "tables": tables_context(evidence, tables),
         "curves": {
-            name: Markup(figures.to_inline_svg(figure, name.replace("_", "-")))
+            name: Markup(charts.to_inline_svg(figure, name.replace("_", "-")))
             for name, figure in curves.items()
             if figure is not None
         },
@@ -136,7 +137,7 @@ def render(
         "region_text": REGION_TEXT,
     }
     write_page(context, output)
-    write_figures(evidence, figures_dir, context, rows, columns, curves)
+    write_figures(evidence, figures, context, rows, columns, curves)
 
 
 def write_page(context: Mapping[str, Any], output: Path) -> None:
@@ -182,10 +183,10 @@ def write_figures(
     folder.mkdir(parents=True, exist_ok=True)
     labels = {row.scene: row_label(evidence, row) for row in rows}
     empty = "There is no scene to show." if not rows else ""
-    figures.save(figures.picture(rows, columns, labels), folder / "picture.png", empty=empty)
+    charts.save(charts.picture(rows, columns, labels), folder / "picture.png", empty=empty)
     nothing = "No method has a result under cloud. The table of skipped scenes says why."
     for name, figure in curves.items():
-        figures.save(figure, folder / f"{name}.svg", empty=nothing)
+        charts.save(figure, folder / f"{name}.svg", empty=nothing)
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
         text = environment.get_template(f"{name}.j2").render(**context)

@@ -53,7 +53,7 @@ def write_card(
     card = {
         "title": run["title"],
         "weights": {"file": weights.name, "sha256": raster.sha256(weights)},
-        "architecture": run["network"],
+        "architecture": {"name": "DSen2-CR", "radar": False, **run["network"]},
         "places": [_place(image, sources[image.id]) for image in images],
         "training": asdict(plan)
         | {

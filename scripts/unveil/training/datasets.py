@@ -254,9 +254,7 @@ def turn(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return turned[:, :, ::-1] if rng.random() < 0.5 else turned
 
 
-def vary_radiometry(
-    pixels: np.ndarray, dark: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def vary_radiometry(pixels: np.ndarray, dark: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Vary season, haze and light of ``(B, H, W)`` reflectance.
 
     A part of the dark level of each band is taken away, which leads from top-of-atmosphere
@@ -283,9 +281,7 @@ def draw_cloud_options(rng: np.random.Generator) -> CloudOptions:
 def _add_clouds(
     clear: np.ndarray, bands: tuple[str, ...], cover: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    clouds = simulate_clouds(
-        clear.shape[1:], cover=cover, rng=rng, options=draw_cloud_options(rng)
-    )
+    clouds = simulate_clouds(clear.shape[1:], cover=cover, rng=rng, options=draw_cloud_options(rng))
     cloudy = np.clip(apply_clouds(clear, clouds, bands=bands, rng=rng), 0, 1)
     return cloudy, clear, is_occluded(clouds.classes)[None]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
@@ -196,9 +196,7 @@ class Checkpoint:
     path: Path
     fingerprint: str
 
-    def save(
-        self, network: keras.Model, optimiser: keras.Optimizer, progress: Progress
-    ) -> None:
+    def save(self, network: keras.Model, optimiser: keras.Optimizer, progress: Progress) -> None:
         """Write the state."""
         facts = asdict(progress)
         arrays = _numbered("best", facts.pop("best_weights"))
@@ -269,9 +267,7 @@ def _make_step(
     return learn
 
 
-def _batches(
-    images: Sequence[TrainingImage], plan: TrainingPlan, steps: range
-) -> Iterator[Batch]:
+def _batches(images: Sequence[TrainingImage], plan: TrainingPlan, steps: range) -> Iterator[Batch]:
     """Yield the batch of each step, made ahead in another thread."""
 
     def make(step: int) -> Batch:
@@ -312,11 +308,7 @@ def _report(progress: Progress, plan: TrainingPlan, folder: Path, clock: _Clock)
     writer.writerows(progress.log)
     with raster.replacing(folder / "log.csv") as temporary:
         temporary.write_text(text.getvalue())
-    events = tf.summary.create_file_writer(str(folder / "tensorboard"))
-    with events.as_default(step=progress.step):
-        for name, value in row.items():
-            tf.summary.scalar(name, value)
-    events.close()
+    _write_events(folder / "tensorboard" / "events.out.tfevents.training", progress.log)
     speed = clock.steps_per_second(progress.step)
     logger.info(
         "step %d of %d, loss %.4f, occluded MAE %.4f (best %.4f), %.0f samples/s, %.0f min left",
@@ -330,6 +322,17 @@ def _report(progress: Progress, plan: TrainingPlan, folder: Path, clock: _Clock)
     )
 
 
+def _write_events(path: Path, log: Sequence[Mapping[str, float]]) -> None:
+    """Write the log as TensorBoard events, without the need for TensorBoard itself."""
+    v1 = tf.compat.v1
+    with raster.replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+        writer.write(v1.Event(file_version="brain.Event:2").SerializeToString())
+        for row in log:
+            values = [v1.Summary.Value(tag=k, simple_value=v) for k, v in row.items()]
+            summary = v1.Summary(value=values)
+            writer.write(v1.Event(step=int(row["step"]), summary=summary).SerializeToString())
+
+
 @contextlib.contextmanager
 def _precision(policy: str) -> Iterator[None]:
     """Build layers under a precision policy and put the former one back."""
@@ -341,9 +344,7 @@ def _precision(policy: str) -> Iterator[None]:
         keras.mixed_precision.set_global_policy(former)
 
 
-def _fingerprint(
-    network: keras.Model, images: Sequence[TrainingImage], plan: TrainingPlan
-) -> str:
+def _fingerprint(network: keras.Model, images: Sequence[TrainingImage], plan: TrainingPlan) -> str:
     digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode())
     digest.update(repr([tuple(w.shape) for w in network.weights]).encode())
     for image in images:

@@ -1,0 +1,98 @@
+ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
+
+
+rule write_manifest:
+    message:
+        "Writing the run manifest"
+    input:
+        scenes=ALL_SCENES,
+        records=collect(
+            rules.infer.output.record, model=list(MODELS), shard=list(SHARDS)
+        ),
+        code=code("provenance"),
+    output:
+        f"{RESULTS}/manifest.json",
+    log:
+        f"{RESULTS}/logs/write_manifest.log",
+    conda:
+        "../envs/inference.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+        disk_mb=100,
+    params:
+        models=MODELS,
+        command=COMMAND,
+    script:
+        "../scripts/write_manifest.py"
+
+
+rule render_report:
+    message:
+        "Rendering the report"
+    input:
+        scenes=ALL_SCENES,
+        metrics=rules.collect_metrics.output.metrics,
+        skipped=rules.collect_metrics.output.skipped,
+        manifest=rules.write_manifest.output[0],
+        code=code("report"),
+    output:
+        page=report(
+            f"{RESULTS}/report/index.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"page": "the whole report"},
+        ),
+        picture=report(
+            f"{RESULTS}/report/figures/picture.png",
+            caption="../report/picture.rst",
+            category="Figures",
+            labels={"figure": "comparison picture"},
+        ),
+        mae_by_cover=report(
+            f"{RESULTS}/report/figures/mae_by_cover.svg",
+            caption="../report/mae_by_cover.rst",
+            category="Figures",
+            labels={"figure": "error against cloud cover"},
+        ),
+        mae_by_band=report(
+            f"{RESULTS}/report/figures/mae_by_band.svg",
+            caption="../report/mae_by_band.rst",
+            category="Figures",
+            labels={"figure": "error by band"},
+        ),
+        table=report(
+            f"{RESULTS}/report/figures/metrics_table.html",
+            caption="../report/metrics_table.rst",
+            category="Tables",
+            labels={"table": "metrics by model and cloud level"},
+        ),
+        table_csv=report(
+            f"{RESULTS}/report/figures/metrics_table.csv",
+            caption="../report/metrics_table.rst",
+            category="Tables",
+            labels={"table": "metrics by model and cloud level (CSV)"},
+        ),
+        skips=report(
+            f"{RESULTS}/report/figures/skipped.html",
+            caption="../report/skipped.rst",
+            category="Tables",
+            labels={"table": "skipped pairs and reasons"},
+        ),
+    log:
+        f"{RESULTS}/logs/render_report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/render_report.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        disk_mb=500,
+    params:
+        predictions=f"{RESULTS}/predictions",
+        options={**config["report"], "cloud_levels": config["metrics"]["cloud_levels"]},
+    script:
+        "../scripts/render_report.py"

@@ -1,0 +1,191 @@
+"""What networks on image sequences share outside TensorFlow: frames, padding, weights."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unveil.bands import SAR2, band_positions
+from unveil.errors import InputError
+from unveil.scene import Inputs
+from unveil.weights.arrays import (
+    ZIP_SIGNATURE,
+    NamedArrays,
+    check_shapes,
+    check_values,
+    read_arrays,
+    require_file,
+)
+from unveil.weights.torch_zip import read_torch_zip
+
+SAR_RANGE = (-25.0, 0.0)
+"""Decibels, of VV and of VH, in the multi-temporal networks trained on SEN12MS-CR-TS."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The target and its context in order of time.
+
+    Attributes:
+        reflectance: ``(T, B, H, W)`` float32, NaN where nodata.
+        clear: ``(T, H, W)`` bool, the surface is seen.
+        dates: ``(T,)`` acquisition dates.
+        target: position of the target.
+    """
+
+    reflectance: np.ndarray
+    clear: np.ndarray
+    dates: tuple[dt.date, ...]
+    target: int
+
+    @property
+    def nowhere(self) -> np.ndarray:
+        """``(H, W)`` bool: pixels without data in every frame."""
+        return np.isnan(self.reflectance).all(axis=(0, 1))
+
+
+def sequence_of(inputs: Inputs, bands: tuple[str, ...], *, frames: int | None) -> Sequence:
+    """Return the target and its nearest context frames, sorted by date.
+
+    Args:
+        inputs: one window.
+        bands: bands to take, in this order.
+        frames: longest sequence, the target counted; None takes all. Of two frames as far
+            from the target, the earlier one is taken.
+    """
+    days = inputs.days
+    nearest = np.lexsort((days, days > 0, np.abs(days)))[: None if frames is None else frames - 1]
+    # Of frames on one day, the target comes last.
+    order = sorted(nearest, key=lambda i: days[i])
+    position = sum(days[i] <= 0 for i in order)
+    positions = band_positions(bands, inputs.bands)
+    images = [inputs.context[i][positions] for i in order]
+    clear = [inputs.context_clear[i] for i in order]
+    images.insert(position, inputs.target[positions])
+    clear.insert(position, inputs.target_clear)
+    offsets = np.insert(days[order].astype(float), position, 0.0)
+    target_day = dt.date.fromisoformat(inputs.target_date)
+    return Sequence(
+        reflectance=np.stack(images),
+        clear=np.stack(clear),
+        dates=tuple(target_day + dt.timedelta(days=float(offset)) for offset in offsets),
+        target=position,
+    )
+
+
+def scale_radar(sar_db: np.ndarray) -> np.ndarray:
+    """Map VV and VH from -25...0 dB to 0...1; missing values become 0.
+
+    Args:
+        sar_db: ``(2, H, W)`` dB, NaN where missing.
+
+    Returns:
+        ``(2, H, W)`` float32.
+    """
+    low, high = SAR_RANGE
+    scaled = (np.clip(sar_db, low, high) - low) / (high - low)
+    return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
+
+
+def repeat_radar(inputs: Inputs, frames: int) -> np.ndarray:
+    """Return the scaled radar frame of the target for every frame, ``(T, 2, H, W)`` float32.
+
+    A scene carries one radar frame, the nearest to the target; the published training paired
+    each optical frame with its own.
+    """
+    assert inputs.sar is not None
+    return np.broadcast_to(scale_radar(inputs.sar), (frames, len(SAR2), *inputs.shape))
+
+
+def pad_to_grid(images: np.ndarray, *, origin: tuple[int, int], step: int, least: int) -> np.ndarray:
+    """Repeat border pixels so that the last two axes start and end on multiples of ``step``.
+
+    Multiples are counted from the scene's corner, so every window of a scene is cut in the
+    same cells.
+
+    Args:
+        images: ``(..., H, W)``.
+        origin: row and column of the window in the scene.
+        step: size of a cell.
+        least: fewest rows and columns of the result, a multiple of ``step``.
+    """
+    widths = [(0, 0)] * (images.ndim - 2)
+    for start, size in zip(origin, images.shape[-2:], strict=True):
+        before = start % step
+        widths.append((before, max(-(before + size) % step, least - before - size)))
+    return np.pad(images, widths, mode="edge")
+
+
+def unpad(images: np.ndarray, *, origin: tuple[int, int], step: int, shape: tuple) -> np.ndarray:
+    """Undo :func:`pad_to_grid` for a window of ``shape`` rows and columns."""
+    top, left = origin[0] % step, origin[1] % step
+    return images[..., top : top + shape[0], left : left + shape[1]]
+
+
+def read_state(
+    path: str | Path, group: str, expected: Mapping[str, tuple[int, ...]]
+) -> NamedArrays:
+    """Read a network's weights from a PyTorch checkpoint or from a ``.npz`` of the same names.
+
+    Args:
+        path: the file; both are zip archives, told apart by their entries.
+        group: key of the state dict within the checkpoint.
+        expected: name -> shape of every weight; counters of training steps are passed over.
+
+    Raises:
+        InputError: if the file is missing, damaged, or of another configuration.
+    """
+    path = require_file(path)
+    named = read_arrays(path) if _is_numpy(path) else read_torch_zip(path).under(f"{group}/")
+    weights = {
+        name: array for name, array in named.arrays.items() if not name.endswith("_tracked")
+    }
+    state = NamedArrays(weights, named.path, named.sha256)
+    check_shapes(state, expected)
+    check_values(state)
+    return state
+
+
+def _is_numpy(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+    return head.startswith(ZIP_SIGNATURE) and b".npy" in head
+
+
+def option(
+    options: Mapping[str, object], key: str, allowed: tuple[str, ...], *, model: str
+) -> str:
+    """Return one option of a model, by default the first of the values allowed.
+
+    Raises:
+        InputError: naming the model, the option, its value and the values allowed.
+    """
+    value = options.get(key, allowed[0])
+    if value not in allowed:
+        raise InputError(
+            f"model '{model}': found {value!r}",
+            field=f"options.{key}",
+            remedy=f"use {' or '.join(allowed)}",
+        )
+    return str(value)
+
+
+def refuse_unknown_options(
+    options: Mapping[str, object], known: tuple[str, ...], *, model: str
+) -> None:
+    """Check the names of a model's options.
+
+    Raises:
+        InputError: naming the model and the option.
+    """
+    for key in options:
+        if key not in known:
+            raise InputError(
+                f"model '{model}': unknown option",
+                field=f"options.{key}",
+                remedy=f"use {', '.join(known)}" if known else "take it out, there are none",
+            )

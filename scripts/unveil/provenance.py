@@ -1,0 +1,147 @@
+"""The run manifest: what ran, on what, with which weights and data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from unveil import raster
+from unveil.scene import Scene
+
+PACKAGES = (
+    "gdal",
+    "h5py",
+    "keras",
+    "numpy",
+    "pandas",
+    "rasterio",
+    "s2cloudless",
+    "scikit-image",
+    "scipy",
+    "seaborn",
+    "snakemake",
+    "tensorflow",
+    "tensorflow-cpu",
+    "unveil",
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, GDAL and the installed packages that results depend on."""
+    import rasterio
+
+    found = {"python": platform.python_version(), "libgdal": rasterio.__gdal_version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str]:
+    """Return machine, processor, cores this process may use, and memory in GiB."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0),
+        "memory": f"{memory:.1f} GiB",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def describe_model(row: Mapping[str, Any], model: str) -> dict[str, str]:
+    """Return title, kind, citation, origin and weights of one row of the model table.
+
+    The title of weights that were trained here says so, whatever the table calls them.
+    """
+    from unveil.models.base import ModelSpec
+    from unveil.models.registry import create
+
+    weights = row.get("weights")
+    spec = ModelSpec(
+        id=model,
+        kind=row["kind"],
+        title=row.get("title", model),
+        weights=Path(weights) if weights else None,
+        options=dict(row.get("options", {})),
+    )
+    created = create(spec)
+    exists = spec.weights is not None and spec.weights.exists()
+    return {
+        "title": spec.title,
+        "kind": spec.kind,
+        "citation": created.citation,
+        "origin": created.origin,
+        "weights": str(weights or ""),
+        "weights_sha256": raster.sha256(spec.weights) if exists else "",
+    }
+
+
+def describe_scene(scene: Scene) -> dict[str, Any]:
+    """Return protocol, place, licence and what else the report says of a scene."""
+    return {"protocol": scene.protocol, "place": scene.place, **scene.facts}
+
+
+def write_manifest(
+    path: str | Path,
+    *,
+    config: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Any]],
+    scenes: Sequence[Scene],
+    records: Sequence[Path],
+    command: str,
+) -> None:
+    """Write ``manifest.json``.
+
+    Args:
+        path: the file.
+        config: the whole configuration, defaults filled in.
+        models: rows of the model table that ran.
+        scenes: scenes ready for analysis.
+        records: the inference records; their costs are summed a model.
+        command: the command line of the workflow.
+    """
+    document = {
+        "command": command,
+        "versions": versions(),
+        "hardware": hardware(),
+        "config": config,
+        "models": {model: describe_model(row, model) for model, row in models.items()},
+        "costs": costs(records),
+        "scenes": {scene.id: describe_scene(scene) for scene in scenes},
+    }
+    with raster.replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Sum pixels and seconds of all predictions of each model; list the devices used."""
+    total: dict[str, dict[str, Any]] = {}
+    for path in records:
+        document = json.loads(Path(path).read_text())
+        for record in document["scenes"]:
+            if record["status"] != "predicted":
+                continue
+            empty = {"pixels": 0, "wall_seconds": 0.0, "model_seconds": 0.0, "devices": []}
+            cost = total.setdefault(document["model"], empty)
+            cost["pixels"] += record["pixels"]
+            cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
+            cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)
+            if record["device"] not in cost["devices"]:
+                cost["devices"].append(record["device"])
+    return total

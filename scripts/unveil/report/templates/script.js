@@ -1,0 +1,225 @@
+"use strict";
+// No library: pickers redraw from the JSON in the page, tables sort, the slider compares.
+(() => {
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const data = (id) => JSON.parse($(id).textContent);
+  const make = (tag, properties = {}) => Object.assign(document.createElement(tag), properties);
+  document.documentElement.classList.add("scripted");
+
+  // --- sorting -------------------------------------------------------------------------
+  const valueOf = (row, column) => {
+    const cell = row.cells[column];
+    return "v" in cell.dataset ? (cell.dataset.v === "" ? NaN : +cell.dataset.v)
+      : cell.textContent.trim().toLowerCase();
+  };
+  const compare = (a, b) => {
+    const [noA, noB] = [Number.isNaN(a), Number.isNaN(b)];
+    if (noA || noB) return null;
+    return typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true });
+  };
+  const sortRows = (table, column, sign) => {
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+    const missing = rows.filter(([value]) => Number.isNaN(value));
+    const known = rows.filter(([value]) => !Number.isNaN(value));
+    known.sort(([a], [b]) => sign * (compare(a, b) ?? 0));
+    body.append(...[...known, ...missing].map(([, row]) => row));
+  };
+  const resort = (table) => {
+    const head = $("th[aria-sort]", table);
+    if (head) sortRows(table, head.cellIndex, head.getAttribute("aria-sort") === "ascending" ? 1 : -1);
+  };
+  const makeSortable = (table) => {
+    for (const head of table.tHead.rows[0].cells) {
+      const button = make("button", { type: "button", title: "Sort by this column" });
+      const small = $("small", head);
+      button.append(...[...head.childNodes].filter((node) => node !== small));
+      head.prepend(button);
+      button.addEventListener("click", () => {
+        const first = head.dataset.first || "ascending";
+        const other = first === "ascending" ? "descending" : "ascending";
+        const next = head.getAttribute("aria-sort") === first ? other : first;
+        for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", next);
+        resort(table);
+      });
+    }
+  };
+
+  // --- score tables --------------------------------------------------------------------
+  const tables = data("#table-data");
+  const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+  const fillCell = (cell, score, total) => {
+    cell.className = score.r === 1 ? "first" : score.r === 2 ? "second" : score.c ? "" : "apart";
+    cell.dataset.v = score.v ?? "";
+    cell.textContent = score.t;
+    if (score.r) cell.append(make("span", { className: "hidden-text", textContent: score.r === 1 ? " best" : " second" }));
+    if (!score.c && score.n) cell.append(make("small", { textContent: ` (${score.n} of ${total})` }));
+  };
+  const fillHead = (head, text, note, direction) => {
+    ($("button", head) || head).textContent = text;
+    const small = $("small", head);
+    if (small) small.textContent = note;
+    head.dataset.first = direction > 0 ? "descending" : "ascending";
+  };
+  const noteOf = (stratum) => `${plural(stratum.scenes, "scene")}, ${plural(stratum.places, "place")}`;
+  const columnsOf = (table, block, metric, level) => table.dataset.kind === "levels"
+    ? block.strata.map((stratum, i) => ({ metric, i, text: stratum.label, note: noteOf(stratum) }))
+    : tables.metrics.filter((name) => block.cells[name]).map((name) => ({
+        metric: name, i: level, text: tables.heads[name],
+        note: { 1: "higher is better", "-1": "lower is better" }[tables.directions[name]] || "" }));
+  const redraw = () => {
+    const region = $("#pick-region").value, metric = $("#pick-metric").value;
+    const level = +$("#pick-level").value;
+    for (const table of $$("table.score[data-protocol]")) {
+      const block = tables.blocks[`${table.dataset.protocol}|${region}`];
+      const shown = block && (table.dataset.kind !== "levels" || block.cells[metric]);
+      table.closest(".block").querySelector(".nothing").hidden = Boolean(shown);
+      table.hidden = !shown;
+      if (!shown) continue;
+      const columns = columnsOf(table, block, metric, level);
+      const heads = table.tHead.rows[0];
+      while (heads.cells.length > columns.length + 1) heads.lastElementChild.remove();
+      columns.forEach((column, j) => heads.cells[j + 1]
+        && fillHead(heads.cells[j + 1], column.text, column.note, tables.directions[column.metric]));
+      table.tBodies[0].replaceChildren(...block.models.map((model, k) => {
+        const row = make("tr");
+        row.append(make("th", { scope: "row", textContent: tables.titles[model] }));
+        for (const column of columns) {
+          const cell = row.insertCell();
+          fillCell(cell, block.cells[column.metric][k][column.i], block.strata[column.i].of);
+        }
+        return row;
+      }));
+      const what = table.dataset.kind === "levels" ? tables.heads[metric] : tables.levels[level];
+      $(".what", table.caption).textContent = what;
+      $(".region", table.caption).textContent = region;
+      resort(table);
+    }
+  };
+  const cellText = (cell) => [...cell.childNodes].filter((node) =>
+    !(node.classList && (node.classList.contains("hidden-text") || node.tagName === "SMALL")))
+    .map((node) => node.textContent).join("").trim();
+  const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  // A leading =, + or @ would be run as a formula by a spreadsheet.
+  const harmless = (text) => (/^[=+@]/.test(text) ? `'${text}` : text);
+  const rowsOf = (table) => [...table.rows].map((row) => [...row.cells].map((cell) => harmless(cellText(cell))));
+  const download = (name, text) => {
+    const link = make("a", { download: name, href: URL.createObjectURL(new Blob([text], { type: "text/csv" })) });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const toCsv = (rows) => rows.map((row) => row.map(quote).join(",")).join("\n") + "\n";
+  const allScores = () => {
+    const rows = [["protocol", "region", "cloud_level", "metric", "unit", "model", "value", "n_scenes", "n_places", "compared_on_common_scenes"]];
+    for (const [key, block] of Object.entries(tables.blocks))
+      for (const [metric, models] of Object.entries(block.cells))
+        models.forEach((cells, k) => cells.forEach((score, i) => rows.push([
+          ...key.split("|"), block.strata[i].label, metric, tables.units[metric], block.models[k],
+          score.v ?? "", score.n, score.p, Boolean(score.c)].map(String))));
+    return rows;
+  };
+  for (const table of $$("table.sortable")) makeSortable(table);
+  if ($("#pick-region")) {
+    for (const id of ["#pick-region", "#pick-metric", "#pick-level"]) $(id).addEventListener("change", redraw);
+    $("#all-csv").addEventListener("click", () => download("pooled_scores.csv", toCsv(allScores())));
+  }
+  for (const button of $$("[data-csv]"))
+    button.addEventListener("click", () => download(`${button.dataset.csv}.csv`, toCsv(rowsOf($(`#${button.dataset.csv}`)))));
+  for (const button of $$("[data-copy]"))
+    button.addEventListener("click", async () => {
+      const text = rowsOf($(`#${button.dataset.copy}`)).map((row) => row.join("\t")).join("\n");
+      try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
+      catch { button.textContent = "Not allowed by the browser"; }
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+
+  // --- the picture ---------------------------------------------------------------------
+  const picture = $("#picture-table");
+  if (picture) {
+    const more = data("#image-data"), stretches = data("#stretch-data");
+    const firstView = picture.dataset.view;
+    const chips = $$(".chip", picture);
+    const first = {};
+    for (const chip of chips) (first[chip.dataset.scene] ??= {})[chip.dataset.column] = $("img", chip).src;
+    const source = (view, scene, column) => (view === firstView ? undefined : more[view]?.[scene]?.[column]) ?? first[scene]?.[column];
+    let view = firstView;
+    $("#pick-view")?.addEventListener("change", (event) => {
+      view = event.target.value;
+      const name = event.target.selectedOptions[0].textContent;
+      for (const chip of chips) {
+        const image = $("img", chip);
+        image.src = source(view, chip.dataset.scene, chip.dataset.column);
+        image.alt = `${chip.dataset.label}, ${name}`;
+      }
+      for (const note of $$("[data-stretch]")) {
+        const text = stretches[note.dataset.stretch][view];
+        if (text) note.textContent = text;
+      }
+      $("#error-scale").hidden = view !== "error";
+    });
+    $("#pick-outline")?.addEventListener("change", (event) => picture.classList.toggle("outlined", event.target.checked));
+    for (const box of $$("[data-toggle]"))
+      box.addEventListener("change", () => {
+        for (const row of picture.rows) row.cells[+box.dataset.toggle].hidden = !box.checked;
+      });
+
+    // --- swipe ---
+    const dialog = $("#swipe"), range = $("#swipe-range"), stage = $(".stage", dialog);
+    const [left, right] = [$("#swipe-left"), $("#swipe-right")];
+    const scenes = [...new Set(chips.map((chip) => chip.dataset.scene))];
+    let scene = scenes[0];
+    const split = () => {
+      $("#image-right").style.clipPath = `inset(0 0 0 ${range.value}%)`;
+      $(".seam", stage).style.left = `${range.value}%`;
+      range.setAttribute("aria-valuetext", `${range.value} % ${left.selectedOptions[0].textContent}`);
+    };
+    const show = () => {
+      for (const select of [left, right])
+        for (const option of select.options) option.disabled = !first[scene][option.value];
+      for (const [select, image] of [[left, "#image-left"], [right, "#image-right"]]) {
+        if (!select.selectedOptions[0] || select.selectedOptions[0].disabled)
+          select.value = Object.keys(first[scene])[0];
+        $(image).src = source(view, scene, select.value);
+        $(image).alt = `${scene}, ${select.selectedOptions[0].textContent}`;
+      }
+      $("#swipe-title").textContent = chips.find((chip) => chip.dataset.scene === scene).dataset.scenetitle;
+      split();
+    };
+    const step = (by) => { scene = scenes[(scenes.indexOf(scene) + by + scenes.length) % scenes.length]; show(); };
+    for (const chip of chips)
+      chip.addEventListener("click", () => {
+        scene = chip.dataset.scene;
+        const others = Object.keys(first[scene]);
+        const column = chip.dataset.column;
+        right.value = others.includes("Cloud-free") && column !== "Cloud-free" ? "Cloud-free" : others[0];
+        left.value = column;
+        if (column === "Cloud-free") [left.value, right.value] = [others[0], column];
+        range.value = 50;
+        show();
+        dialog.showModal();
+        range.focus();
+      });
+    for (const control of [left, right]) control.addEventListener("change", show);
+    range.addEventListener("input", split);
+    $("#swipe-next").addEventListener("click", () => step(1));
+    $("#swipe-close").addEventListener("click", () => dialog.close());
+    $("#swipe-previous").addEventListener("click", () => step(-1));
+    const drag = (event) => {
+      const box = stage.getBoundingClientRect();
+      range.value = Math.round((100 * (event.clientX - box.left)) / box.width);
+      split();
+    };
+    stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
+    stage.addEventListener("pointermove", (event) => { if (event.buttons) drag(event); });
+  }
+
+  // --- anchors -------------------------------------------------------------------------
+  const openAnchor = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target?.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
+  };
+  addEventListener("hashchange", openAnchor);
+  openAnchor();
+})();

@@ -1,0 +1,249 @@
+"""The inference engine: tiles equal the whole, finished work is kept, truth stays away."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import uniform_filter
+
+from unveil import raster
+from unveil.bands import CLOUD
+from unveil.errors import InputError, SceneSkipped
+from unveil.inference import InferenceOptions, choose_device, limit_context, run_shard, tiles_of
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.registry import create
+from unveil.raster import Grid
+from unveil.scene import Frame, Scene
+
+BANDS = ("B02", "B04")
+
+
+class Blur(Model):
+    """A model that looks seven pixels around; counts what it was asked."""
+
+    kind, citation, receptive_field = "blur", "test", 7
+    loads = predicts = 0
+
+    @property
+    def needs(self):
+        return Needs(max_context=2)
+
+    def load(self):
+        self.loads += 1
+
+    def predict(self, inputs):
+        self.predicts += 1
+        stack = np.concatenate([inputs.target[None], inputs.context]).mean(axis=0)
+        return Prediction(
+            np.stack([uniform_filter(band, 15, mode="nearest") for band in stack]),
+            std=np.full_like(inputs.target, 0.01),
+        )
+
+
+def make_scene(folder, *, shape=(70, 95), frames=4, scene="s") -> Scene:
+    grid = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), *shape)
+    rng = np.random.default_rng(1)
+    made = []
+    for number in range(frames):
+        date = f"2020-06-{number * 5 + 1:02d}"
+        data = rng.integers(200, 4000, (2, *shape)).astype(np.uint16)
+        mask = np.stack([rng.choice([0, CLOUD], shape), np.full(shape, 255)]).astype(np.uint8)
+        path, mask_path = folder / f"{date}.tif", folder / "masks" / f"{date}.tif"
+        raster.write_cog(path, data, grid, descriptions=BANDS, nodata=0)
+        raster.write_cog(
+            mask_path, mask, grid, descriptions=["CLASS", "CLOUD_PROBABILITY"], nodata=None
+        )
+        role = "target" if number == 1 else "context"
+        made.append(Frame(date, role, path, BANDS, mask_path, {}, raster.sha256(path)))
+    reference = replace(made[0], role="reference", date="2020-06-06")
+    return Scene(scene, "paired", "p", grid, (*made, reference), {"level": "L2A"})
+
+
+def blur():
+    return Blur(ModelSpec("blur", "blur"))
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 128), st.integers(0, 40))
+@settings(max_examples=60, deadline=None)
+def test_tile_cores_cover_every_pixel_once_and_halos_stay_inside(height, width, tile_px, halo):
+    grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width)
+    count = np.zeros((height, width), int)
+    for tile in tiles_of(grid, tile_px=tile_px, halo=halo):
+        count[tile.core.toslices()] += 1
+        rows, cols = tile.outer.toslices()
+        assert 0 <= rows.start <= rows.stop <= height
+        assert 0 <= cols.start <= cols.stop <= width
+        outer = np.zeros((height, width), bool)
+        outer[rows, cols][tile.inside] = True
+        core = np.zeros((height, width), bool)
+        core[tile.core.toslices()] = True
+        np.testing.assert_array_equal(outer, core)
+    assert (count == 1).all()
+
+
+@pytest.mark.parametrize("tile_px", [64, 33, 200])
+@pytest.mark.parametrize("kind", ["blur", "regressed", "damped", "linear", "least_cloudy"])
+def test_tiled_inference_equals_whole_image_inference(tmp_path, tile_px, kind):
+    scene = make_scene(tmp_path / "scene")
+    results = []
+    for size in (tile_px, 4096):
+        model = blur() if kind == "blur" else create(ModelSpec(kind, kind))
+        folder = tmp_path / f"out-{size}"
+        options = InferenceOptions(tile_px=size)
+        [record] = run_shard(model, [scene], folder, options, config_hash="x")
+        assert record["status"] == "predicted"
+        results.append(raster.read(folder / "s.tif").astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1  # one DN: float32 sums in another order
+
+
+def test_a_model_is_loaded_once_for_many_scenes_and_finished_results_are_kept(tmp_path):
+    scenes = [make_scene(tmp_path / name, scene=name) for name in ("a", "b")]
+    first, again, changed = blur(), blur(), blur()
+    options, folder = InferenceOptions(), tmp_path / "out"
+    records = run_shard(first, scenes, folder, options, config_hash="x")
+    assert (first.loads, first.predicts) == (1, 2)
+    assert run_shard(again, scenes, folder, options, config_hash="x") == records
+    assert again.predicts == 0
+    run_shard(changed, scenes, folder, options, config_hash="y")
+    assert changed.predicts == 2
+
+
+def test_a_damaged_result_is_made_again(tmp_path):
+    scene, folder = make_scene(tmp_path / "scene"), tmp_path / "out"
+    [record] = run_shard(blur(), [scene], folder, InferenceOptions(), config_hash="x")
+    (folder / "s.tif").write_bytes(b"half a file")
+    model = blur()
+    [second] = run_shard(model, [scene], folder, InferenceOptions(), config_hash="x")
+    assert model.predicts == 1
+    assert second["sha256"] == record["sha256"]
+
+
+def test_the_record_says_what_ran_and_what_it_cost(tmp_path):
+    scene, folder = make_scene(tmp_path / "scene"), tmp_path / "out"
+    [record] = run_shard(blur(), [scene], folder, InferenceOptions(), config_hash="x")
+    assert json.loads((folder / "s.json").read_text()) == record
+    assert record["sha256"] == raster.sha256(folder / "s.tif")
+    assert record["pixels"] == 70 * 95
+    assert record["versions"]["numpy"] == np.__version__
+    assert set(record["identity"]) >= {"scene", "model", "weights", "config", "code"}
+
+
+def test_prediction_and_standard_deviation_lie_on_the_targets_grid_with_band_names(tmp_path):
+    scene, folder = make_scene(tmp_path / "scene"), tmp_path / "out"
+    run_shard(blur(), [scene], folder, InferenceOptions(), config_hash="x")
+    for name, value in (("s.tif", None), ("s_std.tif", 100)):
+        with raster.open_raster(folder / name) as dataset:
+            assert raster.grid_of(dataset) == scene.grid
+            assert dataset.descriptions == BANDS
+            assert dataset.dtypes == ("uint16", "uint16")
+            if value:
+                assert (dataset.read() == value).all()
+
+
+def test_a_model_never_gets_the_truth(tmp_path):
+    seen = []
+
+    class Curious(Blur):
+        def skip(self, scene):
+            seen.extend(frame.role for frame in scene.frames)
+
+    model = Curious(ModelSpec("curious", "blur"))
+    scene = make_scene(tmp_path / "scene")
+    run_shard(model, [scene], tmp_path / "out", InferenceOptions(), config_hash="x")
+    assert set(seen) == {"target", "context"}
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_a_scene_that_a_model_cannot_do_is_recorded_with_its_reason(tmp_path, when):
+    class Choosy(Blur):
+        def skip(self, scene):
+            return "needs a wider swath" if when == "before" else None
+
+        def prepare(self, scene, tiles):
+            raise SceneSkipped("needs a wider swath")
+
+    scene = make_scene(tmp_path / "scene")
+    model = Choosy(ModelSpec("choosy", "blur"))
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    assert record == {"scene": "s", "status": "skipped", "reason": "needs a wider swath"}
+
+
+@pytest.mark.parametrize(
+    ("needs", "word"),
+    [
+        (Needs(bands=("B10",)), "B10"),
+        (Needs(radar="required"), "radar"),
+        (Needs(min_context=9), "9 context frames, the scene has 3"),
+        (Needs(levels=("L1C",)), "L1C"),
+    ],
+)
+def test_a_scene_without_what_a_model_needs_is_skipped_with_the_reason(tmp_path, needs, word):
+    class Needy(Blur):
+        pass
+
+    Needy.needs = needs
+    scene = make_scene(tmp_path / "scene")
+    model = Needy(ModelSpec("needy", "blur"))
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    assert record["status"] == "skipped"
+    assert word in record["reason"]
+
+
+def test_the_context_nearest_in_time_is_kept(tmp_path):
+    scene = limit_context(make_scene(tmp_path / "scene", frames=6), 3)
+    assert [f.date for f in scene.context] == ["2020-06-01", "2020-06-11", "2020-06-16"]
+
+
+def test_a_required_gpu_that_is_not_there_is_refused_with_the_remedy():
+    tf = pytest.importorskip("tensorflow")
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    model = blur()
+    model.network = True
+    with pytest.raises(InputError, match=r"inference\.gpu.*preferred"):
+        choose_device(model, "required")
+
+
+def delivered(tmp_path, scene, *, grid=None, bands=BANDS, value=1500, dtype="uint16"):
+    folder = tmp_path / "delivered"
+    grid = grid or scene.grid
+    data = np.full((len(bands), *grid.shape), value, dtype)
+    raster.write_cog(folder / "s.tif", data, grid, descriptions=bands, nodata=0)
+    return create(ModelSpec("theirs", "external", options={"folder": str(folder)}))
+
+
+def test_delivered_results_are_taken_as_they_are(tmp_path):
+    scene = make_scene(tmp_path / "scene")
+    model = delivered(tmp_path, scene, bands=("B04",), value=0.15, dtype="float32")
+    run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    with raster.open_raster(tmp_path / "o" / "s.tif") as dataset:
+        assert dataset.descriptions == ("B04",)
+        assert (dataset.read() == 1500).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"grid": Grid("EPSG:32634", (10.0, 0, 500000.0, 0, -10.0, 5e6), 70, 95)}, "EPSG:32634"),
+        ({"bands": ("red", "B04")}, "ESA name"),
+        ({"bands": ("B10",)}, "B10"),
+        ({"value": 1500.0, "dtype": "float32"}, "unit"),
+    ],
+)
+def test_a_delivery_that_does_not_fit_is_refused(tmp_path, changes, word):
+    scene = make_scene(tmp_path / "scene")
+    model = delivered(tmp_path, scene, **changes)
+    with pytest.raises(InputError, match=word):
+        run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+
+
+def test_a_scene_that_was_not_delivered_is_skipped(tmp_path):
+    scene = make_scene(tmp_path / "scene")
+    model = create(ModelSpec("theirs", "external", options={"folder": str(tmp_path)}))
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    assert "not delivered" in record["reason"]
