@@ -9,7 +9,13 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from unveil.config import load_config, read_models, read_scenes, select_models
+from unveil.config import (
+    load_config,
+    read_models,
+    read_scenes,
+    read_training,
+    select_models,
+)
 from unveil.errors import InputError
 from unveil.models.registry import is_network
 from unveil.planning import expand_scenes
@@ -49,7 +55,7 @@ COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene"
 wildcard_constraints:
     scene=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     model=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    shard=r"shard-\d{4,}",
+    shard=r"shard-\d+",
 
 
 @cache

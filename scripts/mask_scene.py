@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.masks import MaskOptions, mask_scene
+from unveil.masks.stage import MaskOptions, mask_scene
 from unveil.scene import load_scene, save_scene
 
 with job(snakemake.log[0]):

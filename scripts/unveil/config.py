@@ -162,6 +162,34 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
     return models
 
 
+def read_training(path: str | Path) -> dict[str, Any]:
+    """Read and check the description of training runs.
+
+    Raises:
+        InputError: for an unknown key or a bad value, or a run without its images.
+    """
+    training = read_yaml(path)
+    check(training, "training", file=path)
+    for name in training["run"]:
+        if name not in training["runs"]:
+            raise InputError(
+                f"{name!r} is not among 'runs'",
+                file=path,
+                field="run",
+                remedy=_nearest(name, list(training["runs"])),
+            )
+    for name, run in training["runs"].items():
+        for image in run["images"]:
+            if image not in training["images"]:
+                raise InputError(
+                    f"{image!r} is not among 'images'",
+                    file=path,
+                    field=f"runs.{name}.images",
+                    remedy=_nearest(image, list(training["images"])),
+                )
+    return training
+
+
 def select_models(
     models: dict[str, dict[str, Any]], wanted: list[str], *, file: str | Path
 ) -> dict[str, dict[str, Any]]:

@@ -58,6 +58,8 @@ COLUMNS = (
     "unit",
     "n_pixels",
 )
+BLOCK = 2 * raster.BLOCK
+"""Side of the windows: with a halo, a larger window rereads fewer blocks of the files."""
 MAX_DAYS = 3653
 """Longest gap to a clear look that is told apart, in days (ten years)."""
 
@@ -133,7 +135,7 @@ class Census:
 
 
 def score_scene(
-    scene: Scene, prediction: str | Path, *, model: str, block: int = raster.BLOCK
+    scene: Scene, prediction: str | Path, *, model: str, block: int = BLOCK
 ) -> list[dict]:
     """Score a prediction against the truth of its scene.
 

@@ -8,6 +8,7 @@ exactly the whole image.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,10 @@ UNITS = {
     "NDWI_MAE": "1",
     "seam": "reflectance",
 }
+_ERRORS = ("signed", "absolute", "square", "truth", "truth_square")
+_SLOPES = ("slope_p", "slope_t", "slope_pp", "slope_tt", "slope_pt")
+_PAIRS = ("across", "within")
+
 Core = tuple[slice, slice]
 
 
@@ -63,8 +68,9 @@ class Accumulator:
 
     def __init__(self, bands: Sequence[str], regions: Sequence[str]) -> None:
         self.bands, self.regions = tuple(bands), tuple(regions)
-        self._sums: dict[str, np.ndarray] = {}
-        self._counts: dict[str, np.ndarray] = {}
+        shape = (len(self.bands), len(self.regions))
+        self._sums = defaultdict(lambda: np.zeros(shape))
+        self._counts = defaultdict(lambda: np.zeros(shape[1], np.int64))
 
     def update(
         self,
@@ -93,23 +99,25 @@ class Accumulator:
             return
         p, t = (np.where(valid, x, 0.0) for x in (prediction, truth))
         self._add_errors(p, t, members)
+        self._add_spectra(p, t, members)
         self._add_ssim(p, t, valid, members)
         self._add_gradients(p, t, valid, members)
         if "occluded" in self.regions:
-            self._add_seam(p - t, valid, regions["occluded"], inside)
+            self._add_seam(p, t, valid, regions["occluded"], inside)
 
     def _add_errors(self, p: np.ndarray, t: np.ndarray, members: np.ndarray) -> None:
-        error = p - t
         weights = self._weigh("pixels", members)
-        self._add("signed", error, weights)
-        self._add("absolute", np.abs(error), weights)
-        self._add("square", error * error, weights)
-        self._add("truth", t, weights)
-        self._add("truth_square", t * t, weights)
-        self._add("SAM", definitions.sam_map(p, t)[None], weights)
+        for band, truth in enumerate(t):
+            error = p[band] - truth
+            maps = (error, np.abs(error), error * error, truth, truth * truth)
+            self._add(_ERRORS, band, maps, weights)
+
+    def _add_spectra(self, p: np.ndarray, t: np.ndarray, members: np.ndarray) -> None:
+        weights = _flat(members)
+        self._add(("SAM",), 0, (definitions.sam_map(p, t),), weights)
         for name, index, bands in _indices(self.bands):
             changed = np.abs(index(*p[bands]) - index(*t[bands]))
-            self._add(name, changed[None], weights)
+            self._add((name,), 0, (changed,), weights)
 
     def _add_ssim(
         self, p: np.ndarray, t: np.ndarray, valid: np.ndarray, members: np.ndarray
@@ -119,7 +127,9 @@ class Accumulator:
             return
         similarity, counted = definitions.ssim_map(p, t, valid)
         inner = members[:, radius:-radius, radius:-radius] & counted
-        self._add("SSIM", similarity, self._weigh("windows", inner))
+        weights = self._weigh("windows", inner)
+        for band, image in enumerate(similarity):
+            self._add(("SSIM",), band, (image,), weights)
 
     def _add_gradients(
         self, p: np.ndarray, t: np.ndarray, valid: np.ndarray, members: np.ndarray
@@ -128,31 +138,46 @@ class Accumulator:
             return
         inner = members[:, 1:-1, 1:-1] & definitions.has_neighbours(valid)
         weights = self._weigh("gradients", inner)
-        # Both directions are samples of one band: two image rows of the same sums.
-        for of_p, of_t in zip(definitions.gradients(p), definitions.gradients(t), strict=True):
-            self._add("slope_p", of_p, weights)
-            self._add("slope_t", of_t, weights)
-            self._add("slope_pp", of_p * of_p, weights)
-            self._add("slope_tt", of_t * of_t, weights)
-            self._add("slope_pt", of_p * of_t, weights)
+        for band in range(len(p)):
+            one = slice(band, band + 1)
+            both = (definitions.gradients(x[one])[:, 0] for x in (p, t))
+            for of_p, of_t in zip(*both, strict=True):  # east, south
+                maps = (of_p, of_t, of_p * of_p, of_t * of_t, of_p * of_t)
+                self._add(_SLOPES, band, maps, weights)
 
     def _add_seam(
-        self, error: np.ndarray, valid: np.ndarray, hidden: np.ndarray, inside: np.ndarray
+        self,
+        p: np.ndarray,
+        t: np.ndarray,
+        valid: np.ndarray,
+        hidden: np.ndarray,
+        inside: np.ndarray,
     ) -> None:
-        steps, across, within = definitions.neighbour_steps(error, hidden, valid)
         counted = np.concatenate([inside, inside], axis=1)
-        for name, pairs in (("across", across), ("within", within)):
-            self._add(name, steps, self._weigh(name, (pairs & counted)[None]))
+        for band in range(len(p)):
+            error = (p[band] - t[band])[None]
+            steps, *pairs = definitions.neighbour_steps(error, hidden, valid)
+            for name, chosen in zip(_PAIRS, pairs, strict=True):
+                here = chosen & counted
+                self._sums[name][band] += steps[0, here].sum()
+                self._counts[name] += np.count_nonzero(here) if band == 0 else 0
 
     def _weigh(self, count: str, members: np.ndarray) -> np.ndarray:
-        """Count ``(R, H, W)`` members and return them as float64 weights ``(H*W, R)``."""
-        flat = members.reshape(len(members), -1)
-        self._counts[count] = self._counts.get(count, 0) + flat.sum(axis=1, dtype=np.int64)
-        return flat.T.astype(np.float64)
+        """Count the ``(R, H, W)`` members and return them as weights."""
+        self._counts[count] += members.sum(axis=(1, 2), dtype=np.int64)
+        return _flat(members)
 
-    def _add(self, name: str, image: np.ndarray, weights: np.ndarray) -> None:
-        """Add the sums of ``(B, H, W)`` over each region, ``(B, R)``."""
-        self._sums[name] = self._sums.get(name, 0) + image.reshape(len(image), -1) @ weights
+    def _add(
+        self,
+        names: Sequence[str],
+        band: int,
+        maps: Sequence[np.ndarray],
+        weights: np.ndarray,
+    ) -> None:
+        """Add the sums of ``(H, W)`` maps of one band over each region."""
+        sums = np.stack(maps).reshape(len(maps), -1) @ weights
+        for name, row in zip(names, sums, strict=True):
+            self._sums[name][band] += row
 
     def scores(self) -> Iterator[Score]:
         """Yield every metric of every region and band, bands in order, then ``all``."""
@@ -168,7 +193,7 @@ class Accumulator:
 
     def _tables(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Metric -> values ``(B + 1, R)`` or ``(1, R)``, NaN undefined; counts ``(R,)``."""
-        n = self._count("pixels")
+        n = self._counts["pixels"]
         rmse = np.sqrt(self._means("square", "pixels"))
         with np.errstate(divide="ignore"):
             psnr = 20 * np.log10(definitions.DATA_RANGE / rmse)
@@ -178,24 +203,18 @@ class Accumulator:
             "bias": (self._means("signed", "pixels"), n),
             "PSNR": (psnr, n),
             "R2": (self._r2(), n),
-            "SSIM": (self._means("SSIM", "windows"), self._count("windows")),
-            "gradient_correlation": (self._correlation(), self._count("gradients")),
-            "SAM": (self._means("SAM", "pixels", per_band=1), n),
+            "SSIM": (self._means("SSIM", "windows"), self._counts["windows"]),
+            "gradient_correlation": (self._correlation(), self._counts["gradients"]),
         }
-        for name, _, _ in _indices(self.bands):
-            tables[name] = (self._means(name, "pixels", per_band=1), n)
+        for name in ("SAM", *(index[0] for index in _indices(self.bands))):
+            tables[name] = (self._means(name, "pixels")[:1], n)
         return tables
 
-    def _count(self, name: str) -> np.ndarray:
-        return self._counts.get(name, np.zeros(len(self.regions), np.int64))
-
-    def _means(self, name: str, count: str, *, per_band: int = 0) -> np.ndarray:
-        """Means per band with their mean over bands below: ``(B + 1, R)`` or ``(1, R)``."""
-        bands = per_band or len(self.bands)
-        sums = self._sums.get(name, np.zeros((bands, len(self.regions))))
-        counts = self._count(count)
-        means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-        return means if per_band else _with_all(means)
+    def _means(self, name: str, count: str) -> np.ndarray:
+        """Means per band with their mean over bands below, ``(B + 1, R)``."""
+        counts = self._counts[count]
+        means = np.where(counts > 0, self._sums[name] / np.maximum(counts, 1), np.nan)
+        return _with_all(means)
 
     def _r2(self) -> np.ndarray:
         power = self._means("truth_square", "pixels")[:-1]
@@ -215,12 +234,17 @@ class Accumulator:
         return np.where(some, _with_all(pt - p * t) / scale, np.nan)
 
     def _seam_scores(self) -> Iterator[Score]:
-        pairs, within = (int(self._counts.get(name, [0])[0]) for name in ("across", "within"))
+        across, within = (int(self._counts[name][0]) for name in _PAIRS)
         excess = np.full(len(self.bands), np.nan)
-        if pairs and within:
-            excess = (self._sums["across"] / pairs - self._sums["within"] / within)[:, 0]
+        if across and within:
+            excess = (self._sums["across"] / across - self._sums["within"] / within)[:, 0]
         for band, value in zip((*self.bands, "all"), (*excess, excess.mean()), strict=True):
-            yield _score("occluded", band, "seam", value, pairs)
+            yield _score("occluded", band, "seam", value, across)
+
+
+def _flat(members: np.ndarray) -> np.ndarray:
+    """``(R, H, W)`` bool as float64 weights ``(H*W, R)``."""
+    return members.reshape(len(members), -1).T.astype(np.float64)
 
 
 def _with_all(per_band: np.ndarray) -> np.ndarray:

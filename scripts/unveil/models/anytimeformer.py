@@ -9,8 +9,8 @@ layer follows; attention from any wanted day of year reads the result out.
 Source: Tang et al. 2026 (see :class:`AnytimeFormer`); low-rank fusion after Liu et al. 2018
 (doi:10.18653/v1/P18-1209); the diagonal mask after Du et al. 2023 (SAITS,
 doi:10.1016/j.eswa.2023.119619). Details that the texts leave open (normalisation after the
-residual sum, GELU, the aligned radar added to the encoding of its date) follow from the
-published weights and the outputs of the published model.
+residual sum, GELU, the aligned radar added to the encoding of its date) were settled by
+trying each alternative against outputs of the published model.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ WIDTH, HIDDEN, HEADS, RANK, GROUPS = 128, 64, 4, 8, 2
 DAYS = 366
 """Rows of the table of encodings; day of year is its index, 1 January is 1."""
 
-LAYER_NORM_EPSILON = 1e-5
+ATTENTION_EPSILON, FORWARD_EPSILON = 1e-5, 1e-6
+"""What the two normalisations of an encoder layer add to the variance, as published."""
+
 MASKED = -1e9
 TOKENS_PER_BATCH = 32_768
 """Dates times pixels computed at once; bounds memory at about 0.5 GiB."""
@@ -196,11 +198,13 @@ def _linear(weights: Mapping[str, tf.Tensor], name: str, x: tf.Tensor) -> tf.Ten
     return product + weights[f"{name}.bias"] if f"{name}.bias" in weights else product
 
 
-def _normalise(weights: Mapping[str, tf.Tensor], name: str, x: tf.Tensor) -> tf.Tensor:
+def _normalise(
+    weights: Mapping[str, tf.Tensor], name: str, x: tf.Tensor, *, epsilon: float
+) -> tf.Tensor:
     import tensorflow as tf
 
     mean, variance = tf.nn.moments(x, axes=-1, keepdims=True)
-    scaled = (x - mean) * tf.math.rsqrt(variance + LAYER_NORM_EPSILON)
+    scaled = (x - mean) * tf.math.rsqrt(variance + epsilon)
     return scaled * weights[f"{name}.layer_norm.weight"] + weights[f"{name}.layer_norm.bias"]
 
 
@@ -242,10 +246,11 @@ def _encode(
     import tensorflow as tf
 
     x = x + _attend(weights, f"{name}.slf_attn", x, x, x, hide_self=hide_self)
-    x = _normalise(weights, name, x)
+    x = _normalise(weights, name, x, epsilon=ATTENTION_EPSILON)
     part = f"{name}.pos_ffn"
     hidden = tf.nn.gelu(_linear(weights, f"{part}.w_1", x), approximate=False)
-    return _normalise(weights, part, x + _linear(weights, f"{part}.w_2", hidden))
+    x = x + _linear(weights, f"{part}.w_2", hidden)
+    return _normalise(weights, part, x, epsilon=FORWARD_EPSILON)
 
 
 def _fuse(weights: Mapping[str, tf.Tensor], x: tf.Tensor, radar: tf.Tensor) -> tf.Tensor:

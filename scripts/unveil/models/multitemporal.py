@@ -101,7 +101,9 @@ def repeat_radar(inputs: Inputs, frames: int) -> np.ndarray:
     return np.broadcast_to(scale_radar(inputs.sar), (frames, len(SAR2), *inputs.shape))
 
 
-def pad_to_grid(images: np.ndarray, *, origin: tuple[int, int], step: int, least: int) -> np.ndarray:
+def pad_to_grid(
+    images: np.ndarray, *, origin: tuple[int, int], step: int, least: int
+) -> np.ndarray:
     """Repeat border pixels so that the last two axes start and end on multiples of ``step``.
 
     Multiples are counted from the scene's corner, so every window of a scene is cut in the
@@ -141,9 +143,7 @@ def read_state(
     """
     path = require_file(path)
     named = read_arrays(path) if _is_numpy(path) else read_torch_zip(path).under(f"{group}/")
-    weights = {
-        name: array for name, array in named.arrays.items() if not name.endswith("_tracked")
-    }
+    weights = {name: array for name, array in named.arrays.items() if not name.endswith("_tracked")}
     state = NamedArrays(weights, named.path, named.sha256)
     check_shapes(state, expected)
     check_values(state)
@@ -156,9 +156,7 @@ def _is_numpy(path: Path) -> bool:
     return head.startswith(ZIP_SIGNATURE) and b".npy" in head
 
 
-def option(
-    options: Mapping[str, object], key: str, allowed: tuple[str, ...], *, model: str
-) -> str:
+def option(options: Mapping[str, object], key: str, allowed: tuple[str, ...], *, model: str) -> str:
     """Return one option of a model, by default the first of the values allowed.
 
     Raises:

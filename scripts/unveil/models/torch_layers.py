@@ -28,7 +28,7 @@ class TorchLayers:
 
     def __init__(self, state: Mapping[str, np.ndarray]) -> None:
         self._state = {
-            name: tf.constant(_channels_last(array), tf.float32)
+            name: tf.constant(_channels_last(name, array), tf.float32)
             for name, array in state.items()
             if np.issubdtype(array.dtype, np.floating)
         }
@@ -36,6 +36,10 @@ class TorchLayers:
     def __getitem__(self, name: str) -> tf.Tensor:
         """Return one array; convolution kernels are HWIO here, dense matrices IO."""
         return self._state[name]
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is such an array."""
+        return name in self._state
 
     def convolve(self, x: tf.Tensor, name: str, *, stride: int = 1) -> tf.Tensor:
         """Convolve ``(N, H, W, C)`` with reflected borders; ``stride`` divides the size."""
@@ -57,7 +61,7 @@ class TorchLayers:
 
     def dense(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """Multiply the last axis by a matrix."""
-        return self._biased(tf.matmul(x, self[f"{name}.weight"]), name)
+        return self._biased(tf.tensordot(x, self[f"{name}.weight"], 1), name)
 
     def batch_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """Normalise channels with the statistics of training."""
@@ -80,7 +84,7 @@ class TorchLayers:
 
     def norm(self, x: tf.Tensor, name: str, *, groups: int) -> tf.Tensor:
         """Apply the batch norm of that name if it has statistics, else a group norm."""
-        if f"{name}.running_mean" in self._state:
+        if f"{name}.running_mean" in self:
             return self.batch_norm(x, name)
         return self.group_norm(x, name, groups=groups)
 
@@ -88,21 +92,15 @@ class TorchLayers:
         bias = self._state.get(f"{name}.bias")
         return x if bias is None else x + bias
 
-    # Activations, so that a network's description needs no TensorFlow of its own.
-    relu = staticmethod(tf.nn.relu)
-    sigmoid = staticmethod(tf.nn.sigmoid)
-    softplus = staticmethod(tf.nn.softplus)
-    concatenate = staticmethod(tf.concat)
 
-    @staticmethod
-    def gelu(x: tf.Tensor) -> tf.Tensor:
-        """Return the exact GELU (with the error function)."""
-        return tf.nn.gelu(x, approximate=False)
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Return the exact GELU (with the error function)."""
+    return tf.nn.gelu(x, approximate=False)
 
-    @staticmethod
-    def spatial_mean(x: tf.Tensor) -> tf.Tensor:
-        """Return the mean of ``(N, H, W, C)`` over rows and columns, ``(N, 1, 1, C)``."""
-        return _mean_by_axis(x, (2, 1))
+
+def spatial_mean(x: tf.Tensor) -> tf.Tensor:
+    """Return the mean of ``(N, H, W, C)`` over rows and columns, ``(N, 1, 1, C)``."""
+    return _mean_by_axis(x, (2, 1))
 
 
 def fold(sequence: tf.Tensor) -> tf.Tensor:
@@ -212,11 +210,13 @@ def compile_network(
     return run
 
 
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    """Turn OIHW into HWIO and a matrix OI (or a 1-wide convolution OI1) into IO."""
+def _channels_last(name: str, array: np.ndarray) -> np.ndarray:
+    """Turn a layer's OIHW into HWIO and its OI (or OI1, a 1-wide convolution) into IO."""
+    if not name.endswith(".weight") or array.ndim < 2:
+        return array
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
-    return array.reshape(array.shape[:2]).T if array.ndim in (2, 3) else array
+    return array.reshape(array.shape[:2]).T
 
 
 def _reflect(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

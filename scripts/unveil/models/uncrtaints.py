@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,13 +23,11 @@ from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.dsen2cr import NOT_FETCHED
 from unveil.models.multitemporal import (
-    Sequence,
     pad_to_grid,
     read_state,
     refuse_unknown_options,
     repeat_radar,
     sequence_of,
-    unpad,
 )
 from unveil.scene import Inputs, Scene
 
@@ -55,9 +53,7 @@ REFERENCE_DAY = dt.date(2014, 4, 3)
 """Day 0 of the acquisition days: the launch of Sentinel-1A."""
 
 
-def forward(
-    layers: TorchLayers, frames: tf.Tensor, days: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def forward(layers: TorchLayers, frames: tf.Tensor, days: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Run the network.
 
     A frame of zeros is padding: it gets no attention, though its features take part in the
@@ -72,25 +68,29 @@ def forward(
         ``(N, H, W, 26)`` means (0...10) and variances, and the attention
         ``(N, 32, 32, heads, T)``.
     """
+    import tensorflow as tf
+
     from unveil.models.torch_layers import aggregate, fold, unfold
 
     count = frames.shape[1]
-    features = _encode(layers, fold(frames))
-    padded = ~layers.any(frames != 0, axis=(2, 3, 4))
+    features = encode(layers, fold(frames))
+    padded = ~tf.reduce_any(frames != 0, axis=(2, 3, 4))
     attention = _attend(layers, features, days, padded)
     merged = aggregate(unfold(features, count), attention[..., None, :])[:, 0]
     for block in range(DECODER_BLOCKS):
         merged = _block(layers, merged, f"out_block.{block}.conv")
     raw = layers.convolve(merged, "out_conv.conv.conv.0")
-    means = SCALE * layers.sigmoid(raw[..., : len(L1C13)])
-    variances = layers.softplus(raw[..., len(L1C13) :]) + LEAST_VARIANCE
-    return layers.concatenate([means, variances], axis=-1), attention
+    means = SCALE * tf.sigmoid(raw[..., : len(L1C13)])
+    variances = tf.nn.softplus(raw[..., len(L1C13) :]) + LEAST_VARIANCE
+    return tf.concat([means, variances], axis=-1), attention
 
 
-def _encode(layers: TorchLayers, images: tf.Tensor) -> tf.Tensor:
+def encode(layers: TorchLayers, images: tf.Tensor) -> tf.Tensor:
     """Return features ``(N T, H, W, 128)`` of single frames."""
+    import tensorflow as tf
+
     x = layers.convolve(images, "in_conv.conv.conv.0")
-    x = layers.relu(layers.group_norm(x, "in_conv.conv.conv.1", groups=GROUPS))
+    x = tf.nn.relu(layers.group_norm(x, "in_conv.conv.conv.1", groups=GROUPS))
     return _block(layers, x, "in_block.0.conv")
 
 
@@ -99,15 +99,18 @@ def _block(layers: TorchLayers, x: tf.Tensor, name: str) -> tf.Tensor:
 
     Group norms in the encoder, batch norms in the decoder: whichever the weights hold.
     """
+    import tensorflow as tf
+
+    from unveil.models.torch_layers import gelu, spatial_mean
 
     def norm(y: tf.Tensor, part: str) -> tf.Tensor:
         return layers.norm(y, f"{name}.{part}", groups=GROUPS)
 
     y = norm(x, "norm")
-    y = layers.gelu(norm(layers.convolve(y, f"{name}.fn.0"), "fn.1"))
-    y = layers.gelu(norm(layers.convolve_depthwise(y, f"{name}.fn.3"), "fn.4"))
-    gate = layers.gelu(layers.dense(layers.spatial_mean(y), f"{name}.fn.6.fc.0"))
-    y = y * layers.sigmoid(layers.dense(gate, f"{name}.fn.6.fc.2"))
+    y = gelu(norm(layers.convolve(y, f"{name}.fn.0"), "fn.1"))
+    y = gelu(norm(layers.convolve_depthwise(y, f"{name}.fn.3"), "fn.4"))
+    gate = gelu(layers.dense(spatial_mean(y), f"{name}.fn.6.fc.0"))
+    y = y * tf.sigmoid(layers.dense(gate, f"{name}.fn.6.fc.2"))
     return x + norm(layers.convolve(y, f"{name}.fn.7"), "fn.8")
 
 
@@ -122,17 +125,164 @@ def _attend(
         days: ``(N, T)``.
         padded: ``(N, T)`` bool.
     """
+    import tensorflow as tf
+
     from unveil.models import torch_layers as tl
 
     n, count = days.shape
     cells = tl.unfold(tl.adaptive_max_pool(features, CELLS), count)
-    series = layers.reshape(layers.transpose(cells, (0, 2, 3, 1, 4)), (-1, count, WIDTH))
+    series = tf.reshape(tf.transpose(cells, (0, 2, 3, 1, 4)), (-1, count, WIDTH))
     series = layers.group_norm(series, "temporal_encoder.in_norm", groups=HEADS)
     series = layers.dense(series, "temporal_encoder.inconv")
-    series = layers.reshape(series, (n, CELLS * CELLS, count, MODEL_WIDTH))
+    series = tf.reshape(series, (n, CELLS * CELLS, count, MODEL_WIDTH))
     encoded = tl.encode_days(days, width=MODEL_WIDTH // HEADS, period=PERIOD, repeats=HEADS)
     keys = layers.dense(series + encoded[:, None], "temporal_encoder.attention_heads.fc1_k")
-    keys = layers.reshape(keys, (n, CELLS, CELLS, count, HEADS, KEY))
+    keys = tf.reshape(keys, (n, CELLS, CELLS, count, HEADS, KEY))
     queries = layers["temporal_encoder.attention_heads.Q"]
-    scores = layers.einsum("nyxthk,hk->nyxht", keys, queries) / KEY**0.5
+    scores = tf.einsum("nyxthk,hk->nyxht", keys, queries) / KEY**0.5
     return tl.softmax_over_frames(scores, padded)
+
+
+def state_shapes() -> dict[str, tuple[int, ...]]:
+    """Return name and shape (PyTorch's layout) of every weight."""
+    pixelwise = (1, 1)
+    attention = "temporal_encoder.attention_heads"
+    shapes: dict[str, tuple[int, ...]] = {
+        "in_conv.conv.conv.0.weight": (WIDTH, CHANNELS, *pixelwise),
+        "in_conv.conv.conv.0.bias": (WIDTH,),
+        **_norm_shapes("in_conv.conv.conv.1", WIDTH, ("weight", "bias")),
+        **_block_shapes("in_block.0.conv", ("weight", "bias")),
+        "temporal_encoder.inconv.weight": (MODEL_WIDTH, WIDTH, 1),
+        "temporal_encoder.inconv.bias": (MODEL_WIDTH,),
+        f"{attention}.Q": (HEADS, KEY),
+        f"{attention}.fc1_k.weight": (HEADS * KEY, MODEL_WIDTH),
+        f"{attention}.fc1_k.bias": (HEADS * KEY,),
+        **_norm_shapes("temporal_encoder.in_norm", WIDTH, ("weight", "bias")),
+        "out_conv.conv.conv.0.weight": (2 * len(L1C13), WIDTH, *pixelwise),
+        "out_conv.conv.conv.0.bias": (2 * len(L1C13),),
+    }
+    for block in range(DECODER_BLOCKS):
+        parts = ("weight", "bias", "running_mean", "running_var")
+        shapes |= _block_shapes(f"out_block.{block}.conv", parts)
+    return shapes
+
+
+def _norm_shapes(name: str, width: int, parts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.{part}": (width,) for part in parts}
+
+
+def _block_shapes(name: str, parts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    return {
+        **_norm_shapes(f"{name}.norm", WIDTH, parts),
+        f"{name}.fn.0.weight": (EXPANDED, WIDTH, 1, 1),
+        **_norm_shapes(f"{name}.fn.1", EXPANDED, parts),
+        f"{name}.fn.3.weight": (EXPANDED, 1, 3, 3),
+        **_norm_shapes(f"{name}.fn.4", EXPANDED, parts),
+        f"{name}.fn.6.fc.0.weight": (SQUEEZED, EXPANDED),
+        f"{name}.fn.6.fc.2.weight": (EXPANDED, SQUEEZED),
+        f"{name}.fn.7.weight": (WIDTH, EXPANDED, 1, 1),
+        **_norm_shapes(f"{name}.fn.8", WIDTH, parts),
+    }
+
+
+def network_input(optical: np.ndarray, radar: np.ndarray) -> np.ndarray:
+    """Return the frames in network units, at least 32 pixels in size.
+
+    1. Reflectance is clipped to 0...1; missing pixels become 0.
+    2. Radar (already 0...1) comes first.
+    3. All is multiplied by 10.
+    4. Images smaller than the attention's 32 x 32 cells are continued by their border pixels.
+
+    Args:
+        optical: ``(T, 13, H, W)`` reflectance, NaN where nodata.
+        radar: ``(T, 2, H, W)`` of :func:`unveil.models.multitemporal.scale_radar`.
+
+    Returns:
+        ``(T, H, W, 15)`` float32.
+    """
+    scaled = np.nan_to_num(np.clip(optical, 0.0, 1.0), nan=0.0)
+    stacked = np.concatenate([radar, scaled], axis=1, dtype=np.float32) * np.float32(SCALE)
+    padded = pad_to_grid(stacked, origin=(0, 0), step=1, least=CELLS)
+    return np.ascontiguousarray(np.moveaxis(padded, 1, -1))
+
+
+class UnCRtainTS(Model):
+    """UnCRtainTS with published weights: reflectance and its standard deviation.
+
+    The network normalises with statistics of its whole input (group norms, squeeze and
+    excitation) and finds attention in 32 x 32 cells whatever the size, so a larger image is
+    another input, not more of the same. It is defined on the size it was trained on: a scene
+    is cut in overlapping patches of :attr:`tile` pixels, of which the engine takes the
+    weighted mean; ``predict`` runs one.
+
+    The published training paired every optical frame with a radar frame, and used the mean
+    of both dates. A scene carries one radar frame without its date: it is given to every
+    frame, and the dates are those of the optical frames.
+    """
+
+    kind = "uncrtaints"
+    citation = (
+        "Ebel, Sainte Fare Garnot, Schmitt, Wegner & Zhu 2023, UnCRtainTS: Uncertainty "
+        "Quantification for Cloud Removal in Optical Satellite Time Series, IEEE/CVF CVPR "
+        "Workshops, 2086-2096, doi:10.1109/CVPRW59228.2023.00202."
+    )
+    network = True
+    receptive_field = None
+    tile = 256
+    """Rows and columns of a patch, as in training."""
+    origin = "published"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        refuse_unknown_options(spec.options, (), model=spec.id)
+        self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """All bands of L1C, radar, and the two other frames of the published setting."""
+        return Needs(
+            bands=L1C13,
+            radar="required",
+            min_context=FRAMES - 1,
+            max_context=FRAMES - 1,
+            levels=("L1C",),
+        )
+
+    def skip(self, scene: Scene) -> str | None:
+        """Return why it cannot run: weights not fetched, or a need that is not met."""
+        if self.spec.weights is None or not self.spec.weights.is_file():
+            return NOT_FETCHED
+        return super().skip(scene)
+
+    def load(self) -> None:
+        """Load the weights (a published checkpoint, or a ``.npz`` of the same names).
+
+        Raises:
+            InputError: if they are missing, damaged or of another architecture.
+        """
+        if self.spec.weights is None:
+            raise InputError(
+                f"model '{self.spec.id}' has no weights",
+                field="weights",
+                remedy="run `snakemake fetch_weights`, or give the file in the models table",
+            )
+        from unveil.models.torch_layers import compile_network
+
+        state = read_state(self.spec.weights, "state_dict_G", state_shapes())
+        self.weights_checksum = state.sha256
+        self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Clear one patch; NaN where no frame has data."""
+        if self._run is None:
+            self.load()
+        sequence = sequence_of(inputs, L1C13, frames=FRAMES)
+        frames = network_input(sequence.reflectance, repeat_radar(inputs, len(sequence.dates)))
+        days = np.array([(date - REFERENCE_DAY).days for date in sequence.dates], np.float32)
+        output = np.moveaxis(self._run(frames[None], days[None])[0], -1, 0)
+        output = output[:, : inputs.shape[0], : inputs.shape[1]]
+        reflectance = output[: len(L1C13)] / np.float32(SCALE)
+        std = np.sqrt(output[len(L1C13) :]) / np.float32(SCALE)
+        for image in (reflectance, std):
+            image[:, sequence.nowhere] = np.nan
+        return Prediction(reflectance, std=std, bands=L1C13)

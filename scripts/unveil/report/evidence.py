@@ -149,6 +149,7 @@ def read_evidence(
     # A scene that is in the metrics but not in the table is a place of its own.
     place = {name: name for name in rows["scene"].unique()}
     place |= {scene_id: scene.place for scene_id, scene in loaded.items()}
+    rows["unit"] = rows["unit"].astype(object).fillna("")
     rows["place"] = rows["scene"].astype(str).map(place)
     overall = rows["band"] == "all"
     scores = _as_text(rows[overall])
@@ -183,12 +184,13 @@ def read_methods(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
 
 def frame_cover(frame: Frame) -> float:
     """Return the share of valid pixels under cloud or shadow; NaN when nothing is known."""
-    if "eo:cloud_cover" in frame.facts:
-        return float(frame.facts["eo:cloud_cover"]) / 100
+    if frame.facts.get("eo:cloud_cover") is not None:
+        shadow = float(frame.facts.get("unveil:shadow_cover") or 0)
+        return (float(frame.facts["eo:cloud_cover"]) + shadow) / 100
     if frame.mask is None or not frame.mask.exists():
         return float("nan")
     with raster.open_raster(frame.mask) as dataset:
-        shape = [min(MASK_PREVIEW, side) for side in dataset.shape]
+        shape = tuple(min(MASK_PREVIEW, side) for side in dataset.shape)
         classes = dataset.read(1, out_shape=shape)
     return cloud_cover(classes) if (classes != NODATA).any() else float("nan")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -21,7 +21,7 @@ from PIL import Image
 
 from unveil.bands import BANDS
 from unveil.report.evidence import Evidence
-from unveil.report.images import Row
+from unveil.report.images import SAR, TRUTH, Row
 from unveil.report.summary import order_by
 from unveil.scene import PROTOCOLS
 
@@ -54,6 +54,7 @@ STYLE = {
     "svg.hashsalt": "unveil",
     "text.parse_math": False,  # a "$" in a title is a dollar
 }
+EMPTY = {SAR: "no radar", TRUTH: "no truth"}
 MARKERS = "osD^vPX<>ph*"
 
 
@@ -77,11 +78,11 @@ def mae_by_cover(evidence: Evidence) -> Figure | None:
                 points = inside[inside["model"] == model].sort_values("cover")
                 mean = _mean_of_places(points)
                 axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.4)
-                axis.plot(
-                    points["cover"], points["value"], marker, color=colour, markersize=4,
-                    markeredgecolor="none", alpha=0.85,
-                    label=evidence.methods[model].title if len(points) else None,
-                )  # fmt: skip
+                points_style = {"color": colour, "markersize": 4, "markeredgecolor": "none"}
+                axis.plot(points["cover"], points["value"], marker, alpha=0.85, **points_style)
+                if len(points):
+                    label = evidence.methods[model].title
+                    axis.plot([], [], marker, linestyle="-", label=label, **points_style)
             _log_axis(axis)
             axis.set(title=protocol, xlabel="cloud cover of the target (%)")
         _finish(figure, axes, "MAE under cloud (reflectance)")
@@ -155,7 +156,7 @@ def picture(rows: Sequence[Row], columns: Sequence[tuple[str, str]], labels: Map
             for j, (key, _) in enumerate(columns):
                 if key not in row.images.get(view, {}):
                     axis.text(
-                        j * step + CELL_PX / 2, i * step + CELL_PX / 2, "no result",
+                        j * step + CELL_PX / 2, i * step + CELL_PX / 2, EMPTY.get(key, "no result"),
                         ha="center", va="center", fontsize=7, color=FAINT,
                     )  # fmt: skip
     return figure
@@ -219,7 +220,7 @@ def _styles(evidence: Evidence, rows: pd.DataFrame):
         yield model, FAINT if baseline else colours[model], MARKERS[number % len(MARKERS)]
 
 
-def _panels(protocols, *, width: float, height: float):
+def _panels(protocols: Iterable[str], *, width: float, height: float):
     names = order_by(protocols, PROTOCOLS)
     figure, axes = plt.subplots(
         1,

@@ -112,15 +112,23 @@ def read_radar(frame: Frame, size: int) -> np.ndarray:
     return np.stack([_scale(band, *limits) for band, limits in channels], axis=-1)
 
 
-def stretch_of(bands: np.ndarray, percentiles: tuple[float, float]) -> list[tuple[float, float]]:
-    """Return the lower and upper reflectance of each band of ``(B, h, w)``, NaN ignored."""
+def stretch_of(
+    bands: np.ndarray, percentiles: tuple[float, float], *, shared: bool
+) -> list[tuple[float, float]]:
+    """Return the lower and upper reflectance of each band of ``(B, h, w)``, NaN ignored.
+
+    Args:
+        bands: reflectance.
+        percentiles: lower and upper, 0...100.
+        shared: one range for all bands, which keeps natural colours natural.
+    """
+    groups = [bands] * len(bands) if shared else list(bands)
     limits = []
-    for band in bands:
-        valid = band[np.isfinite(band)]
+    for group in groups:
+        valid = group[np.isfinite(group)]
         low, high = np.percentile(valid, percentiles) if valid.size else (0.0, 0.3)
-        middle = (low + high) / 2
-        span = max(high - low, MIN_SPAN) / 2
-        limits.append((middle - span, middle + span))
+        middle, span = (low + high) / 2, max(high - low, MIN_SPAN) / 2
+        limits.append((float(middle - span), float(middle + span)))
     return limits
 
 
@@ -164,12 +172,14 @@ def make_row(
     if truth:
         paths[TRUTH] = truth[0].path
     previews = {column: read_preview(path, wanted, size) for column, path in paths.items()}
-    basis = TRUTH if truth else CLOUDY
+    hidden = read_hidden(scene, size)
+    basis, model_image = _stretch_basis(previews, hidden)
     images, stretches = {}, {}
     for view, (_, bands) in VIEWS.items():
-        limits = _limits(previews[basis], bands, options)
-        if limits is None:
+        chosen = model_image.pick(bands)
+        if chosen is None:
             continue
+        limits = stretch_of(chosen, options.stretch_percentiles, shared=view == "true")
         stretches[view] = _describe(bands, limits)
         images[view] = {
             column: render(chosen, limits)
@@ -177,7 +187,7 @@ def make_row(
             if (chosen := preview.pick(bands)) is not None
         }
     if not images:
-        images["true"], stretches["true"] = _render_grey(previews, basis, options)
+        images["true"], stretches["true"] = _render_grey(previews, model_image, options)
     if truth:
         errors = {c: render_error(p, previews[TRUTH]) for c, p in previews.items() if c != TRUTH}
         images[ERROR_VIEW] = {c: image for c, image in errors.items() if image is not None}
@@ -185,11 +195,12 @@ def make_row(
         radar = read_radar(scene.radar, size)
         for view in images:
             images[view][SAR] = radar
-    return Row(scene.id, images, stretches, basis, outline(scene, size))
+    border = hidden & ~binary_erosion(hidden, border_value=1)
+    return Row(scene.id, images, stretches, basis, border)
 
 
-def outline(scene: Scene, size: int) -> np.ndarray:
-    """Return the border of the occluded pixels at thumbnail size, ``(h, w)`` bool."""
+def read_hidden(scene: Scene, size: int) -> np.ndarray:
+    """Return the occluded pixels at thumbnail size, ``(h, w)`` bool."""
     frames = scene.with_role("occlusion")
     path = frames[0].path if frames else scene.target.mask
     shape = _fit(scene.grid.shape, size)
@@ -197,8 +208,7 @@ def outline(scene: Scene, size: int) -> np.ndarray:
         return np.zeros(shape, bool)
     with raster.open_raster(path) as dataset:
         classes = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
-    hidden = is_occluded(classes)
-    return hidden & ~binary_erosion(hidden, border_value=1)
+    return is_occluded(classes)
 
 
 def to_data_uri(image: np.ndarray) -> str:
@@ -217,30 +227,38 @@ def outline_uri(border: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _limits(
-    basis: Preview, bands: Sequence[str], options: ReportOptions
-) -> list[tuple[float, float]] | None:
-    chosen = basis.pick(bands)
-    return None if chosen is None else stretch_of(chosen, options.stretch_percentiles)
+def _stretch_basis(previews: Mapping[str, Preview], hidden: np.ndarray) -> tuple[str, Preview]:
+    """Return the image that sets the stretch, and what it is called on the page.
+
+    Without a truth that is the clear part of the cloudy image: clouds would darken the row.
+    """
+    if TRUTH in previews:
+        return TRUTH, previews[TRUTH]
+    cloudy = previews[CLOUDY]
+    if hidden.all() or not hidden.any():
+        return CLOUDY, cloudy
+    return f"clear part of {CLOUDY}", Preview(cloudy.bands, np.where(hidden, np.nan, cloudy.data))
 
 
 def _render_grey(
-    previews: Mapping[str, Preview], basis: str, options: ReportOptions
+    previews: Mapping[str, Preview], basis: Preview, options: ReportOptions
 ) -> tuple[dict[str, np.ndarray], str]:
     """Show the first band in grey where a scene lacks the bands of every view."""
-    if not previews[basis].bands:
+    if not basis.bands:
         return {}, "none: no band of the views is there"
-    bands = (previews[basis].bands[0],) * 3
-    limits = stretch_of(previews[basis].pick(bands), options.stretch_percentiles)
+    bands = (basis.bands[0],) * 3
+    limits = stretch_of(basis.pick(bands), options.stretch_percentiles, shared=True)
     images = {
         column: render(chosen, limits)
         for column, preview in previews.items()
         if (chosen := preview.pick(bands)) is not None
     }
-    return images, _describe(bands[:1], limits[:1])
+    return images, f"{bands[0]} {_describe(bands, limits)}"
 
 
 def _describe(bands: Sequence[str], limits: Sequence[tuple[float, float]]) -> str:
+    if len(set(limits)) == 1:
+        return f"{limits[0][0]:.3f}–{limits[0][1]:.3f}"
     return ", ".join(
         f"{band} {low:.3f}–{high:.3f}" for band, (low, high) in zip(bands, limits, strict=True)
     )

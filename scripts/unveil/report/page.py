@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 import yaml
 from markupsafe import Markup
+from rasterio.crs import CRS
 
 from unveil import raster
+from unveil.raster import Grid
 from unveil.report import figures as charts
 from unveil.report import images
 from unveil.report.evidence import (
@@ -32,6 +34,7 @@ from unveil.report.summary import (
     Table,
     Verdict,
     answer,
+    caveats,
     format_value,
     make_tables,
     rank,
@@ -52,6 +55,7 @@ FIGURES = (
 )
 """Files written beside the page, always all of them."""
 
+SHOWN_FACTS = ("title", "protocol", "place")
 MAX_DETAILS = 200
 """Scenes with a section of their own; the table of scenes lists them all."""
 
@@ -77,10 +81,9 @@ REGION_TEXT = {
     "occluded": "pixels hidden by cloud or shadow in the input: what was reconstructed",
     "all": "every pixel where the truth is known",
     "clear": "pixels that were visible in the input, against the truth",
-    "clear-kept": "visible pixels, against the cloudy input: how much was altered needlessly",
-    "never-seen": "pixels without a clear look in any frame",
+    "clear_kept": "visible pixels, against the cloudy input: how much was altered needlessly",
+    "never_seen": "pixels without a clear look in any frame",
     "shadow": "pixels under cloud shadow",
-    "haze": "pixels under thin cloud",
 }
 
 
@@ -165,9 +168,11 @@ def make_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # browsers refuse NaN
     environment.filters["percent"] = percent
     environment.filters["mae"] = lambda value: format_value(value, "MAE")
     environment.filters["plural"] = plural
+    environment.filters["pixel_size"] = pixel_size
     return environment
 
 
@@ -212,14 +217,25 @@ def scene_title(scene: Scene) -> str:
     return str(scene.facts.get("title") or scene.id)
 
 
+def pixel_size(grid: Grid) -> str:
+    """Return the printed width of a pixel, in metres or degrees of the grid's CRS."""
+    unit = "" if not grid.crs else " m" if CRS.from_user_input(grid.crs).is_projected else "°"
+    return f"{abs(grid.transform[0]):g}{unit}"
+
+
+def shorten(text: str, length: int = 34) -> str:
+    """Return a text of at most ``length`` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def row_label(evidence: Evidence, row: Row) -> str:
     """Return the text left of a row of the static picture."""
     scene = evidence.scenes[row.scene]
     lines = [
-        scene_title(scene),
+        shorten(scene_title(scene)),
         f"{percent(evidence.cover[scene.id])} cloud, {scene.protocol}",
-        f"stretch of {row.stretch_from}:",
-        *next(iter(row.stretches.values()), "").split(", "),
+        f"{row.stretch_from} stretched",
+        next(iter(row.stretches.values()), ""),
     ]
     return "\n".join(lines)
 
@@ -242,7 +258,7 @@ def count(evidence: Evidence) -> dict[str, int]:
 def answers(
     evidence: Evidence, tables: Sequence[Table], options: ReportOptions
 ) -> list[dict[str, Any]]:
-    """Return the verdicts of each protocol, the one with most places first."""
+    """Return the verdicts of each protocol, the one that compares most methods first."""
     found = []
     for table in tables:
         if table.region != "occluded" or "MAE" not in table.metrics:
@@ -250,10 +266,18 @@ def answers(
         verdicts = answer(evidence, table, min_places=options.min_places, seed=SEED)
         if verdicts:
             *levels, overall = verdicts
-            found.append({"protocol": table.protocol, "levels": levels, "overall": overall})
+            found.append(
+                {
+                    "protocol": table.protocol,
+                    "levels": levels,
+                    "overall": overall,
+                    "n_ranked": len(table.strata[-1].ranked),
+                    "caveats": caveats(evidence, table),
+                }
+            )
     for entry in found:
         entry["others"] = outside_ranking(evidence, entry["overall"], entry["protocol"])
-    return sorted(found, key=lambda e: (-e["overall"].n_places, -e["overall"].n_scenes))
+    return sorted(found, key=lambda e: (-e["n_ranked"], -e["overall"].n_places))
 
 
 def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list[dict[str, Any]]:
@@ -290,7 +314,9 @@ def draw_rows(
     chosen = pick_scenes(evidence.cover, options.max_scenes_in_picture)
     shown = [m for m in evidence.methods.values() if not m.is_baseline]
     found = {
-        scene_id: {m.id: path for m in shown if (path := predictions / m.id / f"{scene_id}.tif").exists()}
+        scene_id: {
+            m.id: path for m in shown if (path := predictions / m.id / f"{scene_id}.tif").exists()
+        }
         for scene_id in chosen
     }
     used = {model for paths in found.values() for model in paths}
@@ -403,13 +429,13 @@ def tables_context(evidence: Evidence, tables: Sequence[Table]) -> dict[str, Any
         "regions": regions,
         "metrics": metrics,
         "units": units,
-        "heads": {metric: f"{metric} ({units[metric]})" if units[metric] else metric for metric in metrics},
+        "heads": {
+            metric: f"{metric} ({units[metric]})" if units[metric] else metric for metric in metrics
+        },
         "directions": {metric: direction(metric) for metric in metrics},
         "levels": [stratum.label for stratum in tables[0].strata] if tables else [],
         "titles": {m.id: m.title for m in evidence.methods.values()},
-        "blocks": {
-            table.protocol + "|" + table.region: _table_data(table) for table in tables
-        },
+        "blocks": {table.protocol + "|" + table.region: _table_data(table) for table in tables},
     }
 
 
@@ -434,7 +460,11 @@ def _table_data(table: Table) -> dict[str, Any]:
             "scenes": len(stratum.common),
             "of": stratum.n_scenes,
             "places": max(
-                (table.cells[metric, m, i].n_places for metric in table.metrics for m in stratum.ranked),
+                (
+                    table.cells[metric, m, i].n_places
+                    for metric in table.metrics
+                    for m in stratum.ranked
+                ),
                 default=0,
             ),
         }
@@ -503,6 +533,8 @@ def skip_groups(evidence: Evidence) -> list[dict[str, Any]]:
 def scenes_context(evidence: Evidence, pictured: Sequence[str]) -> dict[str, Any]:
     """Return the table of all scenes and the details of as many as the page can hold."""
     errors = scene_scores(evidence, region="occluded", metric="MAE")
+    unseen = scene_scores(evidence, region="occluded", metric="never_seen_fraction").max(axis=1)
+    days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
     ordered = [*pictured, *(s for s in evidence.scenes if s not in set(pictured))]
     detailed = ordered[:MAX_DETAILS]
     index = []
@@ -518,6 +550,8 @@ def scenes_context(evidence: Evidence, pictured: Sequence[str]) -> dict[str, Any
                 "best": evidence.methods[order[0]].title if order else "",
                 "mae": known[order[0]] if order else float("nan"),
                 "linked": scene_id in set(detailed),
+                "unseen": unseen.get(scene_id, float("nan")),
+                "days": days.get(scene_id, float("nan")),
             }
         )
     details = [_details(evidence, evidence.scenes[s], errors) for s in detailed]
@@ -542,22 +576,43 @@ def _details(evidence: Evidence, scene: Scene, errors: pd.DataFrame) -> dict[str
             )
             for m, stage, reason in skips[["model", "stage", "reason"]].itertuples(index=False)
         ],
-        "facts": {**scene.facts, **evidence.manifest.get("scenes", {}).get(scene.id, {})},
+        "facts": {k: pretty(v) for k, v in scene.facts.items() if k not in SHOWN_FACTS},
         "frames": [_frame(scene, frame) for frame in frames],
         "timeline": timeline(scene),
     }
 
 
 def _frame(scene: Scene, frame: Frame) -> dict[str, Any]:
-    optical = frame.role != "radar"
+    facts = {key.removeprefix("unveil:"): value for key, value in frame.facts.items()}
+    shift = facts.pop("shift_px", None)
+    reliability, applied = facts.pop("shift_reliability", None), facts.pop("shift_applied", False)
+    note = facts.pop("shift_note", "")
+    masks = pretty(facts.pop("mask_sources", []))
+    notes = pretty(facts.pop("mask_notes", []))
+    for shown in ("eo:cloud_cover", "shadow_cover"):
+        facts.pop(shown, None)
+    scored = frame.role in ("target", "context")
     return {
         "date": frame.date,
         "role": frame.role,
         "days": (frame.day - scene.target.day).days,
-        "cover": frame_cover(frame) if optical else float("nan"),
-        "optical": optical,
-        "facts": {k.removeprefix("unveil:"): v for k, v in frame.facts.items()},
+        "cover": percent(frame_cover(frame)) if scored else "–",
+        "shift": f"{shift[0]:+.2f}, {shift[1]:+.2f}" if shift else "–",
+        "reliability": f"{reliability:.2f}" if shift and reliability is not None else "–",
+        "applied": "applied" if applied else note,
+        "masks": (masks or notes) if scored else "",
+        "others": pretty(facts),
     }
+
+
+def pretty(value: Any) -> str:
+    """Return a recorded fact as words: lists joined, mappings as "key value" pairs."""
+    if isinstance(value, Mapping):
+        pairs = ((key.replace("_", " "), pretty(item)) for key, item in value.items())
+        return "; ".join(f"{key} {text}" for key, text in pairs if text)
+    if isinstance(value, list | tuple):
+        return ", ".join(pretty(item) for item in value)
+    return "" if value is None else str(value)
 
 
 def timeline(scene: Scene, *, width: float = 100.0) -> list[dict[str, Any]]:
@@ -570,7 +625,7 @@ def timeline(scene: Scene, *, width: float = 100.0) -> list[dict[str, Any]]:
             "x": float(width * (day - days.min()) / span) if len(frames) > 1 else width / 2,
             "date": frame.date,
             "target": frame.role == "target",
-            "clear": 1 - cover if not math.isnan(cover := frame_cover(frame)) else None,
+            "clear_share": 1 - cover if not math.isnan(cover := frame_cover(frame)) else None,
         }
         for day, frame in sorted(zip(days, frames, strict=True), key=lambda pair: pair[0])
     ]
@@ -583,7 +638,7 @@ def provenance_context(evidence: Evidence) -> dict[str, Any]:
     for scene_id, facts in manifest.get("scenes", {}).items():
         key = (str(facts.get("licence", "")), str(facts.get("attribution", "")))
         licences.setdefault(key, []).append(scene_id)
-    known = ("versions", "hardware", "command", "config", "models", "scenes")
+    known = ("versions", "hardware", "command", "config", "models", "scenes", "costs")
     return {
         "command": manifest.get("command", ""),
         "versions": manifest.get("versions", {}),
@@ -591,8 +646,17 @@ def provenance_context(evidence: Evidence) -> dict[str, Any]:
         "other": {k: v for k, v in manifest.items() if k not in known},
         "config": yaml.safe_dump(manifest.get("config", {}), sort_keys=False, allow_unicode=True),
         "methods": list(evidence.methods.values()),
+        "speed": {model: _speed(cost) for model, cost in manifest.get("costs", {}).items()},
         "licences": [
             {"licence": licence, "attribution": attribution, "scenes": scene_ids}
             for (licence, attribution), scene_ids in licences.items()
         ],
     }
+
+
+def _speed(cost: Mapping[str, Any]) -> str:
+    """Return the time per megapixel of a method, with the devices it ran on."""
+    if not cost.get("pixels"):
+        return "–"
+    seconds = cost["model_seconds"] / cost["pixels"] * 1e6
+    return f"{seconds:.3g} s/Mpx, {', '.join(cost.get('devices', []))}".rstrip(", ")

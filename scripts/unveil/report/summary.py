@@ -23,11 +23,27 @@ MIN_SHARE = 0.8
 N_BOOTSTRAP = 4000
 ALL_LEVELS = "all levels"
 
-LOWER_IS_BETTER = {"MAE", "RMSE", "SAM", "NLL", "UCE", "AUCE", "NDVI_MAE", "NDWI_MAE", "SEAM"}
-HIGHER_IS_BETTER = {"PSNR", "SSIM", "R2", "GRADIENT_CORRELATION"}
-DECIMALS = {"MAE": 4, "RMSE": 4, "BIAS": 4, "PSNR": 2, "SAM": 2, "SSIM": 3, "R2": 3}
-METRIC_ORDER = ("MAE", "RMSE", "PSNR", "SSIM", "SAM")
-REGION_ORDER = ("occluded", "all", "clear")
+LOWER_IS_BETTER = {"MAE", "RMSE", "SAM", "NLL", "UCE", "AUCE", "NDVI_MAE", "NDWI_MAE"}
+NEARER_TO_ZERO_IS_BETTER = {"BIAS", "SEAM"}
+HIGHER_IS_BETTER = {"PSNR", "SSIM", "R2", "GRADIENT_CORRELATION", "ANSWERED"}
+DECIMALS = {
+    "MAE": 4,
+    "RMSE": 4,
+    "BIAS": 4,
+    "NDVI_MAE": 4,
+    "NDWI_MAE": 4,
+    "SEAM": 4,
+    "PSNR": 2,
+    "SAM": 2,
+    "SSIM": 3,
+    "R2": 3,
+}
+METRIC_ORDER = ("MAE", "RMSE", "PSNR", "SSIM", "SAM", "bias", "R2", "gradient_correlation")
+SCENE_FACTS = ("never_seen_fraction", "days_to_clear_look", "n_bands")
+"""Rows of the metrics table that describe a scene or a comparison, not a method's quality."""
+
+FULL_ANSWER = 0.99
+REGION_ORDER = ("occluded", "all", "clear", "clear_kept", "shadow", "never_seen")
 
 
 @dataclass(frozen=True)
@@ -194,12 +210,12 @@ def comparable(present: pd.DataFrame, baselines: Sequence[str]) -> tuple[list[st
 
 def make_tables(evidence: Evidence, bounds: Sequence[float]) -> list[Table]:
     """Pool the scores over bands, one table a protocol and region, occluded first."""
-    scores = evidence.scores[evidence.scores["band"] == "all"]
+    scores = evidence.scores[~evidence.scores["metric"].isin(SCENE_FACTS)]
     tables = []
     for protocol in order_by(scores["protocol"].unique(), PROTOCOLS):
         rows = scores[scores["protocol"] == protocol]
         for region in order_by(rows["region"].unique(), REGION_ORDER):
-            inside = rows[(rows["region"] == region)].dropna(subset=["value"])
+            inside = rows[rows["region"] == region].dropna(subset=["value"])
             if len(inside):
                 tables.append(_make_table(evidence, inside, bounds))
     return tables
@@ -212,7 +228,8 @@ def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float])
     baselines = [model for model in models if evidence.methods[model].is_baseline]
     by_scene = rows.drop_duplicates("scene").set_index("scene")
     wide = {metric: _scene_by_model(rows[rows["metric"] == metric], models) for metric in metrics}
-    has = _scene_by_model(rows, models).notna()
+    # How much was answered is known without any answer: it does not make a score.
+    has = _scene_by_model(rows[rows["metric"] != "answered"], models).notna()
     levels = level_of(by_scene["cloud_cover"].reindex(has.index), bounds)
     labels = [*level_labels(bounds), ALL_LEVELS]
     strata, cells = [], {}
@@ -229,7 +246,7 @@ def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float])
         region=str(rows["region"].iloc[0]),
         strata=tuple(strata),
         metrics=tuple(metrics),
-        units={metric: "" if units[metric] in ("nan", "1") else units[metric] for metric in metrics},
+        units={metric: "" if units[metric] == "1" else units[metric] for metric in metrics},
         models=models,
         cells=cells,
     )
@@ -260,7 +277,7 @@ def _pool_row(
 def rank(values: Mapping[str, float], metric: str) -> list[str]:
     """Return the names from best to worst; empty when the metric has no better side."""
     name = metric.upper()
-    if name == "BIAS":
+    if name in NEARER_TO_ZERO_IS_BETTER:
         return sorted(values, key=lambda m: abs(values[m]))
     if name in LOWER_IS_BETTER:
         return sorted(values, key=lambda m: values[m])
@@ -284,7 +301,6 @@ def answer(evidence: Evidence, table: Table, *, min_places: int, seed: int) -> l
     rows = scores[
         (scores["protocol"] == table.protocol)
         & (scores["region"] == table.region)
-        & (scores["band"] == "all")
         & (scores["metric"] == "MAE")
     ].dropna(subset=["value"])
     values = _scene_by_model(rows, table.models)
@@ -363,7 +379,29 @@ def order_by(names: Iterable[str], order: Sequence[str]) -> list[str]:
 def scene_scores(evidence: Evidence, *, region: str, metric: str) -> pd.DataFrame:
     """Return one metric over bands as scenes x models."""
     scores = evidence.scores
-    rows = scores[
-        (scores["band"] == "all") & (scores["region"] == region) & (scores["metric"] == metric)
-    ].dropna(subset=["value"])
+    rows = scores[(scores["region"] == region) & (scores["metric"] == metric)]
+    rows = rows.dropna(subset=["value"])
     return _scene_by_model(rows, [m for m in evidence.methods if m in set(rows["model"])])
+
+
+def caveats(evidence: Evidence, table: Table) -> dict[str, list[str]]:
+    """Return what makes the errors of a method less comparable: title -> sentences."""
+    scores = evidence.scores[evidence.scores["protocol"] == table.protocol]
+    answered = scores[(scores["metric"] == "answered") & (scores["region"] == table.region)]
+    shares = _scene_by_model(answered.dropna(subset=["value"]), table.models).mean()
+    counted = scores[scores["metric"] == "n_bands"].dropna(subset=["value"])
+    bands = _scene_by_model(counted, table.models)
+    fewer = bands.lt(bands.max(axis=1), axis=0).sum()
+    notes: dict[str, list[str]] = {}
+    for model in table.models:
+        title = evidence.methods[model].title
+        if shares[model] < FULL_ANSWER:
+            text = (
+                f"answers {100 * shares[model]:.0f} % of these pixels; the rest is not in its error"
+            )
+            notes.setdefault(title, []).append(text)
+        if fewer[model]:
+            most = int(bands.loc[bands[model] < bands.max(axis=1), model].max())
+            text = f"is scored on fewer bands than others on {fewer[model]} scenes (at most {most})"
+            notes.setdefault(title, []).append(text)
+    return notes

@@ -17,6 +17,7 @@ from unveil.training.datasets import TrainingImage
 from unveil.training.loop import Progress, Scores, TrainingPlan
 
 _PACKAGES = ("numpy", "scipy", "tensorflow", "tensorflow-cpu", "keras", "rasterio", "unveil")
+_SOURCE_FACTS = ("date", "level", "licence", "package", "version", "sha256")
 
 
 def write_weights(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -85,7 +86,7 @@ def _place(image: TrainingImage, source: Mapping[str, Any]) -> dict[str, Any]:
         "bbox": image.bbox(),
         "held_out_bbox": image.bbox(image.holdout),
         "buffer_px": image.buffer,
-        **{k: source[k] for k in ("date", "level", "licence", "package", "version", "sha256")},
+        **{key: source[key] for key in _SOURCE_FACTS if key in source},
     }
 
 

@@ -201,7 +201,7 @@ class Checkpoint:
         facts = asdict(progress)
         arrays = _numbered("best", facts.pop("best_weights"))
         arrays |= _numbered("network", network.get_weights())
-        arrays |= _numbered("optimiser", [np.asarray(v) for v in _state(optimiser)])
+        arrays |= _numbered("optimiser", [np.asarray(v) for v in optimiser.variables])
         header = json.dumps(facts | {"fingerprint": self.fingerprint})
         with raster.replacing(self.path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, header=np.array(header), **arrays)
@@ -216,7 +216,9 @@ class Checkpoint:
                 logger.warning("%s is of another run: training starts anew", self.path)
                 return Progress()
             network.set_weights(_group(stored, "network"))
-            for variable, value in zip(_state(optimiser), _group(stored, "optimiser"), strict=True):
+            for variable, value in zip(
+                optimiser.variables, _group(stored, "optimiser"), strict=True
+            ):
                 variable.assign(value)
             progress = Progress(**header, best_weights=_group(stored, "best"))
         logger.info("resumed at step %d", progress.step)
@@ -351,14 +353,6 @@ def _fingerprint(network: keras.Model, images: Sequence[TrainingImage], plan: Tr
         digest.update(repr((image.id, image.bands, image.holdout, image.buffer)).encode())
         digest.update(np.ascontiguousarray(image.reflectance).tobytes())
     return digest.hexdigest()
-
-
-def _state(optimiser: keras.Optimizer) -> list[keras.Variable]:
-    """Return the variables of an optimiser; Keras leaves Nadam's momentum product out."""
-    product = getattr(optimiser, "_u_product", None)
-    known = {id(variable) for variable in optimiser.variables}
-    extra = [product] if product is not None and id(product) not in known else []
-    return [*optimiser.variables, *extra]
 
 
 def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -94,7 +94,7 @@
       }));
       const what = table.dataset.kind === "levels" ? tables.heads[metric] : tables.levels[level];
       $(".what", table.caption).textContent = what;
-      $(".region", table.caption).textContent = region;
+      $(".region", table.caption).textContent = region.replaceAll("_", " ");
       resort(table);
     }
   };

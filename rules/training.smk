@@ -1,0 +1,79 @@
+try:
+    TRAINING = read_training(config["training"])
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    image=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    run=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+
+
+def get_training_images(wildcards):
+    """List the images that a run is trained on."""
+    images = TRAINING["runs"][wildcards.run]["images"]
+    return [f"{RESULTS}/training/images/{image}.tif" for image in images]
+
+
+def get_training_sources(wildcards):
+    """Give the facts of the images that a run is trained on, by id."""
+    images = TRAINING["runs"][wildcards.run]["images"]
+    return {image: TRAINING["images"][image] for image in images}
+
+
+rule fetch_training_data:
+    output:
+        image=f"{RESULTS}/training/images/{{image}}.tif",
+    log:
+        f"{RESULTS}/logs/fetch_training_data/{{image}}.log",
+    retries: 2
+    conda:
+        "../envs/training.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        disk_mb=1000,
+    params:
+        facts=lambda wildcards: TRAINING["images"][wildcards.image],
+        cache=f"{config['cache']}/packages",
+    message:
+        "Fetching the clear image {wildcards.image}"
+    script:
+        "../scripts/fetch_training_data.py"
+
+
+rule train_network:
+    input:
+        images=get_training_images,
+        code=code("training", "clouds", "models/dsen2cr"),
+    output:
+        # The checkpoint beside them is not declared: a killed run resumes from it.
+        weights=f"{RESULTS}/training/{{run}}/{{run}}.npz",
+        card=f"{RESULTS}/training/{{run}}/{{run}}.json",
+    log:
+        f"{RESULTS}/logs/train_network/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_network/{{run}}.tsv"
+    conda:
+        "../envs/training.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=720,
+        disk_mb=2000,
+    params:
+        run=lambda wildcards: TRAINING["runs"][wildcards.run],
+        sources=get_training_sources,
+        command="snakemake train",
+    message:
+        "Training {wildcards.run}"
+    script:
+        "../scripts/train.py"
+
+
+# To ship what was trained:  cp results/training/ID/ID.{npz,json} resources/weights/
+rule train:
+    input:
+        expand(f"{RESULTS}/training/{{run}}/{{run}}.npz", run=TRAINING["run"]),

@@ -1,0 +1,52 @@
+"""Published weights: downloaded by name into the cache, checked, and kept between runs."""
+
+import re
+
+from unveil.weights.published import read_published
+
+try:
+    PUBLISHED = read_published(
+        Path(workflow.basedir) / "resources" / "published_weights.tsv"
+    )
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+WEIGHTS_FOLDER = f"{config['cache']}/weights"
+
+
+wildcard_constraints:
+    weights_file="|".join(map(re.escape, PUBLISHED)),
+
+
+# A file put there by hand is checked and kept: 'update' leaves it where it is.
+rule fetch_one_weights:
+    output:
+        weights=update(f"{WEIGHTS_FOLDER}/{{weights_file}}"),
+        record=update(f"{WEIGHTS_FOLDER}/{{weights_file}}.json"),
+    log:
+        f"{RESULTS}/logs/fetch_weights/{{weights_file}}.log",
+    retries: 1
+    conda:
+        "../envs/download.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=120,
+        disk_mb=500,
+    params:
+        entry=lambda wildcards: vars(PUBLISHED[wildcards.weights_file]),
+    message:
+        "Fetching {wildcards.weights_file}"
+    script:
+        "../scripts/fetch_weights.py"
+
+
+# Those with a direct address. One alone:  snakemake .cache/unveil/weights/FILE
+rule fetch_weights:
+    input:
+        [
+            f"{WEIGHTS_FOLDER}/{name}{suffix}"
+            for name, row in PUBLISHED.items()
+            if row.url
+            for suffix in ("", ".json")
+        ],

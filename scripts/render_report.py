@@ -1,0 +1,18 @@
+"""Render the HTML page and its figures (rule render_report)."""
+
+from pathlib import Path
+
+from unveil.jobs import job
+from unveil.report import ReportOptions, render
+
+with job(snakemake.log[0]):
+    render(
+        scenes=[Path(path) for path in snakemake.input.scenes],
+        metrics=Path(snakemake.input.metrics),
+        skipped=Path(snakemake.input.skipped),
+        manifest=Path(snakemake.input.manifest),
+        predictions=Path(snakemake.params.predictions),
+        output=Path(snakemake.output.page),
+        figures=Path(snakemake.output.picture).parent,
+        options=ReportOptions(**snakemake.params.options),
+    )

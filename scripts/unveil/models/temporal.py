@@ -1,0 +1,247 @@
+"""Composites and smoothing of clear looks, pixel by pixel: medoid, geomedian, Whittaker.
+
+Functions here work on looks ``(T, B, N)`` with ``clear`` ``(T, N)``: T dates, B bands, N
+pixels. A pixel without a clear look stays NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.options import parse_options
+from unveil.scene import Inputs
+
+VALUES_PER_BATCH = 4_000_000
+"""Values (T x B x N) worked on at once; bounds memory at about 0.2 GiB."""
+
+
+@dataclass(frozen=True)
+class TemporalOptions:
+    """Options of the composites.
+
+    Attributes:
+        keep_clear: keep the target's own value where it is clear.
+    """
+
+    keep_clear: bool = True
+
+
+@dataclass(frozen=True)
+class WhittakerOptions(TemporalOptions):
+    """Options of the smoother.
+
+    Attributes:
+        smoothness: weight of the squared second differences of daily values against the
+            squared residuals of clear looks.
+    """
+
+    smoothness: float = 10_000.0
+
+
+class _Temporal(Model):
+    """A method that estimates each pixel from its clear looks, nearest in time first."""
+
+    receptive_field = 0
+    options_type: ClassVar[type[TemporalOptions]] = TemporalOptions
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.options = parse_options(self.options_type, spec)
+
+    @property
+    def needs(self) -> Needs:
+        """At least one context frame."""
+        return Needs(min_context=1)
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Estimate what is not kept; NaN where the target has no data or nothing is clear."""
+        has_data = np.isfinite(inputs.target).all(axis=0)
+        keep = inputs.target_clear if self.options.keep_clear else np.zeros_like(has_data)
+        result = np.where(has_data & keep, inputs.target, np.nan).astype(np.float32)
+        flat = result.reshape(len(result), -1)
+        # Nearest first (of two equally near, the earlier), so that ties fall to it.
+        order = np.lexsort((inputs.days > 0, np.abs(inputs.days)))
+        context = inputs.context.reshape(*inputs.context.shape[:2], -1)
+        clear = inputs.context_clear.reshape(len(order), -1)
+        wanted = np.flatnonzero(has_data & ~keep)
+        size = max(1, VALUES_PER_BATCH // max(1, context.shape[0] * context.shape[1]))
+        for start in range(0, len(wanted), size):
+            part = wanted[start : start + size]
+            seen = clear[np.ix_(order, part)]
+            looks = context[np.ix_(order, range(len(result)), part)].astype(np.float64)
+            looks = np.where(seen[:, None], looks, 0)
+            flat[:, part] = self.estimate(looks, seen, inputs.days[order].astype(np.float64))
+        return Prediction(result)
+
+    def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """Return ``(B, N)`` from looks (0 where not clear) at days from the target."""
+        raise NotImplementedError
+
+
+class Medoid(_Temporal):
+    """The clear look with the least sum of spectral distances to the others."""
+
+    kind = "medoid"
+    citation = (
+        "Flood 2013, Seasonal composite Landsat TM/ETM+ images using the medoid (a "
+        "multi-dimensional median), Remote Sens. 5:6481-6500, doi:10.3390/rs5126481."
+    )
+
+    def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """Return the medoid; of equally good looks the nearest in time."""
+        return medoid(looks, clear)
+
+
+class Geomedian(_Temporal):
+    """The spectrum with the least sum of distances to the clear looks."""
+
+    kind = "geomedian"
+    citation = (
+        "Roberts, Mueller & McIntyre 2017, High-dimensional pixel composites from Earth "
+        "observation time series, IEEE TGRS 55:6254-6264, doi:10.1109/TGRS.2017.2723896."
+    )
+
+    def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """Return the geometric median."""
+        return geometric_median(looks, clear)
+
+
+class Whittaker(_Temporal):
+    """Smooth daily curve through the clear looks, read at the target date."""
+
+    kind = "whittaker"
+    options_type = WhittakerOptions
+    citation = "Eilers 2003, A perfect smoother, Anal. Chem. 75:3631-3636, doi:10.1021/ac034173t."
+
+    def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """Return the smoothed value at day 0."""
+        return whittaker(looks, clear, days, smoothness=self.options.smoothness)
+
+
+def medoid(looks: np.ndarray, clear: np.ndarray) -> np.ndarray:
+    """Return the medoid of clear looks, ``(B, N)``; of equally good looks the first.
+
+    Args:
+        looks: ``(T, B, N)`` float64, finite.
+        clear: ``(T, N)`` bool.
+    """
+    best = np.argmin(_summed_distances(looks, clear), axis=0)
+    chosen = np.take_along_axis(looks, best[None, None], axis=0)[0]
+    return np.where(clear.any(axis=0), chosen, np.nan)
+
+
+def _summed_distances(looks: np.ndarray, clear: np.ndarray) -> np.ndarray:
+    """Return each look's sum of distances to the clear ones, ``(T, N)``, inf if not clear."""
+    total = np.zeros(clear.shape)
+    for i in range(len(looks)):
+        for j in range(i):
+            distance = np.linalg.norm(looks[i] - looks[j], axis=0)
+            total[i] += distance * clear[j]
+            total[j] += distance * clear[i]
+    # Sums of the same distances in another order must still count as equal.
+    return np.where(clear, np.round(total, 9), np.inf)
+
+
+def geometric_median(
+    looks: np.ndarray, clear: np.ndarray, *, tolerance: float = 1e-7, iterations: int = 1000
+) -> np.ndarray:
+    """Return the geometric median of clear looks, ``(B, N)``.
+
+    If a look itself is the minimum, it is the medoid, and the test of Vardi & Zhang (2000,
+    doi:10.1073/pnas.97.4.1423) tells so. Elsewhere their step away from the medoid leads
+    below every look, and Weiszfeld's iteration goes on without meeting one.
+
+    Args:
+        looks: ``(T, B, N)`` float64, finite.
+        clear: ``(T, N)`` bool.
+        tolerance: length of the last step, in the unit of the looks.
+        iterations: most steps; pixels that still move then keep their last value.
+    """
+    centre = medoid(looks, clear)
+    active = np.flatnonzero(clear.any(axis=0))
+    for _ in range(iterations):
+        if not len(active):
+            break
+        moved = _weiszfeld_step(looks[..., active], clear[:, active], centre[:, active])
+        step = np.linalg.norm(moved - centre[:, active], axis=0)
+        centre[:, active] = moved
+        active = active[step > tolerance]
+    return centre
+
+
+def _weiszfeld_step(looks: np.ndarray, clear: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Return the next centre, ``(B, N)``; a centre on a look moves only if that helps."""
+    distance = np.linalg.norm(looks - centre, axis=1)
+    at_centre = clear & (distance == 0)
+    weight = np.divide(1, distance, out=np.zeros_like(distance), where=clear & (distance > 0))
+    total = weight.sum(axis=0)
+    pull = np.einsum("tn,tbn->bn", weight, looks) - total * centre
+    strength = np.linalg.norm(pull, axis=0)
+    held = np.minimum(1, at_centre.sum(axis=0) / np.maximum(strength, 1e-300))
+    return centre + (1 - held) * pull / np.maximum(total, 1e-300)
+
+
+def whittaker(
+    looks: np.ndarray, clear: np.ndarray, days: np.ndarray, *, smoothness: float
+) -> np.ndarray:
+    """Return the Whittaker smooth of clear looks at day 0, ``(B, N)``.
+
+    Minimises, over a value for every day, the squared residuals of the looks plus
+    ``smoothness`` times the squared second differences. One look, or looks of one day, give
+    their mean.
+
+    Args:
+        looks: ``(T, B, N)`` float64, finite.
+        clear: ``(T, N)`` bool.
+        days: ``(T,)`` whole days from the wanted day.
+        smoothness: weight of the penalty.
+    """
+    patterns, index = np.unique(clear, axis=1, return_inverse=True)
+    shares = _whittaker_shares(patterns, days, smoothness=smoothness)
+    index = index.ravel()
+    smooth = sum(shares[t, index] * looks[t] for t in range(len(looks)))
+    return np.where(clear.any(axis=0), smooth, np.nan)
+
+
+def _whittaker_shares(patterns: np.ndarray, days: np.ndarray, *, smoothness: float) -> np.ndarray:
+    """Return the share of each look in the smooth at day 0, ``(T, P)``.
+
+    The daily curve has a closed form in its looks: a line plus one kernel a look, where
+    the kernel's fourth difference is 1 at its day and 0 elsewhere. So T + 2 unknowns
+    replace one for every day, with the same result. The curve is linear in the looks and
+    the system symmetric: one solution gives the shares of all of them.
+    """
+    count = len(days)
+    scale = max(1.0, float(np.abs(days).max()))
+    # Times scaled to 1 keep the system well conditioned; kernel and penalty scale alike.
+    time = days / scale
+    kernel = _fourth_difference_kernel(days[:, None] - days, scale)
+    shares = np.zeros(patterns.shape)
+    size = max(1, VALUES_PER_BATCH // (count + 2) ** 2)
+    for start in range(0, patterns.shape[1], size):
+        seen = patterns[:, start : start + size].T
+        both = seen[:, :, None] & seen[:, None]
+        system = np.zeros((len(seen), count + 2, count + 2))
+        system[:, :count, :count] = np.where(both, kernel, 0)
+        diagonal = np.arange(count)
+        system[:, diagonal, diagonal] += np.where(seen, smoothness / scale**3, 1)
+        for row, values in ((count, np.ones(count)), (count + 1, time)):
+            system[:, row, :count] = system[:, :count, row] = seen * values
+        # Decides the slope where the looks do not: none.
+        system[:, count + 1, count + 1] = -1e-10
+        system[:, count, count] = np.where(seen.any(axis=1), 0, 1)
+        wanted = np.zeros((len(seen), count + 2))
+        wanted[:, :count] = seen * _fourth_difference_kernel(days, scale)
+        wanted[:, count] = 1
+        solution = np.linalg.solve(system, wanted[..., None])[..., 0]
+        shares[:, start : start + size] = (solution[:, :count] * seen).T
+    return shares
+
+
+def _fourth_difference_kernel(lag: np.ndarray, scale: float) -> np.ndarray:
+    distance = np.abs(lag)
+    return (distance**3 - distance) / 12 / scale**3

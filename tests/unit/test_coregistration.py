@@ -1,0 +1,398 @@
+"""Coregistration: shifts are measured under clouds, applied once, and always recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rasterio.enums import Resampling
+from rasterio.windows import Window
+from scipy import ndimage
+
+from unveil import raster
+from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, UNKNOWN_PROBABILITY
+from unveil.coregistration import (
+    CoregistrationOptions,
+    ShiftEstimate,
+    choose_anchor,
+    choose_windows,
+    combine,
+    coregister_scene,
+    estimate_shift,
+    shift_raster,
+)
+from unveil.errors import InputError
+from unveil.raster import Grid
+from unveil.scene import Frame, Scene, load_scene, read_reflectance, save_scene
+
+FACTOR = 4
+"""Fine pixels a pixel: true shifts are multiples of 1/4 px, without any interpolation."""
+
+
+def landscape(size: int, seed: int) -> np.ndarray:
+    """Return reflectance whose spectrum falls as a power of frequency, as of real land."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
+    frequency[0, 0] = 1
+    spectrum = np.fft.fft2(rng.standard_normal((size, size))) / frequency**1.8
+    spectrum[0, 0] = 0
+    image = np.fft.ifft2(spectrum).real
+    return 0.15 + 0.03 * image / image.std()
+
+
+def observe(land: np.ndarray, shift: tuple[float, float], size: int) -> np.ndarray:
+    """Return what a sensor sees whose content is shifted by (dy, dx), by averaging areas."""
+    margin = (land.shape[0] - size * FACTOR) // 2
+    top, left = (margin - round(value * FACTOR) for value in shift)
+    fine = land[top : top + size * FACTOR, left : left + size * FACTOR]
+    return fine.reshape(size, FACTOR, size, FACTOR).mean(axis=(1, 3))
+
+
+def blobs(size: int, cover: float, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal((size, size))
+    smooth = ndimage.gaussian_filter(noise, 8, mode="wrap")
+    return smooth > np.quantile(smooth, 1 - cover)
+
+
+@pytest.fixture(scope="module")
+def land() -> np.ndarray:
+    return landscape(900, seed=7)
+
+
+def measured(first, second, cloud_first=None, cloud_second=None) -> ShiftEstimate:
+    clear = np.ones(first.shape, bool)
+    return estimate_shift(
+        first,
+        second,
+        reference_clear=clear if cloud_first is None else ~cloud_first,
+        moving_clear=clear if cloud_second is None else ~cloud_second,
+    )
+
+
+# --- measuring ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (0.25, -0.5), (-1.75, 2.5), (4.25, 3.0), (-3.5, -4.5)])
+def test_a_shift_is_found_to_a_tenth_of_a_pixel_under_two_different_cloud_decks(land, shift):
+    size = 200
+    clouds = blobs(size, 0.4, seed=1), blobs(size, 0.4, seed=2)
+    first, second = observe(land, (0, 0), size), observe(land, shift, size)
+    noise = np.random.default_rng(3).normal(0, 0.001, (2, size, size))
+    second = 1.2 * second + 0.02  # another sun, another season
+    first, second = (
+        np.where(cloud, 0.7, image + grain)
+        for cloud, image, grain in zip(clouds, (first, second), noise, strict=True)
+    )
+    found = measured(first, second, *clouds)
+    np.testing.assert_allclose(found.shift, shift, atol=0.1)
+    assert found.reliability > 0.8
+
+
+def test_real_imagery_shifted_in_the_frequency_domain_is_found(shared):
+    folder = shared / "data" / "sen12mscr" / "ROIs1970_fall_s2"
+    (path,) = folder.glob("*/*.tif")
+    image = raster.read(path)[L1C13.index("B04")] / 10_000
+    shift = (1.37, -2.61)
+    moved = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(image), shift)).real
+    inside = slice(8, -8)  # the Fourier shift wraps around
+    clouds = blobs(240, 0.4, seed=5), blobs(240, 0.4, seed=6)
+    first = np.where(clouds[0], 0.8, image[inside, inside])
+    second = np.where(clouds[1], 0.9, moved[inside, inside])
+    found = measured(first, second, *clouds)
+    np.testing.assert_allclose(found.shift, shift, atol=0.05)
+
+
+def test_exchanging_the_images_turns_the_shift_around(land):
+    first, second = observe(land, (0, 0), 128), observe(land, (0.75, 1.5), 128)
+    there, back = measured(first, second), measured(second, first)
+    np.testing.assert_allclose(there.shift, -np.array(back.shift), atol=0.03)
+
+
+def test_values_under_cloud_do_not_matter(land):
+    size = 128
+    cloud = blobs(size, 0.3, seed=4)
+    first, second = observe(land, (0, 0), size), observe(land, (1, 0.5), size)
+    dim = measured(first, np.where(cloud, 0.1, second), None, cloud)
+    bright = measured(first, np.where(cloud, 1.1, second), None, cloud)
+    assert dim == bright
+
+
+def test_unrelated_images_are_not_reliable(land):
+    other = observe(landscape(900, seed=8), (0, 0), 160)
+    found = measured(observe(land, (0, 0), 160), other)
+    assert not found.usable(CoregistrationOptions())
+
+
+def test_too_few_clear_pixels_are_said_to_be_too_few(land):
+    image = observe(land, (0, 0), 64)
+    cloud = np.ones((64, 64), bool)
+    cloud[:20, :20] = False
+    found = measured(image, image, cloud, None)
+    assert found.shift is None
+    assert "clear in both" in found.note
+
+
+@pytest.mark.parametrize("value", [0.02, 0.0])
+def test_an_image_without_texture_is_not_judged(land, value):
+    found = measured(observe(land, (0, 0), 64), np.full((64, 64), value))
+    assert found == ShiftEstimate(None, note="image without texture")
+
+
+def test_windows_that_disagree_lower_the_reliability():
+    agreeing = [ShiftEstimate((1.0, 0.0), 0.9)] * 3
+    assert combine(agreeing).reliability == pytest.approx(0.9)
+    mixed = [*agreeing, ShiftEstimate((-4.0, 2.0), 0.9)]
+    assert combine(mixed).reliability == pytest.approx(0.9 * 3 / 4)
+    assert combine(mixed).shift == (1.0, 0.0)
+
+
+def test_a_whole_tile_is_measured_in_nine_windows_where_it_is_clear():
+    grid = Grid("", (1, 0, 0, 0, -1, 0), 10_980, 10_980)
+    clear = np.zeros((500, 500), bool)
+    clear[:, 250:] = True
+    windows = choose_windows(grid, clear, np.ones_like(clear))
+    assert len(windows) == 9
+    assert all(window.col_off >= 5000 for window in windows)
+    assert max(window.width * window.height for window in windows) < 600**2
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (256, 700), (37, 5)])
+def test_a_small_scene_is_one_window(shape):
+    grid = Grid("", (1, 0, 0, 0, -1, 0), *shape)
+    assert choose_windows(grid, np.ones(shape, bool)) == [Window(0, 0, shape[1], shape[0])]
+
+
+# --- applying -------------------------------------------------------------------------
+
+
+def write(path: Path, data: np.ndarray, bands: tuple[str, ...], nodata: int) -> Path:
+    grid = Grid("EPSG:32633", (10.0, 0.0, 4e5, 0.0, -10.0, 5e6), *data.shape[1:])
+    raster.write_cog(path, data, grid, descriptions=bands, nodata=nodata)
+    return path
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", ""])
+def test_undoing_a_shift_of_whole_pixels_is_exact(tmp_path, crs):
+    rng = np.random.default_rng(0)
+    data = rng.integers(1, 5000, (2, 600, 530)).astype(np.uint16)
+    grid = Grid(crs, (10.0, 0.0, 4e5, 0.0, -10.0, 5e6), 600, 530)
+    source = tmp_path / "a.tif"
+    raster.write_cog(source, data, grid, descriptions=("B03", "B04"), nodata=0)
+    shift_raster(
+        source, tmp_path / "b.tif", grid, shift=(2, -3), resampling=Resampling.cubic, nodata=0
+    )
+    moved = raster.read(tmp_path / "b.tif")
+    np.testing.assert_array_equal(moved[:, :-2, 3:], data[:, 2:, :-3])
+    assert (moved[:, -2:] == 0).all()
+    assert (moved[:, :, :3] == 0).all()
+    with raster.open_raster(tmp_path / "b.tif") as dataset:
+        assert dataset.descriptions == ("B03", "B04")
+        assert raster.grid_of(dataset) == grid
+
+
+def test_undoing_a_fraction_of_a_pixel_restores_the_view(tmp_path, land):
+    truth, seen = observe(land, (0, 0), 160), observe(land, (0.5, -1.25), 160)
+    path = write(tmp_path / "a.tif", raster.to_dn(seen[None]), ("B04",), 0)
+    with raster.open_raster(path) as dataset:
+        grid = raster.grid_of(dataset)
+    shift_raster(
+        path,
+        tmp_path / "b.tif",
+        grid,
+        shift=(0.5, -1.25),
+        resampling=Resampling.cubic,
+        nodata=0,
+    )
+    moved = raster.to_reflectance(raster.read(tmp_path / "b.tif"))[0]
+    inner = (slice(4, -4), slice(4, -4))
+    before = np.abs(seen - truth)[inner].mean()
+    assert np.abs(moved - truth)[inner].mean() < 0.15 * before  # aliasing stays
+
+
+def test_interpolation_neither_spreads_nor_invents_nodata(tmp_path):
+    data = np.full((1, 64, 64), 2, np.uint16)
+    data[0, :, 32:] = 9000  # cubic overshoot would go below 1 on the dark side
+    data[0, 50:, 50:] = 0
+    path = write(tmp_path / "a.tif", data, ("B04",), 0)
+    with raster.open_raster(path) as dataset:
+        grid = raster.grid_of(dataset)
+    shift_raster(
+        path, tmp_path / "b.tif", grid, shift=(0.4, 0.4), resampling=Resampling.cubic, nodata=0
+    )
+    moved = raster.read(tmp_path / "b.tif")[0]
+    assert (moved[:48, :48] > 0).all()
+    assert (moved[52:-1, 52:-1] == 0).all()
+
+
+# --- the stage ------------------------------------------------------------------------
+
+SIZE = 160
+DATES = {"target": "2020-06-15", "a": "2020-06-10", "b": "2020-06-20", "c": "2020-07-20"}
+
+
+def make_frame(
+    folder: Path,
+    land: np.ndarray,
+    name: str,
+    *,
+    shift: tuple[float, float] = (0, 0),
+    cover: float = 0.0,
+    role: str = "context",
+    masked: bool = True,
+) -> Frame:
+    date = DATES[name]
+    image = np.stack([observe(land, shift, SIZE), observe(land, shift, SIZE) * 1.5])
+    cloud = (
+        blobs(SIZE, cover, seed=len(name) + ord(name[0])) if cover else np.zeros((SIZE, SIZE), bool)
+    )
+    dn = raster.to_dn(np.where(cloud, 0.8, image))
+    path = write(folder / "frames" / f"{role}_{date}.tif", dn, ("B04", "B08"), 0)
+    classes = np.where(cloud, CLOUD, CLEAR)
+    mask = np.stack([classes, np.full_like(classes, UNKNOWN_PROBABILITY)]).astype(np.uint8)
+    mask_path = folder / "masks" / f"{role}_{date}.tif"
+    write(mask_path, mask, ("CLASS", "CLOUD_PROBABILITY"), NODATA)
+    return Frame(date, role, path, ("B04", "B08"), mask_path if masked else None)
+
+
+def scene_of(*frames: Frame, protocol: str = "none") -> Scene:
+    with raster.open_raster(frames[0].path) as dataset:
+        grid = raster.grid_of(dataset)
+    return Scene("s", protocol, "p", grid, frames)
+
+
+def facts_of(scene: Scene, name: str, role: str = "context") -> dict:
+    (frame,) = (f for f in scene.frames if f.date == DATES[name] and f.role == role)
+    return {key.removeprefix("unveil:shift_"): value for key, value in frame.facts.items()}
+
+
+def test_a_shifted_frame_is_moved_onto_the_target_with_its_mask(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.3)
+    steady = make_frame(tmp_path, land, "a")
+    shifted = make_frame(tmp_path, land, "b", shift=(1.25, -0.75), cover=0.2)
+    done = coregister_scene(scene_of(target, steady, shifted), tmp_path, CoregistrationOptions())
+    moved = done.context[1]
+    assert moved.path == tmp_path / "coregistered" / "2020-06-20.tif"
+    assert moved.mask == tmp_path / "coregistered" / "masks" / "2020-06-20.tif"
+    assert moved.checksum == raster.sha256(moved.path)
+    facts = facts_of(done, "b")
+    assert facts["applied"] is True
+    np.testing.assert_allclose(facts["px"], (1.25, -0.75), atol=0.1)
+    again = coregister_scene(done, tmp_path, CoregistrationOptions())
+    assert np.hypot(*facts_of(again, "b")["px"]) < 0.1
+    before, after = raster.read(shifted.mask)[0], raster.read(moved.mask)[0]
+    np.testing.assert_array_equal(after[:-2, 2:], before[1:-1, 1:-1])
+    assert (after[-1] == NODATA).all()
+    data = read_reflectance(moved, ("B04",))[0]
+    assert (np.isnan(data) == (after == NODATA)).all()
+
+
+def test_frames_that_need_no_move_keep_their_files(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.3)
+    frames = target, make_frame(tmp_path, land, "a"), make_frame(tmp_path, land, "b")
+    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
+    assert [f.path for f in done.frames] == [f.path for f in frames]
+    assert not (tmp_path / "coregistered").exists()
+    assert facts_of(done, "b")["applied"] is False
+    assert "min_shift_px" in facts_of(done, "b")["note"]
+    assert facts_of(done, "target", "target")["px"] == [0.0, 0.0]
+
+
+def test_shifts_are_relative_to_the_target_not_to_the_clearest_frame(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.4, shift=(0.5, 0.5))
+    frames = (
+        target,
+        make_frame(tmp_path, land, "a"),
+        make_frame(tmp_path, land, "b", shift=(0.5, 0.5)),
+    )
+    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
+    assert done.facts["coregistration"]["anchor"] == DATES["a"]
+    np.testing.assert_allclose(facts_of(done, "a")["px"], (-0.5, -0.5), atol=0.1)
+    assert facts_of(done, "a")["applied"] is True
+    assert facts_of(done, "b")["applied"] is False
+    assert done.target.path == target.path
+
+
+def test_a_target_under_full_cloud_is_taken_to_lie_on_the_anchor(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.99)
+    frames = target, make_frame(tmp_path, land, "a"), make_frame(tmp_path, land, "b", shift=(1, 0))
+    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
+    assert "target not measured" in done.facts["coregistration"]["target_note"]
+    np.testing.assert_allclose(facts_of(done, "b")["px"], (1, 0), atol=0.1)
+
+
+def test_a_shift_beyond_the_maximum_is_recorded_not_applied(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target")
+    frames = target, make_frame(tmp_path, land, "b", shift=(3, 4.5))
+    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
+    facts = facts_of(done, "b")
+    np.testing.assert_allclose(facts["px"], (3, 4.5), atol=0.1)
+    assert facts["applied"] is False
+    assert "max_shift_px" in facts["note"]
+
+
+def test_a_frame_under_full_cloud_is_recorded_as_not_judged(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target")
+    cloudy = make_frame(tmp_path, land, "b", cover=0.99)
+    done = coregister_scene(scene_of(target, cloudy), tmp_path, CoregistrationOptions())
+    facts = facts_of(done, "b")
+    assert facts["px"] is None
+    assert facts["applied"] is False
+    assert "clear in both" in facts["note"]
+
+
+def test_a_paired_reference_is_moved_a_made_one_never(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.3)
+    reference = make_frame(tmp_path, land, "c", role="reference", shift=(0.75, 0))
+    for protocol, applied in (("paired", True), ("transplant", False), ("simulate", False)):
+        scene = scene_of(target, reference, protocol=protocol)
+        done = coregister_scene(scene, tmp_path, CoregistrationOptions())
+        assert facts_of(done, "c", "reference")["applied"] is applied
+    assert (tmp_path / "coregistered" / "reference_2020-07-20.tif").exists()
+
+
+def test_the_truth_is_never_the_anchor(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.6)
+    reference = make_frame(tmp_path, land, "c", role="reference")
+    scene = scene_of(target, reference, protocol="paired")
+    assert choose_anchor(scene, CoregistrationOptions()) == target
+
+
+def test_the_anchor_is_the_clearest_frame_and_near_in_time_among_equals(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.5)
+    late, near = make_frame(tmp_path, land, "c"), make_frame(tmp_path, land, "b", cover=0.01)
+    cloudy = make_frame(tmp_path, land, "a", cover=0.3)
+    scene = scene_of(target, late, near, cloudy)
+    assert choose_anchor(scene, CoregistrationOptions()).date == DATES["b"]
+    named = choose_anchor(scene, CoregistrationOptions(anchor=DATES["a"]))
+    assert named.date == DATES["a"]
+    with pytest.raises(InputError, match=r"no frame of 1999-01-01.*use one of"):
+        choose_anchor(scene, CoregistrationOptions(anchor="1999-01-01"))
+
+
+def test_a_scene_without_the_band_uses_its_first(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target")
+    frames = target, make_frame(tmp_path, land, "b", shift=(0.5, 0))
+    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions(band="B11"))
+    assert done.facts["coregistration"]["band"] == "B04"
+    assert facts_of(done, "b")["applied"] is True
+
+
+def test_frames_without_masks_are_moved_too(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", masked=False)
+    frames = target, make_frame(tmp_path, land, "b", shift=(0.5, 0), masked=False)
+    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
+    assert facts_of(done, "b")["applied"] is True
+    assert done.context[0].mask is None
+
+
+def test_what_is_recorded_survives_the_scene_file(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.3)
+    frames = target, make_frame(tmp_path, land, "b", cover=0.99)
+    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
+    save_scene(done, tmp_path / "scene.json")
+    loaded = load_scene(tmp_path / "scene.json")
+    assert facts_of(loaded, "b") == facts_of(done, "b")
+    assert loaded.facts["coregistration"] == done.facts["coregistration"]
+    assert "NaN" not in json.dumps(loaded.facts)

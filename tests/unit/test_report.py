@@ -1,0 +1,285 @@
+"""The report: fair comparison, honest words, and a page for every kind of run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_results import HOSTILE_TITLE, Recipe, make_results
+
+from unveil.errors import InputError
+from unveil.report import FIGURES, ReportOptions, render
+from unveil.report.evidence import pick_scenes, read_evidence, read_methods
+from unveil.report.images import render as render_bands
+from unveil.report.images import stretch_of, thumbnail_size
+from unveil.report.summary import (
+    answer,
+    comparable,
+    level_labels,
+    level_of,
+    make_tables,
+    paired_difference,
+    pool,
+    rank,
+)
+
+
+def read(results):
+    return read_evidence(
+        scenes=results.scenes,
+        metrics=results.metrics,
+        skipped=results.skipped,
+        manifest=results.manifest,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("results"), size=48)
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    render(**results.inputs(), options=ReportOptions())
+    return results.inputs()["output"].read_text(encoding="utf-8")
+
+
+# --- pooling and comparison -----------------------------------------------------------
+
+
+def test_a_place_with_many_scenes_weighs_as_much_as_one_with_few():
+    values = pd.Series({"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 3.0})
+    places = pd.Series({"a1": "a", "a2": "a", "a3": "a", "b1": "b"})
+    assert pool(values, places) == (2.0, 4, 2)
+
+
+def test_an_empty_value_enters_no_mean():
+    values = pd.Series({"a": 1.0, "b": float("nan")})
+    assert pool(values, pd.Series({"a": "x", "b": "y"})) == (1.0, 1, 1)
+
+
+def test_a_method_that_skips_hard_scenes_is_not_ranked():
+    present = pd.DataFrame(
+        {"cloudy": [True] * 10, "full": [True] * 10, "picky": [True] * 3 + [False] * 7},
+        index=[f"s{i}" for i in range(10)],
+    )
+    common, ranked = comparable(present, ["cloudy"])
+    assert ranked == ["full", "cloudy"]
+    assert len(common) == 10
+
+
+def test_ranked_methods_stand_on_the_same_scenes():
+    present = pd.DataFrame({"a": [True] * 9 + [False], "b": [False] + [True] * 9})
+    common, ranked = comparable(present, [])
+    assert ranked == ["a", "b"]
+    assert common == list(range(1, 9))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1), st.lists(st.floats(0.01, 0.99), unique=True))
+def test_every_cloud_cover_falls_into_one_named_level(cover, bounds):
+    bounds = sorted(bounds)
+    levels = level_of(pd.Series(cover), bounds)
+    assert levels.between(0, len(level_labels(bounds)) - 1).all()
+
+
+def test_rank_knows_the_better_side_of_each_metric():
+    assert rank({"a": 1.0, "b": 2.0}, "MAE") == ["a", "b"]
+    assert rank({"a": 1.0, "b": 2.0}, "PSNR") == ["b", "a"]
+    assert rank({"a": -3.0, "b": 1.0}, "bias") == ["b", "a"]
+    assert rank({"a": 1.0, "b": 2.0}, "something else") == []
+
+
+def test_the_interval_of_a_constant_difference_is_that_difference():
+    differences = pd.Series(0.01, index=list("abcdef"))
+    found = paired_difference(
+        differences, pd.Series(dict.fromkeys("abcdef")).index.to_series(), seed=1
+    )
+    assert found.low == pytest.approx(0.01) and found.high == pytest.approx(0.01)
+
+
+def test_scenes_of_one_place_give_no_interval():
+    differences = pd.Series([0.01, 0.02, 0.03], index=list("abc"))
+    found = paired_difference(differences, pd.Series("here", index=list("abc")), seed=1)
+    assert found.n_places == 1 and np.isnan(found.low)
+
+
+def test_pooled_scores_equal_plain_means_of_the_table(results):
+    evidence = read(results)
+    table = next(t for t in make_tables(evidence, (0.35, 0.65)) if t.protocol == "transplant")
+    rows = pd.read_csv(results.metrics)
+    plain = rows.query(
+        "protocol == 'transplant' and model == 'regressed' and region == 'occluded' "
+        "and band == 'all' and metric == 'MAE'"
+    )["value"].mean()
+    assert table.region == "occluded"
+    assert table.cells["MAE", "regressed", len(table.strata) - 1].value == pytest.approx(plain)
+
+
+def make_places(tmp_path, count, *, spread):
+    """Scenes of many places, one model better than another by ``spread`` noise units."""
+    recipes = [Recipe(f"p{i}", f"place{i}", "paired", 0.5) for i in range(count)]
+    results = make_results(tmp_path, recipes, size=16)
+    table = pd.read_csv(results.metrics)
+    rng = np.random.default_rng(0)
+    table.loc[table["model"] == "regressed", "value"] = 0.01
+    noise = 0.01 + (0.002 if spread else 0) + rng.normal(0, 0.001, len(table))
+    table.loc[table["model"] == "nearest", "value"] = noise[table["model"] == "nearest"]
+    table[table["model"].isin(["regressed", "nearest"])].to_csv(results.metrics, index=False)
+    evidence = read(results)
+    return answer(evidence, make_tables(evidence, ())[0], min_places=5, seed=0)[-1]
+
+
+def test_better_is_said_from_enough_places_with_a_clear_difference(tmp_path):
+    verdict = make_places(tmp_path, 8, spread=True)
+    assert verdict.claim == "better" and verdict.best == "regressed"
+    assert verdict.difference.low > 0
+
+
+def test_equal_methods_are_not_distinguishable(tmp_path):
+    assert make_places(tmp_path, 8, spread=False).claim == "indistinguishable"
+
+
+def test_few_places_give_a_description_only(tmp_path):
+    assert make_places(tmp_path, 4, spread=True).claim == "description"
+
+
+# --- images ---------------------------------------------------------------------------
+
+
+def test_one_stretch_serves_every_image_of_a_row():
+    truth = np.linspace(0.1, 0.2, 100, dtype=np.float32).reshape(1, 10, 10).repeat(3, axis=0)
+    limits = stretch_of(truth, (0, 100), shared=True)
+    assert limits == [pytest.approx((0.1, 0.2))] * 3
+    assert (render_bands(truth + 0.1, limits) == 255).all()
+
+
+def test_unknown_pixels_are_grey():
+    bands = np.full((3, 2, 2), 0.1, np.float32)
+    bands[1, 0, 0] = np.nan
+    image = render_bands(bands, [(0, 0.1)] * 3)
+    assert (image[0, 0] == 128).all() and (image[1, 1] == 255).all()
+
+
+def test_a_flat_scene_has_a_stretch():
+    (low, high), *_ = stretch_of(np.full((3, 4, 4), 0.2), (2, 98), shared=False)
+    assert high - low >= 0.01 * (1 - 1e-9)
+
+
+@given(st.integers(1, 500), st.integers(1, 25))
+def test_thumbnails_shrink_with_their_number(rows, columns):
+    size = thumbnail_size(rows, columns, 256)
+    assert 48 <= size <= 256
+    assert thumbnail_size(rows + 1, columns, 256) <= size
+
+
+def test_the_picture_spreads_over_cloud_cover():
+    cover = {f"s{i:04d}": i / 2000 for i in range(2000)} | {"unknown": float("nan")}
+    chosen = pick_scenes(cover, 5)
+    assert chosen[0] == "s0000" and chosen[-1] == "unknown" and len(chosen) == 5
+
+
+# --- the page -------------------------------------------------------------------------
+
+
+def test_every_file_is_written(page, results):
+    for name in FIGURES:
+        assert (results.inputs()["figures"] / name).stat().st_size > 0
+
+
+def test_the_page_refers_to_nothing_outside_itself(page):
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert "default-src 'none'" in page
+
+
+def test_a_title_with_markup_is_text(page):
+    assert HOSTILE_TITLE not in page
+    assert "&lt;script&gt;window.hacked" in page
+
+
+def test_weights_trained_here_say_so_wherever_the_model_is_named(page):
+    named = re.findall(r"DSen2-CR architecture, small.{0,15}", page)
+    assert named
+    assert all("trained here" in text for text in named)
+
+
+def test_a_title_that_says_trained_here_is_left_alone():
+    methods = read_methods({"m": {"title": "Net, trained here", "origin": "trained-here"}})
+    assert methods["m"].title == "Net, trained here"
+
+
+def test_the_stretch_of_each_row_is_stated(page):
+    assert len(re.findall(r"Stretch, from (?:Cloud-free|clear part of Cloudy)", page)) == 6
+
+
+def test_skips_and_scenes_without_truth_are_shown_with_their_reason(page):
+    assert "needs 1 context frames, the scene has 0" in page
+    assert "no cloud-free image" in page
+
+
+def test_data_in_the_page_are_strict_json(page):
+    blocks = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        json.loads(block, parse_constant=pytest.fail)
+
+
+def test_a_run_in_which_every_model_was_skipped_has_a_page(tmp_path):
+    results = make_results(tmp_path, size=24, skip_all=True)
+    render(**results.inputs(), options=ReportOptions())
+    page = results.inputs()["output"].read_text(encoding="utf-8")
+    assert "There is no answer" in page and "every model skipped" in page
+
+
+def test_without_radar_there_is_no_radar_column(tmp_path):
+    results = make_results(tmp_path, [Recipe("one", "here", "transplant", 0.5)], size=24)
+    render(**results.inputs(), options=ReportOptions())
+    page = results.inputs()["output"].read_text(encoding="utf-8")
+    assert '<th scope="col">SAR</th>' not in page
+
+
+def test_the_same_results_give_the_same_page(results, page, tmp_path):
+    inputs = results.inputs() | {"output": tmp_path / "again.html", "figures": tmp_path}
+    render(**inputs, options=ReportOptions())
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+# --- bad input ------------------------------------------------------------------------
+
+
+def test_a_metrics_table_without_a_column_is_refused(results, tmp_path):
+    broken = tmp_path / "metrics.csv"
+    pd.read_csv(results.metrics).drop(columns="region").to_csv(broken, index=False)
+    with pytest.raises(InputError, match=r"metrics\.csv.*region"):
+        render(**(results.inputs() | {"metrics": broken}), options=ReportOptions())
+
+
+def test_metrics_of_another_run_are_refused(results, tmp_path):
+    document = json.loads(results.manifest.read_text())
+    del document["models"]["regressed"]
+    other = tmp_path / "manifest.json"
+    other.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="regressed"):
+        render(**(results.inputs() | {"manifest": other}), options=ReportOptions())
+
+
+@pytest.mark.parametrize("name", ["metrics", "skipped", "manifest"])
+def test_a_missing_file_is_named(results, tmp_path, name):
+    inputs = results.inputs() | {name: tmp_path / "absent"}
+    with pytest.raises(InputError, match="absent"):
+        render(**inputs, options=ReportOptions())
+
+
+def test_cloud_levels_must_rise():
+    with pytest.raises(InputError, match="cloud_levels"):
+        ReportOptions(cloud_levels=(0.6, 0.4))
+
+
+def test_options_are_those_of_the_configuration():
+    known = {field.name for field in dataclasses.fields(ReportOptions)}
+    assert {"title", "max_scenes_in_picture", "min_places", "cloud_levels"} <= known
