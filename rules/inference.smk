@@ -25,7 +25,7 @@ rule infer:
         predictions=lambda wildcards: f"{RESULTS}/predictions/{wildcards.model}",
         model=get_model_row,
         options=lambda wildcards: {
-            key: config["inference"][key] for key in ("tile_px", "gpu")
+            key: config["inference"][key] for key in ("tile_px", "gpu", "precision")
         },
     script:
         "../scripts/infer.py"

@@ -21,6 +21,7 @@ rule score:
         disk_mb=100,
     params:
         predictions=lambda wildcards: f"{RESULTS}/predictions/{wildcards.model}",
+        weights=lambda wildcards: MODELS[wildcards.model].get("weights"),
     script:
         "../scripts/score.py"
 

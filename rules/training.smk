@@ -1,5 +1,9 @@
 try:
-    TRAINING = read_training(config["training"])
+    TRAINING = (
+        read_training(config["training"])
+        if Path(config["training"]).exists()
+        else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
+    )
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -25,7 +25,6 @@ rule fetch_one_weights:
         record=update(f"{WEIGHTS_FOLDER}/{{weights_file}}.json"),
     log:
         f"{RESULTS}/logs/fetch_weights/{{weights_file}}.log",
-    retries: 1
     conda:
         "../envs/download.yaml"
     threads: 1

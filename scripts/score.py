@@ -8,7 +8,7 @@ from unveil import raster
 from unveil.errors import InputError, SceneSkipped
 from unveil.jobs import job
 from unveil.metrics.aggregate import write_rows
-from unveil.metrics.scoring import score_scene
+from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.scene import load_scene
 
 with job(snakemake.log[0]) as log:
@@ -30,8 +30,12 @@ with job(snakemake.log[0]) as log:
                 file=path,
                 remedy=f"delete {snakemake.input.record} and run again",
             )
+        refuse_trained_places(scenes[name], snakemake.params.weights)
+        std = path.with_name(f"{name}_std.tif")
         try:
-            rows += score_scene(scenes[name], path, model=model)
+            rows += score_scene(
+                scenes[name], path, model=model, std=std if std.exists() else None
+            )
         except SceneSkipped as fact:
             skipped.append((name, model, "metrics", str(fact)))
     write_rows(rows, snakemake.output.metrics)

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from unveil import raster
 from unveil.bands import CLOUD, CORE6, SAR2, SHADOW
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene, save_scene
+from unveil.scene import Frame, Scene, cloud_cover, save_scene
 
 HOSTILE_TITLE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 CITATION = "Meraner et al. 2020, doi:10.1016/j.isprsjprs.2020.05.013"
@@ -258,9 +258,14 @@ def _frame(home: Path, grid: Grid, day: dt.date, role: str, sub: str, data, clas
         raster.write_cog(
             mask, layers, grid, descriptions=("CLASS", "CLOUD_PROBABILITY"), nodata=None
         )
-    facts = (
-        {"unveil:mask_from": "SCL", "unveil:shift_px": [0.12, -0.4]} if role == "context" else {}
-    )
+    moved = role == "context"
+    facts = {
+        "eo:cloud_cover": 100.0 * cloud_cover(classes) if classes is not None else None,
+        "unveil:mask_sources": ["SCL"],
+        "unveil:shift_px": [0.12, -0.4] if moved else [0.0, 0.0],
+        "unveil:shift_reliability": 0.9,
+        "unveil:shift_applied": moved,
+    }
     return Frame(str(day), role, path, CORE6, mask, facts)
 
 

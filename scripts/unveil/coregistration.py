@@ -59,9 +59,9 @@ class CoregistrationOptions:
         min_shift_px: shifts up to this are recorded but not applied.
         max_shift_px: shifts of more are taken for an error and not applied.
         min_reliability: correlation after the shift from which an estimate counts. On
-            pairs of dates of a forest in the Carpathians estimates above 0.6 were within
-            0.3 px of the consensus of all pairs in B03 and 0.5 px in B04; below 0.5 many
-            were off by pixels.
+            pairs of dates of a Carpathian forest, moving frames by B04 estimates above 0.6
+            lowered the difference in B08, which they had not seen, by 12 to 21 %; below
+            0.5 many estimates were off by pixels.
     """
 
     band: str = "B04"

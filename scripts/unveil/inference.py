@@ -1,4 +1,8 @@
-"""Inference engine: tiles, halo, device, progress, records. Knows no model by name."""
+"""Inference engine: tiles, halo, blending, devices, progress, records.
+
+It knows no model by name. A scene is read, computed and written window by window, each in
+a thread of its own, so memory does not grow with the scene and the model rarely waits.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,25 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rasterio.windows import Window
+from tqdm import tqdm
 
 from unveil import raster
-from unveil.errors import InputError, SceneSkipped
+from unveil.devices import CPU, Device, choose_precision, claim_device
+from unveil.errors import SceneSkipped
 from unveil.models.base import Model, Prediction
 from unveil.provenance import versions
 from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
 
 LOG = logging.getLogger(__name__)
+SMALLEST_TILE_PX = 64
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,12 @@ class InferenceOptions:
     Attributes:
         tile_px: edge of a tile without its halo.
         gpu: ``required``, ``preferred`` or ``never``.
+        precision: ``auto``, ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
     """
 
     tile_px: int = 1024
     gpu: str = "preferred"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -107,27 +117,41 @@ def run_shard(
     Returns:
         One record a scene: ``status`` predicted or skipped, with the reason.
     """
-    device = None
-    records = []
-    for number, full in enumerate(scenes, 1):
-        scene = limit_context(full.without_truth(), model.needs.max_context)
-        reason = model.skip(scene)
-        if reason:
-            LOG.info("%s (%d of %d): skipped, %s", scene.id, number, len(scenes), reason)
-            records.append({"scene": scene.id, "status": "skipped", "reason": reason})
-            continue
-        if device is None:
-            device = choose_device(model, options.gpu)
-            model.load()
-        identity = identity_of(scene, model, config_hash)
-        record = finished(folder / f"{scene.id}.json", identity)
-        if record:
-            LOG.info("%s (%d of %d): finished earlier", scene.id, number, len(scenes))
-        else:
-            LOG.info("%s (%d of %d): starting", scene.id, number, len(scenes))
-            record = run_scene(model, scene, folder, options, identity=identity, device=device)
-        records.append(record)
+    records: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        device: Device | None = None
+        for number, full in enumerate(scenes, 1):
+            scene = limit_context(full.without_truth(), model.needs.max_context)
+            place = f"{scene.id} ({number} of {len(scenes)})"
+            reason = model.skip(scene)
+            if reason:
+                LOG.info("%s: skipped, %s", place, reason)
+                records.append(skipped(scene, reason))
+                continue
+            if device is None:
+                device = start(model, options, stack)
+            identity = identity_of(scene, model, config_hash)
+            record = finished(folder / f"{scene.id}.json", identity)
+            LOG.info("%s: %s", place, "finished earlier" if record else "starting")
+            records.append(
+                record
+                or run_scene(model, scene, folder, options, identity=identity, device=device.name)
+            )
     return records
+
+
+def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) -> Device:
+    """Claim a device for as long as ``stack`` is open, and load the model on it."""
+    device = stack.enter_context(claim_device(options.gpu)) if model.network else CPU
+    model.precision = choose_precision(options.precision, model.precisions, device)
+    LOG.info("running %s on %s in %s", model.spec.id, device.name, model.precision)
+    model.load()
+    return device
+
+
+def skipped(scene: Scene, reason: str) -> dict[str, Any]:
+    """Return the record of a scene that a model cannot do."""
+    return {"scene": scene.id, "status": "skipped", "reason": reason}
 
 
 def run_scene(
@@ -139,15 +163,29 @@ def run_scene(
     identity: dict[str, str],
     device: str,
 ) -> dict[str, Any]:
-    """Predict one scene tile by tile, write the COG and the record of the run."""
-    start = time.monotonic()
-    tiles = tiles_of(scene.grid, tile_px=options.tile_px, halo=model.receptive_field)
-    try:
-        model.prepare(scene, (read_inputs(scene, window=tile.core) for tile in tiles))
-        computing = _predict_tiles(model, scene, tiles, folder)
-    except SceneSkipped as fact:
-        LOG.info("%s: skipped, %s", scene.id, fact)
-        return {"scene": scene.id, "status": "skipped", "reason": str(fact)}
+    """Predict one scene and write the COG and the record; out of memory, halve the tile.
+
+    Returns:
+        The record: ``status`` predicted, or skipped with the reason.
+    """
+    begin = time.monotonic()
+    tile_px = options.tile_px
+    while True:
+        try:
+            tiles = cut(scene.grid, model, tile_px)
+            whole = (read_inputs(scene, window=tile.core) for tile in tiles)
+            model.prepare(scene, whole)
+            seconds = _predict_tiles(model, scene, tiles, folder)
+            break
+        except SceneSkipped as fact:
+            LOG.info("%s: skipped, %s", scene.id, fact)
+            return skipped(scene, str(fact))
+        except Exception as error:
+            smaller = tile_px // 2
+            if not is_out_of_memory(error) or smaller < SMALLEST_TILE_PX:
+                raise
+            LOG.warning("%s: out of memory with tiles of %d, trying %d", scene.id, tile_px, smaller)
+            tile_px = smaller
     path = folder / f"{scene.id}.tif"
     record = {
         "scene": scene.id,
@@ -158,10 +196,12 @@ def run_scene(
         "bytes": path.stat().st_size,
         "sha256": raster.sha256(path),
         "device": device,
+        "precision": model.precision,
+        "tile_px": tile_px,
         "tiles": len(tiles),
         "pixels": scene.grid.pixels,
-        "wall_seconds": round(time.monotonic() - start, 3),
-        "model_seconds": round(computing, 3),
+        "wall_seconds": round(time.monotonic() - begin, 3),
+        "model_seconds": round(seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": versions(),
         "host": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
@@ -171,103 +211,146 @@ def run_scene(
     return record
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, on the host or on a GPU."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def cut(grid: Grid, model: Model, tile_px: int) -> list[Tile]:
+    """Cut a grid the way a model needs it: whole, in tiles with a halo, or in patches."""
+    if model.patch_px is not None:
+        return patches_of(grid, patch_px=model.patch_px)
+    return tiles_of(grid, tile_px=tile_px, halo=model.receptive_field)
+
+
+def patches_of(grid: Grid, *, patch_px: int) -> list[Tile]:
+    """Cut a grid in patches of one size that overlap by at least a quarter.
+
+    The core of a patch is what it is responsible for; the cores cover every pixel once.
+    """
+    rows, cols = (_starts(length, patch_px) for length in grid.shape)
+    tiles = []
+    for row, row_core in _with_cores(rows, grid.height, patch_px):
+        for col, col_core in _with_cores(cols, grid.width, patch_px):
+            outer = Window(col, row, min(patch_px, grid.width), min(patch_px, grid.height))
+            core = Window(col_core[0], row_core[0], col_core[1], row_core[1])
+            tiles.append(Tile(core, outer))
+    return tiles
+
+
+def _starts(length: int, patch: int) -> list[int]:
+    if length <= patch:
+        return [0]
+    count = -(-(length - patch) // (patch * 3 // 4)) + 1
+    return [round(i * (length - patch) / (count - 1)) for i in range(count)]
+
+
+def _with_cores(
+    starts: list[int], length: int, patch: int
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield each start with its core (offset, size), cut in the middle of the overlaps."""
+    cuts = [0]
+    cuts += [(a + patch + b) // 2 for a, b in zip(starts, starts[1:], strict=False)]
+    cuts.append(length)
+    for start_at, low, high in zip(starts, cuts, cuts[1:], strict=False):
+        yield start_at, (low, high - low)
+
+
 def _predict_tiles(model: Model, scene: Scene, tiles: list[Tile], folder: Path) -> float:
-    computing = 0.0
+    """Read, compute and write all tiles, the three overlapping; return model seconds."""
+    seconds = 0.0
     with contextlib.ExitStack() as stack:
-        writers: dict[str, Any] = {}
-        for tile, inputs in progress(_read_tiles(scene, tiles), len(tiles), scene):
+        writer = stack.enter_context(_Writer(scene, folder))
+        writing: Future | None = None
+        for tile, inputs in progress(_read_ahead(model, scene, tiles), len(tiles), scene):
             begin = time.monotonic()
             prediction = model.predict(inputs)
-            computing += time.monotonic() - begin
-            if not writers:
-                writers = _open_writers(stack, scene, prediction, folder)
-            _write_tile(writers, prediction, tile)
-    return computing
+            seconds += time.monotonic() - begin
+            if writing:
+                writing.result()
+            writing = writer.submit(prediction, tile)
+        if writing:
+            writing.result()
+    return seconds
 
 
-def _read_tiles(scene: Scene, tiles: list[Tile]) -> Iterator[tuple[Tile, Inputs]]:
-    for tile in tiles:
-        yield tile, read_inputs(scene, window=tile.outer)
+def _read_ahead(model: Model, scene: Scene, tiles: list[Tile]) -> Iterator[tuple[Tile, Inputs]]:
+    """Yield tiles with their inputs; the next one is read while the last is computed."""
+
+    def read(tile: Tile) -> Inputs:
+        return read_inputs(scene, window=tile.outer, radar_series=model.radar_series)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(read, tiles[0])
+        for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
+            inputs = coming.result()
+            if following:
+                coming = pool.submit(read, following)
+            yield tile, inputs
 
 
-def _open_writers(
-    stack: contextlib.ExitStack, scene: Scene, prediction: Prediction, folder: Path
-) -> dict[str, Any]:
-    bands = prediction.bands or scene.bands
-    names = {"reflectance": f"{scene.id}.tif"}
-    if prediction.std is not None:
-        names["std"] = f"{scene.id}_std.tif"
-    return {
-        part: stack.enter_context(
-            raster.cog_writer(
-                folder / name, scene.grid, dtype="uint16", descriptions=bands, nodata=0
+class _Writer:
+    """Writes cores of predictions in a thread; files appear when all went well."""
+
+    def __init__(self, scene: Scene, folder: Path) -> None:
+        self.scene, self.folder = scene, folder
+        self.files: dict[str, Any] = {}
+
+    def __enter__(self) -> _Writer:
+        self.pool, self.stack = ThreadPoolExecutor(1), contextlib.ExitStack()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        # GDAL's environment belongs to the thread that opened the files.
+        try:
+            self.pool.submit(self.stack.__exit__, *error).result()
+        finally:
+            self.pool.shutdown()
+
+    def submit(self, prediction: Prediction, tile: Tile) -> Future:
+        """Write one tile, the first one creating the files."""
+        return self.pool.submit(self._write, prediction, tile)
+
+    def _write(self, prediction: Prediction, tile: Tile) -> None:
+        if not self.files:
+            self._open(prediction)
+        for part, file in self.files.items():
+            values = getattr(prediction, part)[(slice(None), *tile.inside)]
+            file.write(raster.to_dn(values), window=tile.core)
+
+    def _open(self, prediction: Prediction) -> None:
+        names = {"reflectance": f"{self.scene.id}.tif"}
+        if prediction.std is not None:
+            names["std"] = f"{self.scene.id}_std.tif"
+        for part, name in names.items():
+            self.files[part] = self.stack.enter_context(
+                raster.cog_writer(
+                    self.folder / name,
+                    self.scene.grid,
+                    dtype="uint16",
+                    descriptions=prediction.bands or self.scene.bands,
+                    nodata=0,
+                )
             )
-        )
-        for part, name in names.items()
-    }
-
-
-def _write_tile(writers: dict[str, Any], prediction: Prediction, tile: Tile) -> None:
-    for part, writer in writers.items():
-        values = getattr(prediction, part)[(slice(None), *tile.inside)]
-        writer.write(raster.to_dn(values), window=tile.core)
 
 
 def progress(
     items: Iterator[tuple[Tile, Inputs]], total: int, scene: Scene
 ) -> Iterator[tuple[Tile, Inputs]]:
     """Yield items, with a bar in a terminal and log lines with Mpx/s and ETA elsewhere."""
-    from tqdm import tqdm
-
-    start = last = time.monotonic()
+    begin = last = time.monotonic()
     done = 0
     bar = tqdm(items, total=total, desc=scene.id, unit="tile", disable=not sys.stderr.isatty())
     for number, item in enumerate(bar, 1):
         yield item
-        core = item[0].core
-        done += int(core.width * core.height)
+        done += int(item[0].core.width * item[0].core.height)
         now = time.monotonic()
         if now - last > 10 or number == total:
-            rate = done / max(now - start, 1e-9)
+            rate = done / max(now - begin, 1e-9)
             left = (scene.grid.pixels - done) / rate
-            LOG.info(
-                "%s: tile %d of %d, %.2f Mpx/s, %.0f s left",
-                scene.id,
-                number,
-                total,
-                rate / 1e6,
-                left,
-            )
+            text = "%s: tile %d of %d, %.2f Mpx/s, %.0f s left"
+            LOG.info(text, scene.id, number, total, rate / 1e6, left)
             last = now
-
-
-def choose_device(model: Model, gpu: str) -> str:
-    """Say what a model runs on; refuse when a GPU is required and none is visible.
-
-    Raises:
-        InputError: with the remedy.
-    """
-    if not model.network:
-        return "CPU"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if gpu == "never":
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    import tensorflow as tf
-
-    devices = tf.config.list_physical_devices("GPU") if gpu != "never" else []
-    if gpu == "required" and not devices:
-        raise InputError(
-            "a GPU is required and TensorFlow sees none",
-            file="config",
-            field="inference.gpu",
-            remedy="set it to preferred, or check the driver, CUDA_VISIBLE_DEVICES and that "
-            "tensorflow (not tensorflow-cpu) is installed",
-        )
-    for device in devices:
-        tf.config.experimental.set_memory_growth(device, True)
-    name = f"GPU ({devices[0].name})" if devices else "CPU"
-    LOG.info("running %s on %s", model.spec.id, name)
-    return name
 
 
 def identity_of(scene: Scene, model: Model, config_hash: str) -> dict[str, str]:

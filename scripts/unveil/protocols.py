@@ -104,7 +104,7 @@ def assemble(
     for number, date in enumerate(dates, 1):
         frames.append(_write_frame(series, date, folder))
         LOG.info("%s: frame %d of %d written", row.scene, number, len(dates))
-    frames += [_write_radar(series, date, folder) for date in _radar_dates(series, row)]
+    frames += [_write_radar(series, date, folder) for date in choose_radar(list(series.radar), row.target_date, dates)]
     facts = {**series.facts, **target.facts, "source": row.source, "path": row.path}
     return Scene(row.scene, row.protocol, series.place, series.grid, tuple(frames), facts)
 
@@ -358,11 +358,15 @@ def _mask_from(classes: np.ndarray) -> SourceRaster:
     return SourceRaster(("CLASS",), _reader(classes[None]))
 
 
-def _radar_dates(series: SourceSeries, row: SceneRow) -> list[str]:
-    """Return the radar date nearest to the target, the earlier of two."""
-    day = dt.date.fromisoformat(row.target_date)
-    ranked = sorted(series.radar, key=lambda d: (abs((dt.date.fromisoformat(d) - day).days), d))
-    return ranked[:1]
+def choose_radar(dates: Sequence[str], target: str, context: Sequence[str]) -> list[str]:
+    """Return the radar dates from the first to the last optical date, and the nearest one.
+
+    Networks on one image take the nearest to the target, networks on radar series all.
+    """
+    day = dt.date.fromisoformat(target)
+    ranked = sorted(dates, key=lambda d: (abs((dt.date.fromisoformat(d) - day).days), d))
+    first, last = min([target, *context]), max([target, *context])
+    return sorted({*ranked[:1], *(date for date in dates if first <= date <= last)})
 
 
 def _listed(dates: dict[str, Any]) -> str:

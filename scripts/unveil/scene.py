@@ -373,7 +373,7 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
             "type": "image/tiff; application=geotiff; profile=cloud-optimized",
             "roles": ["cloud", "cloud-shadow"],
         }
-    bbox = _bbox(scene.grid)
+    box = bbox(scene.grid)
     item: dict[str, Any] = {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -384,7 +384,7 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
             "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
         ],
         "id": f"{scene.id}_{frame.role}_{frame.date}",
-        "geometry": _polygon(bbox) if bbox else None,
+        "geometry": _polygon(box) if box else None,
         "properties": {
             "datetime": f"{frame.date}T00:00:00Z",
             "proj:code": scene.grid.crs or None,
@@ -396,8 +396,8 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
         "links": [],
         "assets": assets,
     }
-    if bbox:
-        item["bbox"] = bbox
+    if box:
+        item["bbox"] = box
     return item
 
 
@@ -422,14 +422,15 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _bbox(grid: Grid) -> list[float] | None:
+def bbox(grid: Grid) -> list[float] | None:
+    """Return west, south, east, north of a grid in degrees; None without a CRS."""
     if not grid.crs:
         return None
     bounds = array_bounds(grid.height, grid.width, grid.affine)
     return [round(value, 7) for value in transform_bounds(grid.crs, "EPSG:4326", *bounds)]
 
 
-def _polygon(bbox: list[float]) -> dict[str, Any]:
-    west, south, east, north = bbox
+def _polygon(box: list[float]) -> dict[str, Any]:
+    west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {"type": "Polygon", "coordinates": [ring]}

@@ -61,6 +61,16 @@ def test_features_of_a_frame_are_the_published_ones(vectors, layers):
     assert np.abs(uncrtaints.encode(layers, frame) - expected).max() <= 2e-5
 
 
+def test_the_compiled_graph_gives_the_same(vectors):
+    from unveil.models.torch_layers import compile_network
+
+    state = {k.removeprefix("state/"): v for k, v in vectors.items() if k.startswith("state/")}
+    run = compile_network(lambda *given: uncrtaints.forward(*given)[0], state)
+    frames = 10 * np.moveaxis(vectors["small32/input_01"], 2, -1)
+    found = np.moveaxis(run(frames, vectors["small32/dates"]), -1, 1)[:, None]
+    assert np.abs(found - vectors["small32/raw_output"]).max() <= 2e-5
+
+
 def test_means_and_variances_give_the_published_likelihood(vectors, layers):
     frames = 10 * np.moveaxis(vectors["main/input_01"], 2, -1)
     output = uncrtaints.forward(layers, frames, vectors["main/dates"])[0].numpy().astype(float)

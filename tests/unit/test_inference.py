@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,8 +16,9 @@ from scipy.ndimage import uniform_filter
 
 from unveil import raster
 from unveil.bands import CLOUD
+from unveil.devices import Device, choose_precision, claim_device, claim_gpu
 from unveil.errors import InputError, SceneSkipped
-from unveil.inference import InferenceOptions, choose_device, limit_context, run_shard, tiles_of
+from unveil.inference import InferenceOptions, limit_context, patches_of, run_shard, tiles_of
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.registry import create
 from unveil.raster import Grid
@@ -199,14 +203,92 @@ def test_the_context_nearest_in_time_is_kept(tmp_path):
     assert [f.date for f in scene.context] == ["2020-06-01", "2020-06-11", "2020-06-16"]
 
 
-def test_a_required_gpu_that_is_not_there_is_refused_with_the_remedy():
-    tf = pytest.importorskip("tensorflow")
-    if tf.config.list_physical_devices("GPU"):
-        pytest.skip("this machine has a GPU")
-    model = blur()
-    model.network = True
-    with pytest.raises(InputError, match=r"inference\.gpu.*preferred"):
-        choose_device(model, "required")
+def test_a_required_gpu_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(InputError, match=r"inference\.gpu.*preferred"), claim_device("required"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wanted", "supported", "fast", "expected"),
+    [
+        ("auto", ("float32", "mixed_bfloat16"), True, "mixed_bfloat16"),
+        ("auto", ("float32", "mixed_bfloat16"), False, "float32"),
+        ("auto", ("float32",), True, "float32"),
+        ("mixed_bfloat16", ("float32", "mixed_bfloat16"), False, "mixed_bfloat16"),
+        ("mixed_float16", ("float32",), True, "float32"),
+    ],
+)
+def test_precision_follows_the_wish_the_model_and_the_hardware(wanted, supported, fast, expected):
+    assert choose_precision(wanted, supported, Device("x", "CPU", fast)) == expected
+
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from unveil.devices import claim_gpu
+with claim_gpu(["0", "1"], Path(sys.argv[1])) as gpu:
+    begin = time.time()
+    time.sleep(0.7)
+    print(gpu, begin, time.time())
+"""
+
+
+def test_two_jobs_never_share_a_gpu_and_a_third_waits(tmp_path):
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    claims = []
+    for job in jobs:
+        gpu, begin, end = job.communicate(timeout=60)[0].split()
+        claims.append((gpu, float(begin), float(end)))
+    assert {gpu for gpu, _, _ in claims} == {"0", "1"}
+    for gpu in "01":
+        times = sorted((begin, end) for name, begin, end in claims if name == gpu)
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
+
+
+def test_a_killed_job_frees_its_gpu(tmp_path):
+    program = CLAIM.replace("time.sleep(0.7)", "print('held', flush=True); time.sleep(60)")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    with claim_gpu(["0"], tmp_path) as gpu:
+        assert gpu == "0"
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path):
+    class Hungry(Blur):
+        def predict(self, inputs):
+            if max(inputs.shape) > 64 + 2 * self.receptive_field:
+                raise MemoryError
+            return super().predict(inputs)
+
+    scene, folder = make_scene(tmp_path / "scene", shape=(150, 150)), tmp_path / "out"
+    options = InferenceOptions(tile_px=256)
+    [record] = run_shard(Hungry(ModelSpec("h", "h")), [scene], folder, options, config_hash="x")
+    assert (record["status"], record["tile_px"]) == ("predicted", 64)
+    run_shard(blur(), [scene], tmp_path / "whole", options, config_hash="x")
+    ours, whole = (raster.read(f / "s.tif").astype(int) for f in (folder, tmp_path / "whole"))
+    assert np.abs(ours - whole).max() <= 1
+
+
+@given(st.integers(1, 1200), st.integers(1, 1200))
+@settings(max_examples=60, deadline=None)
+def test_patches_have_one_size_and_their_cores_cover_every_pixel_once(height, width):
+    count = np.zeros((height, width), int)
+    for tile in patches_of(Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width), patch_px=256):
+        assert (tile.outer.height, tile.outer.width) == (min(256, height), min(256, width))
+        rows, cols = tile.outer.toslices()
+        assert 0 <= rows.start <= rows.stop <= height
+        assert 0 <= cols.start <= cols.stop <= width
+        top, left = tile.core.row_off - rows.start, tile.core.col_off - cols.start
+        assert 0 <= top <= tile.outer.height - tile.core.height
+        assert 0 <= left <= tile.outer.width - tile.core.width
+        count[tile.core.toslices()] += 1
+    assert (count == 1).all()
 
 
 def delivered(tmp_path, scene, *, grid=None, bands=BANDS, value=1500, dtype="uint16"):

@@ -26,7 +26,7 @@ from unveil.errors import InputError, SceneSkipped
 from unveil.metrics import aggregate, definitions, scoring, strata
 from unveil.metrics.streaming import Accumulator
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene
+from unveil.scene import Frame, Scene, bbox
 
 BANDS = ("B02", "B03", "B04", "B08")
 REGIONS = ("all", "occluded")
@@ -393,12 +393,41 @@ def test_a_scene_is_scored_region_by_region(scene, prediction) -> None:
     assert {row["cloud_cover"] for row in rows} == {round(hidden / (hidden + seen), 6)}
 
 
+def test_strata_divide_the_occluded_pixels(scene, prediction) -> None:
+    found = table(scoring.score_scene(scene, prediction, model="m"))
+    hidden = found["occluded", "all", "MAE"][1]
+    unseen = found["never_seen", "all", "MAE"][1]
+    looks = {name: found[name, "all", "MAE"][1] for name in strata.LOOKS}
+    assert looks == {
+        "look_0_5d": hidden - unseen,
+        "look_6_15d": 0,
+        "look_16_30d": 0,
+        "look_31d": 0,
+    }
+    assert sum(found[name, "all", "MAE"][1] for name in strata.LAND_COVER) == hidden
+    assert ("look_0_5d", "B04", "MAE") not in found, "strata are scored over bands only"
+
+
+def test_a_standard_deviation_is_judged_where_there_is_one(scene, prediction, tmp_path) -> None:
+    dn = np.full((4, 40, 50), 100, np.uint16)
+    std = write(tmp_path / "std.tif", dn, BANDS)
+    found = table(scoring.score_scene(scene, prediction, model="m", std=std, block=16))
+    hidden = found["occluded", "all", "MAE"][1]
+    # The error is one standard deviation everywhere: outside 68 %, inside 70 %.
+    assert found["occluded", "all", "coverage_68"] == (0, hidden)
+    assert found["occluded", "all", "coverage_70"][0] == 1
+    assert found["occluded", "all", "UCE"][0] == pytest.approx(0, abs=1e-6)
+    without = table(scoring.score_scene(scene, prediction, model="m"))
+    assert not any(metric == "NLL" for _, _, metric in without)
+
+
 def test_windows_do_not_change_the_scores_of_a_scene(scene, prediction) -> None:
     whole = table(scoring.score_scene(scene, prediction, model="m", block=512))
     pieces = table(scoring.score_scene(scene, prediction, model="m", block=16))
     assert whole.keys() == pieces.keys()
     for key, (value, count) in whole.items():
-        assert pieces[key] == (pytest.approx(value, rel=1e-9, abs=1e-12), count), key
+        expected = None if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)
+        assert pieces[key] == (expected, count), key
 
 
 def test_unanswered_pixels_are_counted_not_scored(scene, prediction, tmp_path) -> None:
@@ -489,10 +518,16 @@ def test_a_context_frame_of_the_targets_day_is_refused(scene, prediction) -> Non
         scoring.score_scene(replace(scene, frames=frames), prediction, model="m")
 
 
-def test_a_place_that_the_weights_were_trained_on_is_refused(scene) -> None:
-    scoring.refuse_trained_places(scene, ["elsewhere"], weights="w.npz")
-    with pytest.raises(InputError, match=r"w\.npz.*trained on place here"):
-        scoring.refuse_trained_places(scene, ["here"], weights="w.npz")
+def test_a_place_that_the_weights_were_trained_on_is_refused(scene, tmp_path) -> None:
+    west, south, east, north = bbox(scene.grid)
+    far, near = [west + 1, south, east + 1, north], [east + 0.02, south, east + 0.1, north]
+    card = tmp_path / "w.json"
+    card.write_text(json.dumps({"places": [{"id": "elsewhere", "bbox": far}]}))
+    scoring.refuse_trained_places(scene, tmp_path / "w.npz")
+    scoring.refuse_trained_places(scene, None)
+    card.write_text(json.dumps({"places": [{"id": "next door", "bbox": near}]}))
+    with pytest.raises(InputError, match=r"w\.json.*trained on next door"):
+        scoring.refuse_trained_places(scene, tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize(
@@ -527,6 +562,20 @@ def test_the_nearest_look_is_in_days_and_infinite_where_there_is_none(scene) -> 
     assert np.isinf(strata.nearest_look(replace(scene, frames=scene.frames[:1]))).all()
     window = Window(0, 6, 50, 4)
     np.testing.assert_array_equal(strata.nearest_look(scene, window), look[6:10])
+
+
+def test_land_cover_is_told_by_the_spectrum_of_the_truth() -> None:
+    # Columns: a lake, a meadow, a quarry, no data; B03, B04, B08.
+    spectra = np.array([[0.06, 0.08, 0.2, np.nan], [0.03, 0.05, 0.25, 0.1], [0.02, 0.4, 0.3, 0.1]])
+    occluded = np.ones((1, 4), bool)
+    masks = strata.land_cover_masks(occluded, spectra[:, None], ("B03", "B04", "B08"))
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()} == {
+        "water": [0],
+        "vegetation": [1],
+        "bare": [2],
+    }
+    without = strata.land_cover_masks(occluded, spectra[:2, None], ("B02", "B03"))
+    assert not any(mask.any() for mask in without.values())
 
 
 @pytest.mark.parametrize(
@@ -574,6 +623,21 @@ def test_scores_are_pooled_per_scene_then_place_then_over_places(tmp_path) -> No
     assert (light["n_places"], light["n_scenes"]) == (2, 3)
     assert "heavy" not in summary.index, "a level without any value has no row"
     assert summary.loc["all", "value"] == pytest.approx(0.06)
+
+
+def test_scenes_can_be_sorted_by_days_to_a_clear_look_instead_of_cover(tmp_path) -> None:
+    rows = rows_of({"a": (0.1, 0.02), "b": (0.9, 0.04), "c": (0.9, 0.06)})
+    facts = {"a": 5.0, "b": 5.1, "c": None}
+    rows += [
+        row | {"metric": "days_to_clear_look", "region": "occluded", "value": facts[row["scene"]]}
+        for row in rows
+    ]
+    scores = written(tmp_path, rows)
+    strata_of = aggregate.scene_strata(scores, "days_to_clear_look", (5, 15))
+    assert strata_of == {"a": "1: to 5", "b": "2: to 15"}
+    summary = aggregate.summarise(scores, places={}, strata=strata_of)
+    errors = summary[summary["metric"] == "MAE"].set_index("level")["value"]
+    assert errors.to_dict() == pytest.approx({"1: to 5": 0.02, "2: to 15": 0.04, "all": 0.04})
 
 
 def test_the_batch_that_a_scene_was_in_does_not_matter(tmp_path) -> None:

@@ -13,7 +13,13 @@ from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.planning import expand_scenes, survey
-from unveil.protocols import ProtocolSettings, assemble, choose_context, choose_donor
+from unveil.protocols import (
+    ProtocolSettings,
+    assemble,
+    choose_context,
+    choose_donor,
+    choose_radar,
+)
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
 from unveil.sources import open_source
@@ -177,6 +183,14 @@ def test_context_is_taken_from_both_sides_and_filled_from_the_richer_one():
         "2020-05-01",
     ]
     assert len(choose_context(DATES, "2020-02-01", 99, {"2020-02-01"})) == 11
+
+
+def test_radar_covers_the_series_and_always_has_the_nearest_date():
+    radar = ["2020-01-02", "2020-02-20", "2020-03-05", "2020-07-01"]
+    chosen = choose_radar(radar, "2020-03-01", ["2020-02-01", "2020-04-01"])
+    assert chosen == ["2020-02-20", "2020-03-05"]
+    assert choose_radar(radar, "2020-06-01", []) == ["2020-07-01"]
+    assert choose_radar([], "2020-06-01", []) == []
 
 
 def test_a_donor_is_as_cloudy_as_asked_or_the_nearest():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_results import HOSTILE_TITLE, Recipe, make_results
+from tests.synthetic_results import HOSTILE_TITLE, Recipe, Results, make_results, write_tables
 
 from unveil.errors import InputError
 from unveil.report import FIGURES, ReportOptions, render
@@ -53,15 +55,17 @@ def page(results):
 # --- pooling and comparison -----------------------------------------------------------
 
 
+def pooled(values, places):
+    return pool(pd.DataFrame({"model": values}), pd.Series(places)).loc["model"].tolist()
+
+
 def test_a_place_with_many_scenes_weighs_as_much_as_one_with_few():
-    values = pd.Series({"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 3.0})
-    places = pd.Series({"a1": "a", "a2": "a", "a3": "a", "b1": "b"})
-    assert pool(values, places) == (2.0, 4, 2)
+    values = {"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 3.0}
+    assert pooled(values, {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}) == [2.0, 4, 2]
 
 
 def test_an_empty_value_enters_no_mean():
-    values = pd.Series({"a": 1.0, "b": float("nan")})
-    assert pool(values, pd.Series({"a": "x", "b": "y"})) == (1.0, 1, 1)
+    assert pooled({"a": 1.0, "b": float("nan")}, {"a": "x", "b": "y"}) == [1.0, 1, 1]
 
 
 def test_a_method_that_skips_hard_scenes_is_not_ranked():
@@ -121,32 +125,34 @@ def test_pooled_scores_equal_plain_means_of_the_table(results):
     assert table.cells["MAE", "regressed", len(table.strata) - 1].value == pytest.approx(plain)
 
 
-def make_places(tmp_path, count, *, spread):
-    """Scenes of many places, one model better than another by ``spread`` noise units."""
-    recipes = [Recipe(f"p{i}", f"place{i}", "paired", 0.5) for i in range(count)]
-    results = make_results(tmp_path, recipes, size=16)
-    table = pd.read_csv(results.metrics)
+def verdict_of(tmp_path, places, *, gap):
+    """Judge two methods over many places: one ``gap`` worse, with noise of 0.001."""
     rng = np.random.default_rng(0)
-    table.loc[table["model"] == "regressed", "value"] = 0.01
-    noise = 0.01 + (0.002 if spread else 0) + rng.normal(0, 0.001, len(table))
-    table.loc[table["model"] == "nearest", "value"] = noise[table["model"] == "nearest"]
-    table[table["model"].isin(["regressed", "nearest"])].to_csv(results.metrics, index=False)
-    evidence = read(results)
+    recipes = [Recipe(f"scene{i}", f"place{i}", "paired", 0.5) for i in range(places)]
+    error = {"regressed": 0.01, "nearest": 0.01 + gap}
+    rows = [
+        (r.id, model, r.protocol, r.cover, "occluded", "all", "MAE", mae, "reflectance", 9)
+        for r in recipes
+        for model, mean in error.items()
+        for mae in [mean + rng.normal(0, 0.001)]
+    ]
+    write_tables(tmp_path, recipes, rows, [])
+    evidence = read(Results(tmp_path, ()))
     return answer(evidence, make_tables(evidence, ())[0], min_places=5, seed=0)[-1]
 
 
 def test_better_is_said_from_enough_places_with_a_clear_difference(tmp_path):
-    verdict = make_places(tmp_path, 8, spread=True)
+    verdict = verdict_of(tmp_path, 8, gap=0.004)
     assert verdict.claim == "better" and verdict.best == "regressed"
     assert verdict.difference.low > 0
 
 
 def test_equal_methods_are_not_distinguishable(tmp_path):
-    assert make_places(tmp_path, 8, spread=False).claim == "indistinguishable"
+    assert verdict_of(tmp_path, 8, gap=0.0).claim == "indistinguishable"
 
 
 def test_few_places_give_a_description_only(tmp_path):
-    assert make_places(tmp_path, 4, spread=True).claim == "description"
+    assert verdict_of(tmp_path, 4, gap=0.004).claim == "description"
 
 
 # --- images ---------------------------------------------------------------------------
@@ -154,7 +160,7 @@ def test_few_places_give_a_description_only(tmp_path):
 
 def test_one_stretch_serves_every_image_of_a_row():
     truth = np.linspace(0.1, 0.2, 100, dtype=np.float32).reshape(1, 10, 10).repeat(3, axis=0)
-    limits = stretch_of(truth, (0, 100), shared=True)
+    limits = stretch_of(truth, (0, 100), common_span=True)
     assert limits == [pytest.approx((0.1, 0.2))] * 3
     assert (render_bands(truth + 0.1, limits) == 255).all()
 
@@ -167,7 +173,7 @@ def test_unknown_pixels_are_grey():
 
 
 def test_a_flat_scene_has_a_stretch():
-    (low, high), *_ = stretch_of(np.full((3, 4, 4), 0.2), (2, 98), shared=False)
+    (low, high), *_ = stretch_of(np.full((3, 4, 4), 0.2), (2, 98), common_span=False)
     assert high - low >= 0.01 * (1 - 1e-9)
 
 
@@ -194,7 +200,7 @@ def test_every_file_is_written(page, results):
 
 def test_the_page_refers_to_nothing_outside_itself(page):
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-    assert "default-src 'none'" in page
+    assert "default-src 'none'" in html.unescape(page)
 
 
 def test_a_title_with_markup_is_text(page):
@@ -280,6 +286,8 @@ def test_cloud_levels_must_rise():
         ReportOptions(cloud_levels=(0.6, 0.4))
 
 
-def test_options_are_those_of_the_configuration():
-    known = {field.name for field in dataclasses.fields(ReportOptions)}
-    assert {"title", "max_scenes_in_picture", "min_places", "cloud_levels"} <= known
+def test_every_key_of_the_configuration_is_an_option(root):
+    schema = yaml.safe_load((root / "config/schemas/config.schema.yaml").read_text())
+    known = {field.name: field.default for field in dataclasses.fields(ReportOptions)}
+    for key, entry in schema["properties"]["report"]["properties"].items():
+        assert known[key] == entry["default"]

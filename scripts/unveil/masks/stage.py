@@ -265,4 +265,4 @@ def _with_halo(window: Window, halo: int, grid: Grid) -> tuple[Window, tuple[sli
 
 def _percent(classes: np.ndarray, code: int) -> float:
     valid = int(np.count_nonzero(classes != NODATA))
-    return round(100 * np.count_nonzero(classes == code) / valid, 2) if valid else 0.0
+    return round(100 * int(np.count_nonzero(classes == code)) / valid, 2) if valid else 0.0

@@ -131,6 +131,7 @@ def per_place(
     *,
     places: Mapping[str, str],
     levels: Sequence[CloudLevel] = LEVELS,
+    strata: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Pool scores per scene, then per place.
 
@@ -138,6 +139,9 @@ def per_place(
         scores: the metrics table (:func:`read_scores`).
         places: scene id -> place id; a scene that is not listed is its own place.
         levels: cloud levels; a level ``all`` over every cover is added.
+        strata: scene id -> name of a stratum (:func:`scene_strata`, a season ...) to go
+            into the column ``level`` instead of the cloud level; scenes that are not
+            listed count in ``all`` only.
 
     Returns:
         One row for each of model, protocol, level, region, band, metric, unit and place
@@ -145,22 +149,47 @@ def per_place(
         ``n_pixels`` (sum).
     """
     _refuse_duplicates(scores)
-    names = {scene: places.get(scene, scene) for scene in scores["scene"].cat.categories}
-    table = scores.assign(
-        place=scores["scene"].map(names).astype("category"),
-        level=cloud_level(scores["cloud_cover"], levels).astype(str).astype("category"),
-    ).dropna(subset=["value"])
-    both = [table, table.assign(level="all")]
-    pooled = [
-        part.groupby([*KEYS, "place"], observed=True, sort=False)
-        .agg(value=("value", "mean"), n_scenes=("value", "size"), n_pixels=("n_pixels", "sum"))
-        .reset_index()
-        for part in both
-    ]
-    order = [*(level.name for level in levels), "all"]
-    joined = pd.concat([part.astype({"level": object}) for part in pooled], ignore_index=True)
-    joined["level"] = pd.Categorical(joined["level"], order, ordered=True)
-    return joined
+    table = scores.dropna(subset=["value"])
+    names = {scene: places.get(scene, scene) for scene in table["scene"].cat.categories}
+    table = table.assign(place=table["scene"].map(names).astype("category"))
+    if strata is None:
+        level = cloud_level(table["cloud_cover"], levels)
+    else:
+        order = sorted(set(strata.values()))
+        level = table["scene"].map(dict(strata)).astype(pd.CategoricalDtype(order, ordered=True))
+    order = [*level.cat.categories, "all"]
+    parts = []
+    for values in (level, "all"):
+        pooled = _pool(table.assign(level=values))
+        parts.append(pooled.assign(level=pd.Categorical(pooled["level"], order, ordered=True)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _pool(table: pd.DataFrame) -> pd.DataFrame:
+    grouped = table.groupby([*KEYS, "place"], observed=True, sort=False)
+    return grouped.agg(
+        value=("value", "mean"), n_scenes=("value", "size"), n_pixels=("n_pixels", "sum")
+    ).reset_index()
+
+
+def scene_strata(scores: pd.DataFrame, metric: str, edges: Sequence[float]) -> dict[str, str]:
+    """Sort scenes by a fact of theirs, for :func:`per_place` and :func:`summarise`.
+
+    Args:
+        scores: the metrics table (:func:`read_scores`).
+        metric: ``days_to_clear_look`` or ``never_seen_fraction`` of the occluded pixels.
+        edges: inner edges of the strata, rising; a value on an edge belongs to the lower.
+
+    Returns:
+        Scene id -> ``1: to 5``, ``2: to 15`` ... ``n: above 30``; the number keeps them in
+        order. Scenes without a value (nothing occluded, never any look) are left out.
+    """
+    rows = scores[(scores["metric"] == metric) & (scores["region"] == "occluded")]
+    rows = rows.dropna(subset=["value"]).drop_duplicates("scene")
+    names = [f"{i}: to {edge:g}" for i, edge in enumerate(edges, 1)]
+    names.append(f"{len(edges) + 1}: above {edges[-1]:g}")
+    position = np.searchsorted(edges, rows["value"].to_numpy(), side="left")
+    return {str(scene): names[i] for scene, i in zip(rows["scene"], position, strict=True)}
 
 
 def summarise(
@@ -168,6 +197,7 @@ def summarise(
     *,
     places: Mapping[str, str],
     levels: Sequence[CloudLevel] = LEVELS,
+    strata: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Summarise scores by model and cloud level, pooled per scene, place, then over places.
 
@@ -175,6 +205,9 @@ def summarise(
         scores: the metrics table (:func:`read_scores`).
         places: scene id -> place id; a scene that is not listed is its own place.
         levels: cloud levels; a level ``all`` over every cover is added.
+        strata: scene id -> name of a stratum (:func:`scene_strata`, a season ...) to go
+            into the column ``level`` instead of the cloud level; scenes that are not
+            listed count in ``all`` only.
 
     Returns:
         One row for each of model, protocol, level, region, band, metric and unit:
@@ -185,7 +218,7 @@ def summarise(
     Raises:
         InputError: if a scene was scored twice with one model.
     """
-    pooled = per_place(scores, places=places, levels=levels)
+    pooled = per_place(scores, places=places, levels=levels, strata=strata)
     grouped = pooled.groupby(KEYS, observed=True)
     summary = grouped.agg(
         value=("value", "mean"),

@@ -41,7 +41,8 @@ def rmse(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = N
 
     .. math:: \sqrt{\frac{1}{PB} \sum (p - t)^2}
     """
-    return float(np.sqrt(mean_over(difference(prediction, truth) ** 2, valid)))
+    error = pixels(difference(prediction, truth), valid)
+    return float(np.sqrt(np.vdot(error, error) / error.size)) if error.size else float("nan")
 
 
 def bias(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:

@@ -44,7 +44,7 @@ class PublishedFigure:
 
 
 _MERANER = "Meraner et al. 2020, doi:10.1016/j.isprsjprs.2020.05.013"
-_EBEL = "Ebel et al. 2023, doi:10.1109/CVPRW59228.2023.00202"
+_EBEL = "Ebel et al. 2023, arXiv:2304.05464"
 _ORIGINAL, _REPROCESSED = "SEN12MS-CR", "SEN12MS-CR, reprocessed"
 
 FIGURES: tuple[PublishedFigure, ...] = (

@@ -8,12 +8,15 @@ Which pixels count:
   errors and shown in the metric ``answered``, the fraction of a region's pixels that have an
   answer. Compare errors of models only together with it.
 
-Bands are those that prediction and reference share; ``n_bands`` says how many, the rows
-per band say which. The reading is window by window: memory does not grow with the scene.
+``cloud_cover`` is the fraction of occluded pixels among those whose class is known (occlusion
+raster not 255). Bands are those that prediction and reference share; ``n_bands`` says how
+many, the rows per band say which. The reading is window by window: memory does not grow with
+the scene.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,17 +28,24 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, NODATA, sort_bands
 from unveil.errors import InputError, SceneSkipped
+from unveil.metrics import definitions
 from unveil.metrics.strata import (
     KEPT_REGIONS,
+    LAND_COVER,
+    LOOKS,
     REGIONS,
     TRUTH_REGIONS,
+    land_cover_masks,
+    look_masks,
     nearest_look,
     region_masks,
 )
 from unveil.metrics.streaming import HALO, Accumulator, Core, Score
+from unveil.metrics.uncertainty import Calibration
 from unveil.scene import (
     Frame,
     Scene,
+    bbox,
     is_clear,
     is_occluded,
     read_mask,
@@ -60,6 +70,12 @@ COLUMNS = (
 )
 BLOCK = 2 * raster.BLOCK
 """Side of the windows: with a halo, a larger window rereads fewer blocks of the files."""
+STRATA = (*LOOKS, *LAND_COVER)
+"""Regions that are scored over bands only."""
+CALIBRATED = ("all", "occluded", "clear")
+"""Regions in which the standard deviation of a model is judged."""
+PLACE_BUFFER_DEGREES = 0.05
+"""Nearer than this, two places are taken for one."""
 MAX_DAYS = 3653
 """Longest gap to a clear look that is told apart, in days (ten years)."""
 
@@ -76,6 +92,7 @@ class Patch:
         known: ``(H, W)`` bool, the truth is known.
         occlusion: ``(H, W)`` uint8 classes of the target.
         look: ``(H, W)`` float32 days to the nearest clear look.
+        std: ``(B, H, W)`` float32 standard deviation, NaN without; None if there is none.
         core: rows and columns without the halo.
     """
 
@@ -85,6 +102,7 @@ class Patch:
     known: np.ndarray
     occlusion: np.ndarray
     look: np.ndarray
+    std: np.ndarray | None
     core: Core
 
     @property
@@ -134,8 +152,54 @@ class Census:
         return float(np.searchsorted(np.cumsum(self.days), (total + 1) // 2))
 
 
+class Sums:
+    """Everything that is summed while the windows of a scene pass by."""
+
+    def __init__(self, bands: Sequence[str], *, calibrated: bool) -> None:
+        self.bands = tuple(bands)
+        self.against_truth = Accumulator(bands, (*TRUTH_REGIONS, *STRATA))
+        self.against_target = Accumulator(bands, KEPT_REGIONS)
+        self.census = Census()
+        names = CALIBRATED if calibrated else ()
+        self.calibration = {name: Calibration() for name in names}
+
+    def update(self, patch: Patch) -> None:
+        """Add one window."""
+        regions = region_masks(patch.occlusion, np.isfinite(patch.look))
+        self.census.update(patch, regions)
+        valid = patch.known & patch.answered
+        hidden = regions["occluded"]
+        strata = look_masks(hidden, patch.look)
+        strata |= land_cover_masks(hidden, patch.truth, self.bands)
+        p, core = patch.prediction, patch.core
+        self.against_truth.update(p, patch.truth, valid, regions | strata, core=core)
+        if patch.target is not None:
+            kept = valid & np.isfinite(patch.target).all(axis=0)
+            self.against_target.update(p, patch.target, kept, regions, core=core)
+        for name, calibration in self.calibration.items():
+            given = valid & regions[name] & np.isfinite(patch.std).all(axis=0)
+            here = given[core]
+            error = definitions.difference(p[:, *core][:, here], patch.truth[:, *core][:, here])
+            calibration.update(error, patch.std[:, *core][:, here])
+
+    def scores(self) -> Iterator[Score]:
+        """Yield all scores of the scene."""
+        for score in self.against_truth.scores():
+            if score.region not in STRATA or score.band == "all":
+                yield score
+        yield from self.against_target.scores()
+        yield from _census_scores(self.census, self.bands)
+        for name, calibration in self.calibration.items():
+            yield from calibration.scores(name, bands=len(self.bands))
+
+
 def score_scene(
-    scene: Scene, prediction: str | Path, *, model: str, block: int = BLOCK
+    scene: Scene,
+    prediction: str | Path,
+    *,
+    model: str,
+    std: str | Path | None = None,
+    block: int = BLOCK,
 ) -> list[dict]:
     """Score a prediction against the truth of its scene.
 
@@ -144,6 +208,7 @@ def score_scene(
         prediction: uint16 raster, reflectance x 10000, nodata 0, bands described by ESA
             name, on the grid of the scene.
         model: id of the model, for the rows.
+        std: standard deviations of the prediction, a raster of the same kind.
         block: side of the windows in pixels.
 
     Returns:
@@ -160,25 +225,17 @@ def score_scene(
     if not references:
         raise SceneSkipped("no reference: nothing to compare the prediction with")
     refuse_leakage(scene)
-    available = _prediction_bands(prediction, scene)
-    bands = _common_bands(prediction, available, references[0])
-    against_truth = Accumulator(bands, TRUTH_REGIONS)
-    against_target = Accumulator(bands, KEPT_REGIONS)
-    census = Census()
-    for patch in _patches(scene, prediction, (available, bands), block):
-        regions = region_masks(patch.occlusion, np.isfinite(patch.look))
-        census.update(patch, regions)
-        valid = patch.known & patch.answered
-        against_truth.update(patch.prediction, patch.truth, valid, regions, core=patch.core)
-        if patch.target is not None:
-            kept = valid & np.isfinite(patch.target).all(axis=0)
-            against_target.update(patch.prediction, patch.target, kept, regions, core=patch.core)
-    if not census.known["all"]:
+    output = _output_frame(prediction, scene)
+    spread = _output_frame(Path(std), scene) if std else None
+    bands = _common_bands(output, references[0])
+    sums = Sums(bands, calibrated=spread is not None)
+    for patch in _patches(scene, output, spread, bands, block):
+        sums.update(patch)
+    if not sums.census.known["all"]:
         raise SceneSkipped("the truth is not known at any pixel: all nodata or cloudy")
-    _refuse_copies(scene, prediction, census)
-    scores = [*against_truth.scores(), *against_target.scores(), *_census_scores(census, bands)]
+    _refuse_copies(scene, prediction, sums.census)
     head = {"scene": scene.id, "model": model, "protocol": scene.protocol}
-    return [_row(head, census.cloud_cover, score) for score in scores]
+    return [_row(head, sums.census.cloud_cover, score) for score in sums.scores()]
 
 
 def refuse_leakage(scene: Scene) -> None:
@@ -207,24 +264,37 @@ def refuse_leakage(scene: Scene) -> None:
             )
 
 
-def refuse_trained_places(scene: Scene, trained: Sequence[str], *, weights: str | Path) -> None:
+def refuse_trained_places(scene: Scene, weights: str | Path | None) -> None:
     """Refuse to score a model on a place that its weights were trained on.
+
+    Places are compared as boxes in longitude and latitude, with a buffer of about 5 km, from
+    the card beside the weights. Weights without a card (foreign checkpoints) state no places.
 
     Args:
         scene: the scene.
-        trained: places of the weights card.
-        weights: the weights, for the message.
+        weights: file of the weights, or None.
 
     Raises:
-        InputError: if the scene's place is among ``trained``.
+        InputError: if the scene lies at or near a place of the card.
     """
-    if scene.place in trained:
-        raise InputError(
-            f"these weights were trained on place {scene.place} of scene {scene.id}",
-            file=weights,
-            field="places",
-            remedy="evaluate on other places, or train without this one",
-        )
+    card = Path(weights).with_suffix(".json") if weights else None
+    box = bbox(scene.grid)
+    if card is None or box is None or not card.exists():
+        return
+    for place in json.loads(card.read_text()).get("places", []):
+        if _boxes_meet(box, place["bbox"], PLACE_BUFFER_DEGREES):
+            raise InputError(
+                f"these weights were trained on {place['id']}, at or near the place "
+                f"{scene.place} of scene {scene.id}",
+                file=card,
+                field="places",
+                remedy="evaluate on other places, or train without this one",
+            )
+
+
+def _boxes_meet(first: Sequence[float], second: Sequence[float], buffer: float) -> bool:
+    (w1, s1, e1, n1), (w2, s2, e2, n2) = first, second
+    return w1 - buffer <= e2 and w2 - buffer <= e1 and s1 - buffer <= n2 and s2 - buffer <= n1
 
 
 def _refuse_copies(scene: Scene, prediction: Path, census: Census) -> None:
@@ -246,8 +316,8 @@ def _refuse_copies(scene: Scene, prediction: Path, census: Census) -> None:
         )
 
 
-def _prediction_bands(path: Path, scene: Scene) -> tuple[str, ...]:
-    """Return the bands of a prediction that fits the scene, in file order."""
+def _output_frame(path: Path, scene: Scene) -> Frame:
+    """Return a model's raster as a frame, once it is found to fit the scene."""
     with raster.open_raster(path) as dataset:
         grid, names, dtype = raster.grid_of(dataset), dataset.descriptions, dataset.dtypes[0]
     deviation = scene.grid.difference(grid)
@@ -273,15 +343,15 @@ def _prediction_bands(path: Path, scene: Scene) -> tuple[str, ...]:
             field="dtype",
             remedy="write uint16, reflectance x 10000, nodata 0",
         )
-    return tuple(names)
+    return Frame(scene.target.date, "prediction", path, tuple(names))
 
 
-def _common_bands(path: Path, available: Sequence[str], reference: Frame) -> tuple[str, ...]:
-    bands = sort_bands(set(available) & set(reference.bands))
+def _common_bands(output: Frame, reference: Frame) -> tuple[str, ...]:
+    bands = sort_bands(set(output.bands) & set(reference.bands))
     if not bands:
         raise InputError(
-            f"has bands {', '.join(available)}, the reference has {', '.join(reference.bands)}",
-            file=path,
+            f"has bands {', '.join(output.bands)}, the reference has {', '.join(reference.bands)}",
+            file=output.path,
             field="band description",
             remedy="predict at least one band of the reference",
         )
@@ -289,7 +359,7 @@ def _common_bands(path: Path, available: Sequence[str], reference: Frame) -> tup
     if left_out:
         logger.info(
             "%s: 'all' is over %s; not predicted: %s",
-            path,
+            output.path,
             ", ".join(bands),
             ", ".join(left_out),
         )
@@ -297,11 +367,9 @@ def _common_bands(path: Path, available: Sequence[str], reference: Frame) -> tup
 
 
 def _patches(
-    scene: Scene, path: Path, bands: tuple[Sequence[str], Sequence[str]], block: int
+    scene: Scene, output: Frame, spread: Frame | None, wanted: Sequence[str], block: int
 ) -> Iterator[Patch]:
-    """Yield the windows of a scene with their halo; ``bands`` of the file, and scored."""
-    available, wanted = bands
-    output = Frame(scene.target.date, "prediction", path, tuple(available))
+    """Yield the windows of a scene with their halo, in the bands wanted."""
     whole = set(wanted) <= set(scene.target.bands)
     for window in scene.grid.windows(block):
         wide, core = _with_halo(window, scene.grid.shape)
@@ -314,6 +382,7 @@ def _patches(
             known=_is_known(scene, truth, occlusion, wide),
             occlusion=occlusion,
             look=nearest_look(scene, wide),
+            std=read_reflectance(spread, wanted, wide) if spread else None,
             core=core,
         )
 

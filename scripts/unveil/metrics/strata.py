@@ -9,24 +9,39 @@ shadow          of these, under cloud shadow only
 never_seen      occluded, and no context frame shows the surface there
 clear           not occluded; compared with the truth
 clear_kept      not occluded; compared with the target itself: did the model keep them?
+look_0_5d       occluded, nearest clear look at most 5 days away
+look_6_15d      occluded, 6 to 15 days
+look_16_30d     occluded, 16 to 30 days
+look_31d        occluded, 31 days or more
+water           occluded, NDWI of the truth above 0
+vegetation      occluded, not water, NDVI of the truth at least 0.4
+bare            occluded, neither
 ==============  ====================================================================
 
-Without any context frame every occluded pixel was never seen.
+Without any context frame every occluded pixel was never seen. Land cover is spectral, from
+the truth, and needs B03, B04 and B08 (or B8A) in it. Regions from ``look_0_5d`` on are
+scored over bands only.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 import numpy as np
 from rasterio.windows import Window
 
 from unveil.bands import NODATA, SHADOW
+from unveil.metrics import definitions
 from unveil.scene import Scene, is_clear, is_occluded, read_mask
 
 TRUTH_REGIONS = ("all", "occluded", "clear", "shadow", "never_seen")
 KEPT_REGIONS = ("clear_kept",)
 REGIONS = (*TRUTH_REGIONS, *KEPT_REGIONS)
+LOOKS = {"look_0_5d": 5, "look_6_15d": 15, "look_16_30d": 30, "look_31d": np.inf}
+"""Regions by days to the nearest clear look, with the last day of each."""
+LAND_COVER = ("water", "vegetation", "bare")
+VEGETATION_NDVI, WATER_NDWI = 0.4, 0.0
 
 
 def region_masks(occlusion: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
@@ -45,6 +60,47 @@ def region_masks(occlusion: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarra
         "never_seen": occluded & ~seen,
         "clear_kept": clear,
     }
+
+
+def look_masks(occluded: np.ndarray, look: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a ``(H, W)`` bool mask for each of :data:`LOOKS`.
+
+    Args:
+        occluded: ``(H, W)`` bool.
+        look: ``(H, W)`` days to the nearest clear look (:func:`nearest_look`).
+    """
+    masks, after = {}, -1.0
+    for name, last in LOOKS.items():
+        masks[name] = occluded & (look > after) & (look <= last) & np.isfinite(look)
+        after = last
+    return masks
+
+
+def land_cover_bands(bands: Sequence[str]) -> tuple[str, str, str] | None:
+    """Return the green, red and near-infrared band to tell land cover by; None without."""
+    near = next((name for name in ("B08", "B8A") if name in bands), None)
+    return ("B03", "B04", near) if near and {"B03", "B04"} <= set(bands) else None
+
+
+def land_cover_masks(
+    occluded: np.ndarray, truth: np.ndarray, bands: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return a ``(H, W)`` bool mask for each of :data:`LAND_COVER`; empty without the bands.
+
+    Args:
+        occluded: ``(H, W)`` bool.
+        truth: ``(B, H, W)`` reflectance; NaN is in no class.
+        bands: names of the B bands.
+    """
+    wanted = land_cover_bands(bands)
+    if wanted is None:
+        return {name: np.zeros_like(occluded) for name in LAND_COVER}
+    green, red, near = (truth[list(bands).index(name)] for name in wanted)
+    known = occluded & np.isfinite(green + red + near)
+    green, red, near = (np.where(known, x, 0) for x in (green, red, near))
+    water = known & (definitions.ndwi(green, near) > WATER_NDWI)
+    vegetation = known & ~water & (definitions.ndvi(red, near) >= VEGETATION_NDVI)
+    return {"water": water, "vegetation": vegetation, "bare": known & ~water & ~vegetation}
 
 
 def nearest_look(scene: Scene, window: Window | None = None) -> np.ndarray:

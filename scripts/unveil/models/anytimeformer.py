@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.bands import band_positions
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
 from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 from unveil.weights.arrays import NamedArrays, check_shapes, check_values
@@ -80,10 +80,6 @@ MASKED = -1e9
 TOKENS_PER_BATCH = 32_768
 """Dates times pixels computed at once; bounds memory at about 0.5 GiB."""
 
-NOT_FETCHED = (
-    "weights not fetched: run `snakemake fetch_weights`, or give the file as `weights` of this "
-    "model in the models table"
-)
 
 
 @dataclass(frozen=True)

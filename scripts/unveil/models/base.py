@@ -21,6 +21,12 @@ from unveil.scene import Inputs, Scene
 Origin = Literal["published", "trained-here", "none", "external"]
 
 
+NOT_FETCHED = (
+    "weights not fetched: run `snakemake fetch_weights`, or give the file as `weights` of this "
+    "model in the models table"
+)
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a model requires of a scene.
@@ -82,13 +88,21 @@ class Model(ABC):
         citation: one line with authors, year, title, DOI.
         network: True for neural networks (they get the GPU resource).
         receptive_field: pixels of context on each side that ``predict`` looks at; None
-            means the whole scene must be one window.
+            means the whole scene must be one window, or a patch of ``patch_px``.
+        patch_px: edge of the only window size the model is defined on; larger scenes are
+            cut in overlapping patches, each trusted in its middle. None where any size will do.
+        radar_series: True if it wants every radar date, not only the nearest.
+        precisions: what it can compute in; the engine sets ``precision`` before ``load``.
     """
 
     kind: ClassVar[str]
     citation: ClassVar[str]
     network: ClassVar[bool] = False
+    radar_series: ClassVar[bool] = False
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    precision: str = "float32"
     receptive_field: int | None = 0
+    patch_px: int | None = None
     origin: Origin = "none"
     weights_checksum: str = ""
 
@@ -104,10 +118,10 @@ class Model(ABC):
         """Return why this model cannot run on ``scene``, or None when it can."""
         return unmet_need(self.needs, scene)
 
-    def load(self) -> None:
+    def load(self) -> None:  # noqa: B027 - optional hook
         """Load weights, once per process. The default has none."""
 
-    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
+    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:  # noqa: B027
         """Gather statistics of a scene from its tiles (without overlap), before predicting."""
 
     @abstractmethod

@@ -26,7 +26,7 @@ from unveil.bands import (
     normalise_band_name,
 )
 from unveil.errors import InputError, SceneSkipped
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
 from unveil.scene import Inputs, Scene
 from unveil.weights.arrays import HDF5_SIGNATURE, NamedArrays, check_values, read_arrays
 from unveil.weights.keras_hdf5 import read_keras_hdf5
@@ -44,12 +44,6 @@ SAR_RANGES = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
 """Decibels."""
 SAR_MAXIMUM = 2.0
 """Network units of the upper end of the radar ranges."""
-
-NOT_FETCHED = (
-    "weights not fetched: run `snakemake fetch_weights`, or give the file as `weights` of this "
-    "model in the models table"
-)
-
 
 @dataclass(frozen=True)
 class Dsen2CrOptions:

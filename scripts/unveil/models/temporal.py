@@ -39,7 +39,7 @@ class WhittakerOptions(TemporalOptions):
             squared residuals of clear looks.
     """
 
-    smoothness: float = 10_000.0
+    smoothness: float = 5_000.0
 
 
 class _Temporal(Model):

@@ -132,7 +132,10 @@ def encode_days(days: tf.Tensor, *, width: int, period: float, repeats: int) -> 
     """
     channel = np.arange(width)
     wavelength = np.power(np.float32(period), (2 * (channel // 2) / width).astype(np.float32))
-    phase = tf.cast(tf.cast(days, tf.float32)[..., None] / wavelength, tf.float64)
+    # Divided in float64: graph optimisation turns a float32 division by a constant into a
+    # product with its reciprocal, which rounds otherwise.
+    quotient = tf.cast(days, tf.float64)[..., None] / wavelength.astype(np.float64)
+    phase = tf.cast(tf.cast(quotient, tf.float32), tf.float64)
     encoded = tf.where(channel % 2 == 0, tf.sin(phase), tf.cos(phase))
     return tf.tile(tf.cast(encoded, tf.float32), (1, 1, repeats))
 

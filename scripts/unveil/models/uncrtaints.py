@@ -20,8 +20,7 @@ import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.errors import InputError
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.dsen2cr import NOT_FETCHED
+from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
     pad_to_grid,
     read_state,
@@ -212,8 +211,7 @@ class UnCRtainTS(Model):
     The network normalises with statistics of its whole input (group norms, squeeze and
     excitation) and finds attention in 32 x 32 cells whatever the size, so a larger image is
     another input, not more of the same. It is defined on the size it was trained on: a scene
-    is cut in overlapping patches of :attr:`tile` pixels, of which the engine takes the
-    weighted mean; ``predict`` runs one.
+    is cut in overlapping patches of ``patch_px``; ``predict`` runs one.
 
     The published training paired every optical frame with a radar frame, and used the mean
     of both dates. A scene carries one radar frame without its date: it is given to every
@@ -224,12 +222,11 @@ class UnCRtainTS(Model):
     citation = (
         "Ebel, Sainte Fare Garnot, Schmitt, Wegner & Zhu 2023, UnCRtainTS: Uncertainty "
         "Quantification for Cloud Removal in Optical Satellite Time Series, IEEE/CVF CVPR "
-        "Workshops, 2086-2096, doi:10.1109/CVPRW59228.2023.00202."
+        "Workshops, doi:10.1109/CVPRW59228.2023.00202."
     )
     network = True
     receptive_field = None
-    tile = 256
-    """Rows and columns of a patch, as in training."""
+    patch_px = 256
     origin = "published"
 
     def __init__(self, spec: ModelSpec) -> None:

@@ -20,8 +20,7 @@ import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.errors import InputError
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.dsen2cr import NOT_FETCHED
+from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
     option,
     pad_to_grid,

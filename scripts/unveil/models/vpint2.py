@@ -157,30 +157,32 @@ def _iterate(
     solved: np.ndarray,
     settings: Propagation,
 ) -> int:
-    """Update padded ``values`` in place until they settle; return the iterations used."""
-    inside, change = values[1:-1, 1:-1], np.empty_like(known)
+    """Update ``values``, padded by a pixel, until they settle; return the iterations used.
+
+    Only pixels that can change are computed: the solved ones, and known ones that give way
+    to resistance.
+    """
+    yielding = ~solved & (known > settings.resistance_above) & (settings.resistance > 0)
+    changing = solved | yielding
+    flat, width = values.reshape(-1), values.shape[1]
+    here = np.flatnonzero(np.pad(changing, 1))
+    sources = [(factors[k][changing], here + step) for k, step in enumerate((-width, 1, width, -1))]
+    fixed, held = yielding[changing], known[changing]
+    level = flat.sum()
     for iteration in range(1, settings.max_iterations + 1):
-        estimate = _neighbour_mean(values, factors, change)
-        np.minimum(estimate, settings.clip, out=estimate)
-        np.copyto(estimate, known, where=~solved)
+        estimate = sum(factor * flat[neighbour] for factor, neighbour in sources)
+        estimate = np.where(fixed, held, np.minimum(estimate, settings.clip))
+        before = flat[here]
         if settings.resistance:
             bright = estimate > settings.resistance_above
-            estimate[bright] -= settings.resistance * inside[bright]
-        np.abs(np.subtract(estimate, inside, out=change), out=change)
-        settled = change.sum() <= settings.tolerance * inside.sum()
-        inside[...] = estimate
+            estimate[bright] -= settings.resistance * before[bright]
+        flat[here] = estimate
+        change = estimate - before
+        settled = np.abs(change).sum() <= settings.tolerance * level
+        level += change.sum()
         if settled:
             return iteration
     return settings.max_iterations
-
-
-def _neighbour_mean(values: np.ndarray, factors: np.ndarray, buffer: np.ndarray) -> np.ndarray:
-    """Return the sum of neighbours times factors, ``(H, W)``; ``buffer`` is overwritten."""
-    first, *others = zip(factors, _neighbours(values), strict=True)
-    total = np.multiply(*first)
-    for factor, neighbour in others:
-        total += np.multiply(factor, neighbour, out=buffer)
-    return total
 
 
 def _neighbours(padded: np.ndarray) -> tuple[np.ndarray, ...]:

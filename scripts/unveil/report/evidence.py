@@ -49,7 +49,7 @@ class ReportOptions:
     title: str = "Which cloud removal can you trust here?"
     cloud_levels: tuple[float, ...] = (0.35, 0.65)
     max_scenes_in_picture: int = 24
-    min_places: int = 5
+    min_places: int = 6
     chip_px: int = 256
     stretch_percentiles: tuple[float, float] = (2.0, 98.0)
 

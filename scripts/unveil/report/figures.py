@@ -22,13 +22,14 @@ from PIL import Image
 from unveil.bands import BANDS
 from unveil.report.evidence import Evidence
 from unveil.report.images import SAR, TRUTH, Row
-from unveil.report.summary import order_by
+from unveil.report.summary import level_of, order_by
 from unveil.scene import PROTOCOLS
 
 INK = "#10161d"
 """Colour of text and axes; replaced by the page's own ink where a figure is inlined."""
 
 FAINT = "#8a94a0"
+PX_PER_INCH = 100
 CELL_PX = 160
 GAP_PX = 6
 STYLE = {
@@ -59,39 +60,52 @@ MARKERS = "osD^vPX<>ph*"
 
 
 def palette(methods: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """Return one colour a method, the same in every figure."""
-    names = "colorblind" if len(methods) <= 10 else "husl"
-    return dict(zip(methods, sns.color_palette(names, len(methods)), strict=True))
+    """Return one colour a method, the same in every figure; grey is left to the baseline."""
+    colours = [
+        c for c in sns.color_palette("colorblind") if max(c) - min(c) > 0.05 and min(c) < 0.4
+    ]
+    if len(methods) > len(colours):
+        colours = sns.husl_palette(len(methods), l=0.55)
+    return dict(zip(methods, colours, strict=False))
 
 
-def mae_by_cover(evidence: Evidence) -> Figure | None:
-    """Draw occluded MAE against cloud cover: points are scenes, lines join means of places."""
-    rows = _mae_rows(evidence.scores)
+def mae_by_cover(evidence: Evidence, bounds: Sequence[float]) -> Figure | None:
+    """Draw occluded MAE against cloud cover: points are scenes, lines join cloud levels.
+
+    Args:
+        evidence: the scores.
+        bounds: cloud cover between the levels, fractions.
+
+    Returns:
+        The figure; None when no method but the baseline has a score.
+    """
+    rows = _mae_rows(evidence, evidence.scores)
     if rows.empty:
         return None
-    rows = rows.assign(cover=(100 * rows["cloud_cover"]).round(0))
+    rows = rows.assign(level=level_of(rows["cloud_cover"], bounds))
     with plt.rc_context(STYLE):
         figure, axes = _panels(rows["protocol"].unique(), width=4.4, height=3.9)
         for protocol, axis in axes.items():
             inside = rows[rows["protocol"] == protocol]
             for model, colour, marker in _styles(evidence, rows):
-                points = inside[inside["model"] == model].sort_values("cover")
-                mean = _mean_of_places(points)
-                axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.4)
-                points_style = {"color": colour, "markersize": 4, "markeredgecolor": "none"}
-                axis.plot(points["cover"], points["value"], marker, alpha=0.85, **points_style)
-                if len(points):
-                    label = evidence.methods[model].title
-                    axis.plot([], [], marker, linestyle="-", label=label, **points_style)
+                points = inside[inside["model"] == model]
+                if points.empty:
+                    continue
+                style = {"color": colour, "markersize": 4, "markeredgecolor": "none"}
+                axis.plot(100 * points["cloud_cover"], points["value"], marker, alpha=0.6, **style)
+                means = _level_means(points)
+                label = evidence.methods[model].title
+                axis.plot(100 * means["cloud_cover"], means["value"], color=colour, linewidth=1.5)
+                axis.plot([], [], marker, linestyle="-", label=label, **style)
             _log_axis(axis)
-            axis.set(title=protocol, xlabel="cloud cover of the target (%)")
+            axis.set(title=protocol, xlabel="cloud cover of the target (%)", xlim=(0, 102))
         _finish(figure, axes, "MAE under cloud (reflectance)")
     return figure
 
 
 def mae_by_band(evidence: Evidence) -> Figure | None:
     """Draw occluded MAE of each band, means of scenes, places pooled."""
-    rows = _mae_rows(evidence.band_scores)
+    rows = _mae_rows(evidence, evidence.band_scores)
     rows = rows[rows["band"].isin(list(BANDS))]
     if rows.empty:
         return None
@@ -137,7 +151,9 @@ def picture(rows: Sequence[Row], columns: Sequence[tuple[str, str]], labels: Map
             if image is not None:
                 _paste(canvas, image, i * step, j * step)
     height, width = canvas.shape[:2]
-    left, top, dpi = 300, 150, 150
+    titles = [_wrap(title) for _, title in columns]
+    lines = max(title.count("\n") + 1 for title in titles)
+    left, top, dpi = 290, 24 + 21 * lines, 150
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=((width + left) / dpi, (height + top) / dpi), dpi=dpi)
         axis = figure.add_axes(
@@ -194,30 +210,32 @@ def to_inline_svg(figure: Figure, prefix: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     svg = re.sub(r"font: ([^;\"]*?)'[^\";]*", r"font: \g<1>sans-serif", svg)
-    return re.sub(
-        r'<svg ([^>]*?)width="[^"]*"([^>]*?)height="[^"]*"',
-        r'<svg \1\2 aria-hidden="true"',
-        svg,
-        count=1,
-    )
+    width = f'style="width:{PX_PER_INCH * figure.get_figwidth():.0f}px"'
+    size = r'<svg ([^>]*?)width="[^"]*"([^>]*?)height="[^"]*"'
+    return re.sub(size, rf'<svg \1\2 {width} aria-hidden="true"', svg, count=1)
 
 
-def _mae_rows(scores: pd.DataFrame) -> pd.DataFrame:
+def _mae_rows(evidence: Evidence, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return occluded MAE of the protocols in which more than the baseline has a score."""
     rows = scores[(scores["region"] == "occluded") & (scores["metric"] == "MAE")]
-    return rows[rows["value"] > 0]  # a logarithmic axis has no zero
+    rows = rows[rows["value"] > 0]  # a logarithmic axis has no zero
+    methods = [m.id for m in evidence.methods.values() if not m.is_baseline]
+    protocols = rows.loc[rows["model"].isin(methods), "protocol"].unique()
+    return rows[rows["protocol"].isin(protocols)]
 
 
-def _mean_of_places(points: pd.DataFrame) -> pd.Series:
-    return points.groupby(["cover", "place"])["value"].mean().groupby("cover").mean()
+def _level_means(points: pd.DataFrame) -> pd.DataFrame:
+    """Pool cover and error of each cloud level: scenes of a place first, then places."""
+    columns = ["cloud_cover", "value"]
+    return points.groupby(["level", "place"])[columns].mean().groupby("level").mean()
 
 
 def _styles(evidence: Evidence, rows: pd.DataFrame):
     present = set(rows["model"])
     models = [model for model in evidence.methods if model in present]
-    colours = palette(models)
+    colours = palette([model for model in models if not evidence.methods[model].is_baseline])
     for number, model in enumerate(models):
-        baseline = evidence.methods[model].is_baseline
-        yield model, FAINT if baseline else colours[model], MARKERS[number % len(MARKERS)]
+        yield model, colours.get(model, FAINT), MARKERS[number % len(MARKERS)]
 
 
 def _panels(protocols: Iterable[str], *, width: float, height: float):

@@ -113,23 +113,25 @@ def read_radar(frame: Frame, size: int) -> np.ndarray:
 
 
 def stretch_of(
-    bands: np.ndarray, percentiles: tuple[float, float], *, shared: bool
+    bands: np.ndarray, percentiles: tuple[float, float], *, common_span: bool
 ) -> list[tuple[float, float]]:
     """Return the lower and upper reflectance of each band of ``(B, h, w)``, NaN ignored.
 
     Args:
         bands: reflectance.
         percentiles: lower and upper, 0...100.
-        shared: one range for all bands, which keeps natural colours natural.
+        common_span: every band spans what the widest one does, from its own dark end: no
+            veil of scattered blue light, yet the colours keep their proportions.
     """
-    groups = [bands] * len(bands) if shared else list(bands)
-    limits = []
-    for group in groups:
-        valid = group[np.isfinite(group)]
+    lows, spans = [], []
+    for band in bands:
+        valid = band[np.isfinite(band)]
         low, high = np.percentile(valid, percentiles) if valid.size else (0.0, 0.3)
-        middle, span = (low + high) / 2, max(high - low, MIN_SPAN) / 2
-        limits.append((float(middle - span), float(middle + span)))
-    return limits
+        lows.append(float(low))
+        spans.append(max(float(high - low), MIN_SPAN))
+    if common_span:
+        spans = [max(spans)] * len(spans)
+    return [(low, low + span) for low, span in zip(lows, spans, strict=True)]
 
 
 def render(bands: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -179,7 +181,7 @@ def make_row(
         chosen = model_image.pick(bands)
         if chosen is None:
             continue
-        limits = stretch_of(chosen, options.stretch_percentiles, shared=view == "true")
+        limits = stretch_of(chosen, options.stretch_percentiles, common_span=view == "true")
         stretches[view] = _describe(bands, limits)
         images[view] = {
             column: render(chosen, limits)
@@ -247,7 +249,7 @@ def _render_grey(
     if not basis.bands:
         return {}, "none: no band of the views is there"
     bands = (basis.bands[0],) * 3
-    limits = stretch_of(basis.pick(bands), options.stretch_percentiles, shared=True)
+    limits = stretch_of(basis.pick(bands), options.stretch_percentiles, common_span=True)
     images = {
         column: render(chosen, limits)
         for column, preview in previews.items()
@@ -259,7 +261,7 @@ def _render_grey(
 def _describe(bands: Sequence[str], limits: Sequence[tuple[float, float]]) -> str:
     if len(set(limits)) == 1:
         return f"{limits[0][0]:.3f}–{limits[0][1]:.3f}"
-    return ", ".join(
+    return "\n".join(
         f"{band} {low:.3f}–{high:.3f}" for band, (low, high) in zip(bands, limits, strict=True)
     )
 

@@ -55,6 +55,12 @@ FIGURES = (
 )
 """Files written beside the page, always all of them."""
 
+BETTER = {
+    "low": "lower is better",
+    "high": "higher is better",
+    "zero": "nearer to 0 is better",
+    "": "",
+}
 SHOWN_FACTS = ("title", "protocol", "place")
 MAX_DETAILS = 200
 """Scenes with a section of their own; the table of scenes lists them all."""
@@ -118,7 +124,7 @@ def render(
     rows, columns, missing = draw_rows(evidence, predictions, options)
     LOG.info("picture of %d scenes and %d columns", len(rows), len(columns))
     curves = {
-        "mae_by_cover": charts.mae_by_cover(evidence),
+        "mae_by_cover": charts.mae_by_cover(evidence, options.cloud_levels),
         "mae_by_band": charts.mae_by_band(evidence),
     }
     context = {
@@ -429,9 +435,8 @@ def tables_context(evidence: Evidence, tables: Sequence[Table]) -> dict[str, Any
         "regions": regions,
         "metrics": metrics,
         "units": units,
-        "heads": {
-            metric: f"{metric} ({units[metric]})" if units[metric] else metric for metric in metrics
-        },
+        "heads": {metric: metric_head(metric, units[metric]) for metric in metrics},
+        "notes": {metric: BETTER[direction(metric)] for metric in metrics},
         "directions": {metric: direction(metric) for metric in metrics},
         "levels": [stratum.label for stratum in tables[0].strata] if tables else [],
         "titles": {m.id: m.title for m in evidence.methods.values()},
@@ -439,10 +444,15 @@ def tables_context(evidence: Evidence, tables: Sequence[Table]) -> dict[str, Any
     }
 
 
-def direction(metric: str) -> int:
-    """Return 1 when higher is better, -1 when lower is, 0 when neither."""
-    order = rank({"low": 0.0, "high": 1.0}, metric)
-    return {"high": 1, "low": -1}[order[0]] if order else 0
+def metric_head(metric: str, unit: str) -> str:
+    """Return the head of a metric's column: its name with the unit."""
+    name = metric.replace("R2", "R²").replace("_", " ")
+    return f"{name} ({unit})" if unit else name
+
+
+def direction(metric: str) -> str:
+    """Return which side of a metric is better: ``low``, ``high``, ``zero`` or empty."""
+    return next(iter(rank({"low": -1.0, "zero": 0.0, "high": 1.0}, metric)), "")
 
 
 def _table_data(table: Table) -> dict[str, Any]:
@@ -542,6 +552,8 @@ def scenes_context(evidence: Evidence, pictured: Sequence[str]) -> dict[str, Any
         scene = evidence.scenes[scene_id]
         known = errors.loc[scene_id].dropna().to_dict() if scene_id in errors.index else {}
         order = rank(known, "MAE")
+        if all(evidence.methods[model].is_baseline for model in order):
+            order = []
         index.append(
             {
                 "scene": scene,

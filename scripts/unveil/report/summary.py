@@ -166,17 +166,19 @@ def level_of(cover: pd.Series, bounds: Sequence[float]) -> pd.Series:
     return pd.Series(np.searchsorted(np.asarray(bounds), cover, side="left"), index=cover.index)
 
 
-def pool(values: pd.Series, places: pd.Series) -> tuple[float, int, int]:
-    """Pool one value a scene: mean of scenes within a place, then mean of places.
+def pool(values: pd.DataFrame, places: pd.Series) -> pd.DataFrame:
+    """Pool one value a scene: mean of the scenes of a place, then mean of the places.
+
+    Args:
+        values: scenes x models, NaN where there is none.
+        places: scene -> place.
 
     Returns:
-        The pooled value (NaN without any), the number of scenes and of places.
+        A row a model: ``value`` (NaN without any), ``n_scenes``, ``n_places``.
     """
-    values = values.dropna()
-    if values.empty:
-        return float("nan"), 0, 0
     by_place = values.groupby(places.reindex(values.index)).mean()
-    return float(by_place.mean()), len(values), len(by_place)
+    counts = {"n_scenes": values.count(), "n_places": by_place.count()}
+    return pd.DataFrame({"value": by_place.mean(), **counts})
 
 
 def comparable(present: pd.DataFrame, baselines: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -262,12 +264,15 @@ def _pool_row(
     values: pd.DataFrame, places: pd.Series, stratum: Stratum, metric: str
 ) -> dict[str, Cell]:
     """Pool one metric of one stratum: ranked methods on the common scenes, others on theirs."""
+    own = pool(values, places)
+    common = pool(values.reindex(list(stratum.common)), places)
     cells = {}
     for model in values.columns:
         ranked = model in stratum.ranked
-        column = values[model].reindex(list(stratum.common)) if ranked else values[model]
-        value, n_scenes, n_places = pool(column, places)
-        cells[model] = Cell(value, format_value(value, metric), n_scenes, n_places, ranked, 0)
+        row = (common if ranked else own).loc[model]
+        text = format_value(row["value"], metric)
+        counts = int(row["n_scenes"]), int(row["n_places"])
+        cells[model] = Cell(float(row["value"]), text, *counts, ranked, 0)
     order = rank({m: c.value for m, c in cells.items() if c.ranked and c.n_scenes}, metric)
     for position, model in enumerate(order[:2] if len(order) > 1 else [], 1):
         cells[model] = replace(cells[model], rank=position)
@@ -360,7 +365,8 @@ def paired_difference(differences: pd.Series, places: pd.Series, *, seed: int) -
         places: scene -> place.
         seed: seed of the draws.
     """
-    mean, n_scenes, n_places = pool(differences, places)
+    pooled = pool(differences.to_frame("difference"), places).loc["difference"]
+    mean, n_scenes, n_places = pooled["value"], int(pooled["n_scenes"]), int(pooled["n_places"])
     if n_places < 2:
         return Difference(mean, float("nan"), float("nan"), n_scenes, n_places)
     known = differences.dropna()

@@ -99,7 +99,6 @@ def fetch(
         with _Progress(entry, part.size) as progress:
             download = _Download(entry, path, part, session, timeout, progress)
             _persist(download, retries=retries, sleep=sleep)
-        stream.flush()
         _record(entry, path, _measure(part.path))
         os.replace(part.path, path)
         part.note.unlink(missing_ok=True)
@@ -221,9 +220,7 @@ class _Part:
 
     def append(self, data: bytes) -> None:
         self._stream.write(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
+        self._stream.flush()  # what came outlives a killed job
 
 
 class _Progress:
@@ -297,7 +294,6 @@ def _persist(download: _Download, *, retries: int, sleep: Callable[[float], None
                 _request(download)
             return _finish(download)
         except (_TryAgainError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            part.flush()
             if part.size and part.size == download.entry.size_bytes:
                 continue  # the server announced more than there is; all bytes are here
             failures = 0 if part.size >= farthest + GAIN else failures + 1
@@ -459,7 +455,6 @@ def _take(download: _Download, response: requests.Response) -> None:
         if part.size > limit:
             part.restart()
             raise download.refuse(f"{download.entry.url} gives more than {limit} bytes")
-    part.flush()
     if part.size and "HTML" in describe_content(part.path):
         part.restart()
         raise download.refuse(f"{download.entry.url} gives a web page instead of the file")
@@ -475,7 +470,6 @@ def _finish(download: _Download) -> None:
         _TryAgainError: if joined answers are not; the file may have changed between them.
     """
     part, entry = download.part, download.entry
-    part.flush()
     problem = _problem(entry, part.path, sha256=entry.sha256)
     if problem is None:
         return

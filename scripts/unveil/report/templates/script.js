@@ -30,21 +30,19 @@
     const head = $("th[aria-sort]", table);
     if (head) sortRows(table, head.cellIndex, head.getAttribute("aria-sort") === "ascending" ? 1 : -1);
   };
-  const makeSortable = (table) => {
-    for (const head of table.tHead.rows[0].cells) {
-      const button = make("button", { type: "button", title: "Sort by this column" });
-      const small = $("small", head);
-      button.append(...[...head.childNodes].filter((node) => node !== small));
-      head.prepend(button);
-      button.addEventListener("click", () => {
-        const first = head.dataset.first || "ascending";
-        const other = first === "ascending" ? "descending" : "ascending";
-        const next = head.getAttribute("aria-sort") === first ? other : first;
-        for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
-        head.setAttribute("aria-sort", next);
-        resort(table);
-      });
-    }
+  const makeSortable = (table, head) => {
+    const button = make("button", { type: "button", title: "Sort by this column" });
+    const small = $("small", head);
+    button.append(...[...head.childNodes].filter((node) => node !== small));
+    head.prepend(button);
+    button.addEventListener("click", () => {
+      const first = head.dataset.first || "ascending";
+      const other = first === "ascending" ? "descending" : "ascending";
+      const next = head.getAttribute("aria-sort") === first ? other : first;
+      for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", next);
+      resort(table);
+    });
   };
 
   // --- score tables --------------------------------------------------------------------
@@ -61,14 +59,26 @@
     ($("button", head) || head).textContent = text;
     const small = $("small", head);
     if (small) small.textContent = note;
-    head.dataset.first = direction > 0 ? "descending" : "ascending";
+    head.dataset.first = direction === "high" ? "descending" : "ascending";
   };
   const noteOf = (stratum) => `${plural(stratum.scenes, "scene")}, ${plural(stratum.places, "place")}`;
+  const setHeads = (table, columns) => {
+    const heads = table.tHead.rows[0];
+    while (heads.cells.length > columns.length + 1) heads.lastElementChild.remove();
+    while (heads.cells.length < columns.length + 1) {
+      const head = make("th", { scope: "col" });
+      head.append(make("small"));
+      heads.append(head);
+      makeSortable(table, head);
+    }
+    columns.forEach((column, j) =>
+      fillHead(heads.cells[j + 1], column.text, column.note, tables.directions[column.metric]));
+  };
   const columnsOf = (table, block, metric, level) => table.dataset.kind === "levels"
     ? block.strata.map((stratum, i) => ({ metric, i, text: stratum.label, note: noteOf(stratum) }))
     : tables.metrics.filter((name) => block.cells[name]).map((name) => ({
         metric: name, i: level, text: tables.heads[name],
-        note: { 1: "higher is better", "-1": "lower is better" }[tables.directions[name]] || "" }));
+        note: tables.notes[name] }));
   const redraw = () => {
     const region = $("#pick-region").value, metric = $("#pick-metric").value;
     const level = +$("#pick-level").value;
@@ -79,10 +89,7 @@
       table.hidden = !shown;
       if (!shown) continue;
       const columns = columnsOf(table, block, metric, level);
-      const heads = table.tHead.rows[0];
-      while (heads.cells.length > columns.length + 1) heads.lastElementChild.remove();
-      columns.forEach((column, j) => heads.cells[j + 1]
-        && fillHead(heads.cells[j + 1], column.text, column.note, tables.directions[column.metric]));
+      setHeads(table, columns);
       table.tBodies[0].replaceChildren(...block.models.map((model, k) => {
         const row = make("tr");
         row.append(make("th", { scope: "row", textContent: tables.titles[model] }));
@@ -120,7 +127,8 @@
           score.v ?? "", score.n, score.p, Boolean(score.c)].map(String))));
     return rows;
   };
-  for (const table of $$("table.sortable")) makeSortable(table);
+  for (const table of $$("table.sortable"))
+    for (const head of [...table.tHead.rows[0].cells]) makeSortable(table, head);
   if ($("#pick-region")) {
     for (const id of ["#pick-region", "#pick-metric", "#pick-level"]) $(id).addEventListener("change", redraw);
     $("#all-csv").addEventListener("click", () => download("pooled_scores.csv", toCsv(allScores())));
@@ -160,10 +168,18 @@
       $("#error-scale").hidden = view !== "error";
     });
     $("#pick-outline")?.addEventListener("change", (event) => picture.classList.toggle("outlined", event.target.checked));
-    for (const box of $$("[data-toggle]"))
-      box.addEventListener("change", () => {
-        for (const row of picture.rows) row.cells[+box.dataset.toggle].hidden = !box.checked;
+    const boxes = $$("[data-toggle]"), body = picture.tBodies[0];
+    const showColumns = () => {
+      const protocol = $("#pick-protocol")?.value ?? "";
+      for (const row of body.rows) row.hidden = Boolean(protocol) && row.dataset.protocol !== protocol;
+      const seen = [...body.rows].filter((row) => !row.hidden);
+      boxes.forEach((box) => {
+        const column = +box.dataset.toggle;
+        const empty = seen.every((row) => !$(".chip", row.cells[column]));
+        for (const row of picture.rows) row.cells[column].hidden = !box.checked || empty;
       });
+    };
+    for (const control of [...boxes, $("#pick-protocol")]) control?.addEventListener("change", showColumns);
 
     // --- swipe ---
     const dialog = $("#swipe"), range = $("#swipe-range"), stage = $(".stage", dialog);

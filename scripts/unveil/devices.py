@@ -1,0 +1,149 @@
+"""Which device a network runs on: one GPU a job, never shared by two local jobs.
+
+Snakemake counts GPUs but never says which one a job may use, and TensorFlow takes every GPU
+it sees. So a job claims one by a lock, and hides the others, before TensorFlow starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unveil.errors import InputError
+
+LOG = logging.getLogger(__name__)
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
+BFLOAT16_GPU_CAPABILITY = (8, 0)
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a job runs on.
+
+    Attributes:
+        name: for people, as in the record of a run.
+        kind: ``CPU`` or ``GPU``.
+        fast_bfloat16: whether its arithmetic in bfloat16 is faster than in float32.
+    """
+
+    name: str
+    kind: Literal["CPU", "GPU"]
+    fast_bfloat16: bool = False
+
+
+CPU = Device("CPU", "CPU")
+
+
+def visible_gpus() -> list[str]:
+    """Return ids of the GPUs this process may use, without starting TensorFlow.
+
+    ``CUDA_VISIBLE_DEVICES`` if it is set (Slurm does), else NVIDIA's device files.
+    """
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if setting is not None:
+        return [name.strip() for name in setting.split(",") if name.strip() not in ("", "-1")]
+    numbers = [p.name[6:] for p in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted((n for n in numbers if n.isdigit()), key=int)
+
+
+def lock_folder() -> Path:
+    """Return the folder of the GPU locks, one for all runs of this user on this machine."""
+    return Path(tempfile.gettempdir()) / f"unveil-gpu-locks-{os.getuid()}"
+
+
+@contextlib.contextmanager
+def claim_gpu(candidates: Sequence[str], folder: Path) -> Iterator[str]:
+    """Hold one of several GPUs; wait while all are held by other jobs.
+
+    The lock is the kernel's (flock), so it ends with the process, however that ends.
+
+    Args:
+        candidates: ids, at least one.
+        folder: where the lock files are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = False
+    while True:
+        for name in candidates:
+            stream = open(folder / f"{name.replace('/', '_')}.lock", "w")
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.close()
+                continue
+            with stream:
+                yield name
+            return
+        if not waiting:
+            LOG.info("every GPU is used by another job; waiting for one of %s", list(candidates))
+            waiting = True
+        time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def claim_device(gpu: str) -> Iterator[Device]:
+    """Claim what a network runs on, hide everything else from TensorFlow, and start it.
+
+    Args:
+        gpu: ``required``, ``preferred`` or ``never``.
+
+    Raises:
+        InputError: if a GPU is required and none is visible, with the remedy.
+    """
+    candidates = visible_gpus() if gpu != "never" else []
+    if gpu == "required" and not candidates:
+        raise _no_gpu("none is visible")
+    with contextlib.ExitStack() as stack:
+        chosen = stack.enter_context(claim_gpu(candidates, lock_folder())) if candidates else "-1"
+        os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+        yield _start_tensorflow(required=gpu == "required")
+
+
+def _start_tensorflow(*, required: bool) -> Device:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        if required:
+            raise _no_gpu("TensorFlow sees none")
+        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+        return Device("CPU", "CPU", any(flag in flags for flag in BFLOAT16_CPU_FLAGS))
+    tf.config.experimental.set_memory_growth(gpus[0], True)
+    details = tf.config.experimental.get_device_details(gpus[0])
+    capability = details.get("compute_capability", (0, 0))
+    name = f"GPU {os.environ['CUDA_VISIBLE_DEVICES']} ({details.get('device_name', 'unknown')})"
+    return Device(name, "GPU", capability >= BFLOAT16_GPU_CAPABILITY)
+
+
+def _no_gpu(found: str) -> InputError:
+    return InputError(
+        f"a GPU is required and {found}",
+        file="config",
+        field="inference.gpu",
+        remedy="set it to preferred, or check the driver, CUDA_VISIBLE_DEVICES and that "
+        "tensorflow (not tensorflow-cpu) is installed",
+    )
+
+
+def choose_precision(wanted: str, supported: Sequence[str], device: Device) -> str:
+    """Return the precision that a model computes in.
+
+    Args:
+        wanted: one of :data:`PRECISIONS`.
+        supported: what the model can do; a model without a choice has ``("float32",)``.
+        device: what it runs on.
+    """
+    if wanted == "auto":
+        wanted = "mixed_bfloat16" if device.fast_bfloat16 else "float32"
+    return wanted if wanted in supported else "float32"
