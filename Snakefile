@@ -18,6 +18,7 @@ include: "rules/coregistration.smk"
 include: "rules/inference.smk"
 include: "rules/metrics.smk"
 include: "rules/report.smk"
+include: "rules/weights.smk"
 include: "rules/training.smk"
 
 

@@ -291,3 +291,21 @@ def test_every_key_of_the_configuration_is_an_option(root):
     known = {field.name: field.default for field in dataclasses.fields(ReportOptions)}
     for key, entry in schema["properties"]["report"]["properties"].items():
         assert known[key] == entry["default"]
+
+
+def test_methods_with_different_bands_are_compared_on_the_bands_they_share(tmp_path):
+    """A method without the hard band must not win by leaving it out."""
+    recipes = [Recipe(f"scene{i}", f"place{i}", "simulate", 0.5) for i in range(6)]
+    errors = {"nearest": {"B02": 0.01, "B08": 0.09}, "regressed": {"B02": 0.02}}
+    rows = []
+    for recipe in recipes:
+        for model, bands in errors.items():
+            head = (recipe.id, model, recipe.protocol, recipe.cover, "occluded")
+            mean = sum(bands.values()) / len(bands)
+            for band, value in {**bands, "all": mean}.items():
+                rows.append((*head, band, "MAE", value, "reflectance", 9))
+    write_tables(tmp_path, recipes, rows, [])
+    evidence = read(Results(tmp_path, ()))
+    verdict = answer(evidence, make_tables(evidence, ())[0], min_places=5, seed=0)[-1]
+    assert verdict.best == "nearest" and verdict.best_mae == pytest.approx(0.01)
+    assert verdict.shared_bands == ("B02",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ INK = "#10161d"
 FAINT = "#8a94a0"
 PX_PER_INCH = 100
 CELL_PX = 160
+LABEL_PX = 290
+MAX_ROWS = 30
+DPI = 150
+PICTURE_VIEW = "true"
 GAP_PX = 6
 STYLE = {
     "font.family": "sans-serif",
@@ -61,11 +66,12 @@ MARKERS = "osD^vPX<>ph*"
 
 def palette(methods: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """Return one colour a method, the same in every figure; grey is left to the baseline."""
-    colours = [
-        c for c in sns.color_palette("colorblind") if max(c) - min(c) > 0.05 and min(c) < 0.4
-    ]
+    # Neither grey, which is the baseline's, nor too pale to be seen on white.
+    colours = [c for c in sns.color_palette("colorblind") if max(c) - min(c) > 0.2 and sum(c) < 2]
     if len(methods) > len(colours):
-        colours = sns.husl_palette(len(methods), l=0.55)
+        wheel = sns.husl_palette(len(methods), l=0.55)
+        step = math.ceil(len(methods) / 3)  # neighbours in the legend differ in hue
+        colours = [colour for start in range(step) for colour in wheel[start::step]]
     return dict(zip(methods, colours, strict=False))
 
 
@@ -129,53 +135,59 @@ def mae_by_band(evidence: Evidence) -> Figure | None:
     return figure
 
 
-def picture(rows: Sequence[Row], columns: Sequence[tuple[str, str]], labels: Mapping[str, str]):
+def picture(
+    rows: Sequence[Row], columns: Sequence[tuple[str, str]], labels: Mapping[str, str]
+) -> Figure | None:
     """Draw the comparison picture: a row a scene, a column a method.
 
     Args:
-        rows: the images.
+        rows: the images; of more than ``MAX_ROWS`` an even spread is drawn.
         columns: ``(key, title)`` in print order.
         labels: scene -> text left of its row.
 
     Returns:
         The figure; None without rows.
     """
-    view = "true"
-    if not rows or not columns:
+    if not rows:
         return None
-    step = CELL_PX + GAP_PX
-    canvas = np.full((len(rows) * step, len(columns) * step, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, (key, _) in enumerate(columns):
-            image = row.images.get(view, {}).get(key)
-            if image is not None:
-                _paste(canvas, image, i * step, j * step)
+    spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).round())
+    rows = [rows[int(position)] for position in spread]
+    canvas = _mosaic(rows, [key for key, _ in columns])
     height, width = canvas.shape[:2]
     titles = [_wrap(title) for _, title in columns]
     lines = max(title.count("\n") + 1 for title in titles)
-    left, top, dpi = 290, 24 + 21 * lines, 150
+    left, top = LABEL_PX, 24 + 21 * lines
+    size = ((width + left) / DPI, (height + top) / DPI)
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=((width + left) / dpi, (height + top) / dpi), dpi=dpi)
+        figure = plt.figure(figsize=size, dpi=DPI)
+        figure.figimage(canvas, xo=left, yo=0, zorder=-1)  # pixel by pixel
         axis = figure.add_axes(
             (left / (width + left), 0, width / (width + left), height / (height + top))
         )
-        axis.imshow(canvas, interpolation="none", aspect="auto")
+        axis.set(xlim=(0, width), ylim=(height, 0))
         axis.axis("off")
-        for j, (_, title) in enumerate(columns):
-            axis.text(
-                j * step + CELL_PX / 2, -12, _wrap(title), ha="center", va="bottom", fontsize=8
-            )
-        for i, row in enumerate(rows):
-            axis.text(
-                -14, i * step + CELL_PX / 2, labels[row.scene], ha="right", va="center", fontsize=7
-            )
-            for j, (key, _) in enumerate(columns):
-                if key not in row.images.get(view, {}):
-                    axis.text(
-                        j * step + CELL_PX / 2, i * step + CELL_PX / 2, EMPTY.get(key, "no result"),
-                        ha="center", va="center", fontsize=7, color=FAINT,
-                    )  # fmt: skip
+        middles = CELL_PX / 2 + (CELL_PX + GAP_PX) * np.arange(max(len(rows), len(columns)))
+        for x, title in zip(middles, titles, strict=False):
+            axis.text(x, -12, title, ha="center", va="bottom", fontsize=8)
+        for y, row in zip(middles, rows, strict=False):
+            axis.text(-14, y, labels[row.scene], ha="right", va="center", fontsize=7)
+            for x, (key, _) in zip(middles, columns, strict=False):
+                if key not in row.images.get(PICTURE_VIEW, {}):
+                    text = EMPTY.get(key, "no result")
+                    axis.text(x, y, text, ha="center", va="center", fontsize=7, color=FAINT)
     return figure
+
+
+def _mosaic(rows: Sequence[Row], keys: Sequence[str]) -> np.ndarray:
+    """Paste all cells on white, ``(H, W, 3)`` uint8."""
+    step = CELL_PX + GAP_PX
+    canvas = np.full((len(rows) * step, len(keys) * step, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, key in enumerate(keys):
+            image = row.images.get(PICTURE_VIEW, {}).get(key)
+            if image is not None:
+                _paste(canvas, image, i * step, j * step)
+    return canvas
 
 
 def placeholder(text: str) -> Figure:
@@ -191,7 +203,7 @@ def save(figure: Figure | None, path: Path, *, empty: str) -> None:
     figure = figure or placeholder(empty)
     with plt.rc_context(STYLE):
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=150, facecolor="white", metadata=metadata)
+        figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
     plt.close(figure)
 
 

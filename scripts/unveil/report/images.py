@@ -216,7 +216,7 @@ def read_hidden(scene: Scene, size: int) -> np.ndarray:
 def to_data_uri(image: np.ndarray) -> str:
     """Return an image as a WebP data URI."""
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "WEBP", quality=WEBP_QUALITY, method=4)
+    Image.fromarray(image).save(stream, "WEBP", quality=WEBP_QUALITY, method=4, use_sharp_yuv=True)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

@@ -229,7 +229,7 @@ def pixel_size(grid: Grid) -> str:
     return f"{abs(grid.transform[0]):g}{unit}"
 
 
-def shorten(text: str, length: int = 34) -> str:
+def shorten(text: str, length: int = 30) -> str:
     """Return a text of at most ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 

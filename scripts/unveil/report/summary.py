@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from unveil.bands import BANDS
 from unveil.report.evidence import Evidence
 from unveil.scene import PROTOCOLS
 
@@ -141,6 +142,7 @@ class Verdict:
         claim: ``better``, ``indistinguishable`` or ``description`` (too few places).
         n_scenes: scenes compared.
         n_places: places compared.
+        shared_bands: bands compared where methods were scored on different ones.
     """
 
     label: str
@@ -153,6 +155,7 @@ class Verdict:
     claim: str
     n_scenes: int
     n_places: int
+    shared_bands: tuple[str, ...] = ()
 
 
 def level_labels(bounds: Sequence[float]) -> list[str]:
@@ -301,55 +304,83 @@ def format_value(value: float, metric: str) -> str:
 
 
 def answer(evidence: Evidence, table: Table, *, min_places: int, seed: int) -> list[Verdict]:
-    """Return the verdict of each stratum of an occluded table, on the MAE."""
-    scores = evidence.scores
-    rows = scores[
-        (scores["protocol"] == table.protocol)
-        & (scores["region"] == table.region)
-        & (scores["metric"] == "MAE")
-    ].dropna(subset=["value"])
-    values = _scene_by_model(rows, table.models)
-    places = rows.drop_duplicates("scene").set_index("scene")["place"]
+    """Return the verdict of each stratum of a table, on the MAE over shared bands."""
+    scores = evidence.scores[evidence.scores["protocol"] == table.protocol]
+    places = scores.drop_duplicates("scene").set_index("scene")["place"]
     verdicts = []
-    for position, stratum in enumerate(table.strata):
-        cells = {m: table.cells["MAE", m, position] for m in stratum.ranked}
-        cells = {model: cell for model, cell in cells.items() if cell.n_scenes}
-        if cells:
-            common = values.reindex(list(stratum.common))
-            verdicts.append(_judge(evidence, stratum, cells, common, places, min_places, seed))
+    for stratum in table.strata:
+        values, shared = shared_band_mae(evidence, table, stratum)
+        pooled = pool(values, places)
+        pooled = pooled[pooled["n_scenes"] > 0]
+        if len(pooled):
+            verdict = _judge(evidence, values, pooled, places, min_places=min_places, seed=seed)
+            verdicts.append(replace(verdict, label=stratum.label, shared_bands=shared))
     return verdicts
+
+
+def shared_band_mae(
+    evidence: Evidence, table: Table, stratum: Stratum
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the MAE of ranked methods on common scenes, like for like.
+
+    Where the methods of a scene were scored on different bands, the mean over the bands
+    that all of them have replaces the mean over each one's own.
+
+    Returns:
+        Scenes x models; the bands used where they differed (empty where they did not).
+    """
+    here = {"protocol": table.protocol, "region": table.region, "metric": "MAE"}
+    scenes, ranked = list(stratum.common), list(stratum.ranked)
+    values = _scene_by_model(_select(evidence.scores, **here), ranked).reindex(scenes)
+    rows = _select(evidence.band_scores, **here)
+    rows = rows[rows["scene"].isin(scenes) & rows["model"].isin(ranked)]
+    rows = rows.drop_duplicates(["scene", "band", "model"])
+    bands = rows.pivot(index=["scene", "band"], columns="model", values="value")
+    if bands.empty:
+        return values, ()
+    everyone = bands.notna().all(axis=1)
+    mixed = (~everyone).groupby(level="scene").any()
+    mixed = mixed.index[mixed]
+    shared = bands[everyone & bands.index.get_level_values("scene").isin(mixed)]
+    means = shared.groupby(level="scene").mean().reindex(mixed)
+    values.loc[mixed, means.columns] = means
+    return values, tuple(order_by(set(shared.index.get_level_values("band")), list(BANDS)))
+
+
+def _select(scores: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    keep = np.logical_and.reduce([scores[column] == value for column, value in wanted.items()])
+    return scores[keep].dropna(subset=["value"])
 
 
 def _judge(
     evidence: Evidence,
-    stratum: Stratum,
-    cells: Mapping[str, Cell],
     values: pd.DataFrame,
+    pooled: pd.DataFrame,
     places: pd.Series,
+    *,
     min_places: int,
     seed: int,
 ) -> Verdict:
-    order = rank({model: cell.value for model, cell in cells.items()}, "MAE")
-    best, *others = order
-    baseline = [m for m in order if evidence.methods[m].is_baseline]
+    errors = pooled["value"].to_dict()
+    best, *others = rank(errors, "MAE")
+    baseline = [model for model in errors if evidence.methods[model].is_baseline]
     runner = others[0] if others else ""
-    difference = (
-        paired_difference(values[runner] - values[best], places, seed=seed) if runner else None
-    )
-    claim = "description"
-    if difference and difference.n_places >= min_places:
-        claim = "better" if difference.low > 0 else "indistinguishable"
+    difference, claim = None, "description"
+    if runner:
+        difference = paired_difference(values[runner] - values[best], places, seed=seed)
+        if difference.n_places >= min_places:
+            claim = "better" if difference.low > 0 else "indistinguishable"
     return Verdict(
-        label=stratum.label,
+        label="",
         best=best,
-        best_mae=cells[best].value,
+        best_mae=errors[best],
         runner_up=runner,
-        runner_up_mae=cells[runner].value if runner else float("nan"),
-        cloudy_mae=cells[baseline[0]].value if baseline else float("nan"),
+        runner_up_mae=errors.get(runner, float("nan")),
+        cloudy_mae=errors[baseline[0]] if baseline else float("nan"),
         difference=difference,
         claim=claim,
-        n_scenes=cells[best].n_scenes,
-        n_places=cells[best].n_places,
+        n_scenes=int(pooled.loc[best, "n_scenes"]),
+        n_places=int(pooled.loc[best, "n_places"]),
     )
 
 
@@ -408,6 +439,9 @@ def caveats(evidence: Evidence, table: Table) -> dict[str, list[str]]:
             notes.setdefault(title, []).append(text)
         if fewer[model]:
             most = int(bands.loc[bands[model] < bands.max(axis=1), model].max())
-            text = f"is scored on fewer bands than others on {fewer[model]} scenes (at most {most})"
+            text = (
+                f"gives fewer bands than others on {fewer[model]} scenes (at most {most}): "
+                "the answer compares shared bands, the tables compare each one's own"
+            )
             notes.setdefault(title, []).append(text)
     return notes
