@@ -10,8 +10,8 @@ import pytest
 from unveil.bands import CLEAR, CLOUD
 from unveil.models import anytimeformer as model
 from unveil.models.base import ModelSpec
+from unveil.models.multitemporal import read_state
 from unveil.scene import Inputs
-from unveil.weights.torch_zip import read_torch_zip
 
 USABLE_CLASSES = (4, 5, 6, 7)
 PIXELS_AT_ONCE = 300
@@ -32,8 +32,7 @@ def weights_of(shared, name):
 
 
 def network_of(shared, name):
-    weights = read_torch_zip(weights_of(shared, name))
-    model.check_weights(weights)
+    weights = read_state(weights_of(shared, name), "", model.expected_shapes())
     return model.compile_network(weights.arrays)
 
 

@@ -25,10 +25,9 @@ import numpy as np
 
 from unveil.bands import band_positions
 from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
+from unveil.models.multitemporal import read_state
 from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
-from unveil.weights.arrays import NamedArrays, check_shapes, check_values
-from unveil.weights.torch_zip import read_torch_zip
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -79,7 +78,6 @@ ATTENTION_EPSILON, FORWARD_EPSILON = 1e-5, 1e-6
 MASKED = -1e9
 TOKENS_PER_BATCH = 32_768
 """Dates times pixels computed at once; bounds memory at about 0.5 GiB."""
-
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,6 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
         "tensorfusion.w_x": (RANK, WIDTH + 1, WIDTH),
         "tensorfusion.w_x_aux": (RANK, WIDTH + 1, WIDTH),
     }
-
-
-def check_weights(weights: NamedArrays) -> None:
-    """Check names, shapes and values of a checkpoint.
-
-    Raises:
-        InputError: naming the file and the arrays at fault.
-    """
-    check_shapes(weights, expected_shapes())
-    check_values(weights)
 
 
 # --- the network ----------------------------------------------------------------------
@@ -353,8 +341,7 @@ class AnytimeFormer(Model):
         Raises:
             InputError: if the file is missing, damaged or of another network.
         """
-        weights = read_torch_zip(self.spec.weights or "")
-        check_weights(weights)
+        weights = read_state(self.spec.weights or "", "", expected_shapes())
         self.weights_checksum = weights.sha256
         self._run = compile_network(weights.arrays)
 

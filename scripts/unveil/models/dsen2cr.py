@@ -45,6 +45,7 @@ SAR_RANGES = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
 SAR_MAXIMUM = 2.0
 """Network units of the upper end of the radar ranges."""
 
+
 @dataclass(frozen=True)
 class Dsen2CrOptions:
     """Options of the kind ``dsen2cr``.

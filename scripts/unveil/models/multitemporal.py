@@ -135,14 +135,18 @@ def read_state(
 
     Args:
         path: the file; both are zip archives, told apart by their entries.
-        group: key of the state dict within the checkpoint.
+        group: key of the state dict within the checkpoint; empty for a bare state dict.
         expected: name -> shape of every weight; counters of training steps are passed over.
 
     Raises:
         InputError: if the file is missing, damaged, or of another configuration.
     """
     path = require_file(path)
-    named = read_arrays(path) if _is_numpy(path) else read_torch_zip(path).under(f"{group}/")
+    if _is_numpy(path):
+        named = read_arrays(path)
+    else:
+        checkpoint = read_torch_zip(path)
+        named = checkpoint.under(f"{group}/") if group else checkpoint
     weights = {name: array for name, array in named.arrays.items() if not name.endswith("_tracked")}
     state = NamedArrays(weights, named.path, named.sha256)
     check_shapes(state, expected)

@@ -1,0 +1,218 @@
+"""The contract that every registered model passes, networks with weights drawn by seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from unveil import raster
+from unveil.bands import CLOUD, L1C13, L2A12
+from unveil.inference import InferenceOptions, cut, limit_context, run_shard
+from unveil.models.base import ModelSpec
+from unveil.models.registry import create, kinds
+from unveil.raster import Grid
+from unveil.scene import Frame, Scene, read_inputs
+from unveil.weights.arrays import write_arrays
+
+SHAPE = (64, 64)
+GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), *SHAPE)
+DAYS = ["2020-03-01", "2020-04-10", "2020-05-20", "2020-06-15", "2020-07-10", "2020-08-01"]
+TARGET = "2020-06-15"
+RADAR_DAYS = [f"2020-{month:02d}-05" for month in range(3, 9)]
+
+
+def make_scene(folder: Path, *, level: str) -> Scene:
+    """Write a textured place with its seasons, moving clouds and monthly radar."""
+    bands = L1C13 if level == "L1C" else L2A12
+    rng = np.random.default_rng(11)
+    surface = 0.15 + 0.04 * gaussian_filter(rng.normal(0, 3, (len(bands), *SHAPE)), (0, 2, 2))
+    frames = []
+    for number, date in enumerate(DAYS):
+        data = surface * (1 + 0.1 * np.sin(number)) + rng.normal(0, 0.002, surface.shape)
+        classes = np.zeros(SHAPE, np.uint8)
+        low = 8 * number
+        classes[low : low + 24] = CLOUD
+        data[:, classes == CLOUD] = 0.7
+        path, mask = folder / f"{date}.tif", folder / "masks" / f"{date}.tif"
+        raster.write_cog(
+            path, raster.to_dn(np.clip(data, 0.01, 1)), GRID, descriptions=bands, nodata=0
+        )
+        stack = np.stack([classes, np.full(SHAPE, 255, np.uint8)])
+        names = ["CLASS", "CLOUD_PROBABILITY"]
+        raster.write_cog(mask, stack, GRID, descriptions=names, nodata=None)
+        role = "target" if date == TARGET else "context"
+        frames.append(Frame(date, role, path, bands, mask, {}, raster.sha256(path)))
+    for date in RADAR_DAYS:
+        path = folder / "sar" / f"{date}.tif"
+        decibel = np.stack([rng.normal(-11, 2, SHAPE), rng.normal(-18, 2, SHAPE)])
+        raster.write_cog(
+            path, decibel.astype(np.float32), GRID, descriptions=["VV", "VH"], nodata=np.nan
+        )
+        frames.append(Frame(date, "radar", path, ("VV", "VH")))
+    truth = folder / "truth.tif"
+    raster.write_cog(truth, raster.to_dn(surface), GRID, descriptions=bands, nodata=0)
+    frames.append(Frame("2020-06-16", "reference", truth, bands))
+    return Scene("s", "paired", "p", GRID, tuple(frames), {"level": level})
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> dict[str, Scene]:
+    folder = tmp_path_factory.mktemp("contract")
+    return {level: make_scene(folder / level, level=level) for level in ("L1C", "L2A")}
+
+
+def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return weights that keep signals of order one, by seed."""
+    rng = np.random.default_rng(5)
+    state = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            values = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        elif name.endswith(("running_var", "weight")):
+            values = rng.uniform(0.5, 1.5, shape)
+        else:
+            values = rng.normal(0, 0.05, shape)
+        state[name] = values.astype(np.float32)
+    return state
+
+
+def weights_of(kind: str) -> dict[str, np.ndarray] | None:
+    if kind == "dsen2cr":
+        from unveil.models.dsen2cr import build_network, network_arrays
+
+        network = build_network(bands=13, radar=True, features=8, blocks=2)
+        names = {name: array.shape for name, array in network_arrays(network).items()}
+        return {n: a * (0.3 if a.ndim > 1 else 1) for n, a in drawn(names).items()}
+    if kind == "uncrtaints":
+        from unveil.models import uncrtaints
+
+        return drawn(uncrtaints.state_shapes())
+    if kind == "utilise":
+        from unveil.models import utilise
+
+        return drawn(utilise.state_shapes(utilise.CONFIGURATIONS["earthnet"]))
+    if kind == "anytimeformer":
+        from unveil.models.anytimeformer import expected_shapes
+
+        return drawn(expected_shapes())
+    return None
+
+
+OPTIONS = {
+    "dsen2cr": {"features": 8, "blocks": 2},
+    "utilise": {"configuration": "earthnet"},
+}
+
+
+@pytest.fixture(scope="session")
+def specs(scenes, tmp_path_factory) -> dict[str, ModelSpec]:
+    """A row of the model table for every kind, weights and deliveries included."""
+    folder = tmp_path_factory.mktemp("weights")
+    made = {}
+    for kind in kinds():
+        path, arrays = None, weights_of(kind)
+        if arrays:
+            path = folder / f"{kind}.npz"
+            write_arrays(path, arrays)
+        options = OPTIONS.get(kind, {})
+        if kind == "external":
+            target = scenes["L1C"].target.path
+            (folder / "s.tif").write_bytes(target.read_bytes())
+            options = {"folder": str(folder)}
+        made[kind] = ModelSpec(kind, kind, weights=path, options=options)
+    return made
+
+
+def scene_for(kind: str, scenes: dict[str, Scene]) -> Scene:
+    return scenes["L2A" if kind in ("anytimeformer", "utilise") else "L1C"]
+
+
+def answer(spec: ModelSpec, scene: Scene, tile_px: int = 4096, model=None) -> np.ndarray:
+    """Predict a scene in memory, tile by tile, as the engine does."""
+    model = model or create(spec)
+    scene = limit_context(scene.without_truth(), model.needs.max_context)
+    assert model.skip(scene) is None
+    model.load()
+    tiles = cut(scene.grid, model, tile_px)
+
+    def read(window):
+        return read_inputs(scene, window=window, radar_series=model.radar_series)
+
+    model.prepare(scene, (read(tile.core) for tile in tiles))
+    result = None
+    for tile in tiles:
+        prediction = model.predict(read(tile.outer))
+        if result is None:
+            result = np.full((len(prediction.reflectance), *SHAPE), np.nan, np.float32)
+        values = prediction.reflectance[(slice(None), *tile.inside)]
+        result[(slice(None), *tile.core.toslices())] = values
+    return result
+
+
+@pytest.mark.parametrize("kind", kinds())
+class TestEveryModel:
+    def test_gives_finite_reflectance_of_its_bands_and_is_deterministic(self, kind, scenes, specs):
+        scene = scene_for(kind, scenes)
+        first = answer(specs[kind], scene)
+        assert first.dtype == np.float32
+        assert first.shape[1:] == SHAPE
+        assert first.shape[0] in (4, 10, len(scene.bands))
+        seen = np.isfinite(first)
+        assert seen.mean() > 0.95, "every pixel of this scene is seen clearly by some frame"
+        np.testing.assert_array_equal(first, answer(specs[kind], scene))
+
+    def test_does_not_depend_on_the_tile_size(self, kind, scenes, specs):
+        scene = scene_for(kind, scenes)
+        whole, tiled = (answer(specs[kind], scene, tile_px) for tile_px in (4096, 24))
+        np.testing.assert_allclose(tiled, whole, atol=2e-5)
+
+    def test_is_blind_to_the_reference(self, kind, scenes, specs, tmp_path):
+        scene = scene_for(kind, scenes)
+        other = tmp_path / "other.tif"
+        values = np.full((len(scene.bands), *SHAPE), 4321, np.uint16)
+        raster.write_cog(other, values, GRID, descriptions=scene.bands, nodata=0)
+        frames = tuple(replace(f, path=other) if f.role == "reference" else f for f in scene.frames)
+        seen = []
+        for number, given in enumerate((scene, replace(scene, frames=frames))):
+            folder = tmp_path / str(number)
+            [record] = run_shard(
+                create(specs[kind]), [given], folder, InferenceOptions(), config_hash="x"
+            )
+            seen.append(record["sha256"])
+        assert seen[0] == seen[1]
+
+    def test_does_not_carry_anything_from_one_scene_to_the_next(self, kind, scenes, specs):
+        scene = scene_for(kind, scenes)
+        fresh = answer(specs[kind], scene)
+        model = create(specs[kind])
+        turned = replace(scene, frames=tuple(_darkened(frame) for frame in scene.frames))
+        answer(specs[kind], turned, model=model)
+        np.testing.assert_array_equal(answer(specs[kind], scene, model=model), fresh)
+
+    def test_says_what_it_is_and_where_it_comes_from(self, kind, scenes, specs):
+        model = create(specs[kind])
+        assert len(model.citation) > 20
+        assert model.origin in ("published", "trained-here", "none", "external")
+        assert model.skip(scene_for(kind, scenes).without_truth()) is None
+
+    def test_skips_a_scene_that_lacks_what_it_needs(self, kind, scenes, specs, tmp_path):
+        scene = scene_for(kind, scenes).without_truth()
+        model = create(specs[kind])
+        bare = replace(scene, frames=(scene.target,))
+        poor = bool(model.needs.min_context or model.needs.radar == "required")
+        assert bool(model.skip(bare)) == poor
+
+
+def _darkened(frame: Frame) -> Frame:
+    """Return the frame of another scene: the same raster at half its brightness."""
+    if frame.role not in ("target", "context"):
+        return frame
+    path = frame.path.with_name(f"dark-{frame.path.name}")
+    if not path.exists():
+        data = raster.to_reflectance(raster.read(frame.path)) / 2
+        raster.write_cog(path, raster.to_dn(data), GRID, descriptions=frame.bands, nodata=0)
+    return replace(frame, path=path)
