@@ -11,7 +11,8 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.scene import load_scene
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as log:
+    log.info("GPUs asked for: %d", snakemake.resources.get("gpu", 0))
     params, row = snakemake.params, dict(snakemake.params.model)
     weights = row.get("weights")
     spec = ModelSpec(

@@ -137,7 +137,8 @@ def unmet_need(needs: Needs, scene: Scene) -> str | None:
     if needs.radar == "required" and scene.radar is None:
         return "needs Sentinel-1 radar, which the scene does not have"
     if len(scene.context) < needs.min_context:
-        return f"needs {needs.min_context} context frames, the scene has {len(scene.context)}"
+        frames = "frame" if needs.min_context == 1 else "frames"
+        return f"needs {needs.min_context} context {frames}, the scene has {len(scene.context)}"
     if needs.levels and scene.level not in needs.levels:
         return f"needs level {' or '.join(needs.levels)}, the scene is {scene.level or 'unknown'}"
     return None
