@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo test lint environment clean
+.PHONY: demo test lint environment picture clean
 
 demo: environment  ## run the benchmark on the example and say where the report is
 	@snakemake --cores all --resources gpu=1 --quiet rules
@@ -34,6 +34,12 @@ environment: .venv/.complete
 	@echo "Setting up uv ..."
 	@python3 -m venv .uv
 	@.uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+picture: demo  ## renew the picture of the README from the demo's results
+	@python -c "from PIL import Image; \
+	image = Image.open('results/report/figures/picture.png').convert('RGB'); \
+	image.thumbnail((1500, 4000)); \
+	image.quantize(255).save('docs/picture.png', optimize=True)"
 
 clean:  ## remove results and the environment; downloads stay in .cache
 	rm -rf results .snakemake .venv .uv

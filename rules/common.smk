@@ -39,16 +39,24 @@ try:
             Path(config["cache"]),
         )
     }
+    TRAINING = (
+        read_training(config["training"])
+        if Path(config["training"]).exists()
+        else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
+    )
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
 SHARDS = {
-    f"shard-{number:04d}": list(SCENES)[start : start + config["inference"]["shard_size"]]
+    f"shard-{number:04d}": list(SCENES)[
+        start : start + config["inference"]["shard_size"]
+    ]
     for number, start in enumerate(
         range(0, len(SCENES), config["inference"]["shard_size"])
     )
 }
+ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
 COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
 
 
@@ -64,7 +72,9 @@ def code(*stages):
     files = [PACKAGE / f"{name}.py" for name in COMMON_CODE]
     for stage in stages:
         path = PACKAGE / stage
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        files += (
+            sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        )
     return [str(path) for path in files]
 
 
@@ -98,6 +108,18 @@ def get_gpus(wildcards):
     """Ask for a GPU where a network runs, unless the config forbids it."""
     wanted = wildcards.model in NETWORKS and config["inference"]["gpu"] != "never"
     return 1 if wanted else 0
+
+
+def get_training_images(wildcards):
+    """List the images that a run is trained on."""
+    images = TRAINING["runs"][wildcards.run]["images"]
+    return [f"{RESULTS}/training/images/{image}.tif" for image in images]
+
+
+def get_training_sources(wildcards):
+    """Give the facts of the images that a run is trained on, by id."""
+    images = TRAINING["runs"][wildcards.run]["images"]
+    return {image: TRAINING["images"][image] for image in images}
 
 
 COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])

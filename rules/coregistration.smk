@@ -1,6 +1,4 @@
 rule coregister_scene:
-    message:
-        "Coregistering the frames of {wildcards.scene}"
     input:
         scene=rules.mask_scene.output.scene,
         masks=rules.mask_scene.output.masks,
@@ -22,5 +20,7 @@ rule coregister_scene:
         disk_mb=4000,
     params:
         options=config["coregistration"],
+    message:
+        "Coregistering the frames of {wildcards.scene}"
     script:
         "../scripts/coregister_scene.py"

@@ -1,6 +1,4 @@
 rule assemble_scene:
-    message:
-        "Assembling scene {wildcards.scene}"
     input:
         source=get_source_files,
         code=code("sources", "protocols", "clouds"),
@@ -26,5 +24,7 @@ rule assemble_scene:
         sources=config["sources"],
         seed=config["seed"],
         dilate_px=config["masks"]["dilate_px"],
+    message:
+        "Assembling scene {wildcards.scene}"
     script:
         "../scripts/assemble_scene.py"

@@ -1,6 +1,4 @@
 rule infer:
-    message:
-        "Removing clouds with {wildcards.model}, {wildcards.shard}"
     input:
         scenes=get_shard_scenes,
         weights=get_weights,
@@ -27,5 +25,7 @@ rule infer:
         options=lambda wildcards: {
             key: config["inference"][key] for key in ("tile_px", "gpu", "precision")
         },
+    message:
+        "Removing clouds with {wildcards.model}, {wildcards.shard}"
     script:
         "../scripts/infer.py"

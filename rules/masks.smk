@@ -1,6 +1,4 @@
 rule mask_scene:
-    message:
-        "Masking clouds and shadows of {wildcards.scene}"
     input:
         scene=rules.assemble_scene.output.scene,
         frames=rules.assemble_scene.output.frames,
@@ -22,5 +20,7 @@ rule mask_scene:
         disk_mb=1000,
     params:
         options=config["masks"],
+    message:
+        "Masking clouds and shadows of {wildcards.scene}"
     script:
         "../scripts/mask_scene.py"

@@ -1,6 +1,4 @@
 rule score:
-    message:
-        "Scoring {wildcards.model}, {wildcards.shard}"
     input:
         scenes=get_shard_scenes,
         record=rules.infer.output.record,
@@ -22,13 +20,13 @@ rule score:
     params:
         predictions=lambda wildcards: f"{RESULTS}/predictions/{wildcards.model}",
         weights=lambda wildcards: MODELS[wildcards.model].get("weights"),
+    message:
+        "Scoring {wildcards.model}, {wildcards.shard}"
     script:
         "../scripts/score.py"
 
 
 rule collect_metrics:
-    message:
-        "Collecting the metrics of all models"
     input:
         metrics=collect(
             rules.score.output.metrics, model=list(MODELS), shard=list(SHARDS)
@@ -58,5 +56,52 @@ rule collect_metrics:
         mem_mb=2000,
         runtime=30,
         disk_mb=500,
+    message:
+        "Collecting the metrics of all models"
     script:
         "../scripts/collect_metrics.py"
+
+
+rule compare_models:
+    input:
+        scenes=ALL_SCENES,
+        metrics=rules.collect_metrics.output.metrics,
+        code=code("metrics"),
+    output:
+        comparison=report(
+            f"{RESULTS}/statistics/comparison.csv",
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"table": "paired comparisons of models"},
+        ),
+        ranking=report(
+            f"{RESULTS}/statistics/ranking.csv",
+            caption="../report/ranking.rst",
+            category="Tables",
+            labels={"table": "means and ranks over places"},
+        ),
+        days=f"{RESULTS}/statistics/days.csv",
+        published=report(
+            f"{RESULTS}/statistics/published.csv",
+            caption="../report/published.rst",
+            category="Tables",
+            labels={"table": "as published, for comparison"},
+        ),
+    log:
+        f"{RESULTS}/logs/compare_models.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_models.tsv"
+    conda:
+        "../envs/metrics.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        disk_mb=100,
+    params:
+        cloud_levels=config["metrics"]["cloud_levels"],
+        seed=config["seed"],
+    message:
+        "Comparing the models over places"
+    script:
+        "../scripts/compare_models.py"

@@ -1,9 +1,6 @@
-ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
 
 
 rule write_manifest:
-    message:
-        "Writing the run manifest"
     input:
         scenes=ALL_SCENES,
         records=collect(
@@ -24,18 +21,23 @@ rule write_manifest:
     params:
         models=MODELS,
         command=COMMAND,
+    message:
+        "Writing the run manifest"
     script:
         "../scripts/write_manifest.py"
 
 
 rule render_report:
-    message:
-        "Rendering the report"
     input:
         scenes=ALL_SCENES,
         metrics=rules.collect_metrics.output.metrics,
         skipped=rules.collect_metrics.output.skipped,
         manifest=rules.write_manifest.output[0],
+        comparison=rules.compare_models.output.comparison,
+        ranking=rules.compare_models.output.ranking,
+        days=rules.compare_models.output.days,
+        published=rules.compare_models.output.published,
+        citations=Path(workflow.basedir) / "resources" / "citations.bib",
         code=code("report"),
     output:
         page=report(
@@ -61,6 +63,30 @@ rule render_report:
             caption="../report/mae_by_band.rst",
             category="Figures",
             labels={"figure": "error by band"},
+        ),
+        mae_by_days=report(
+            f"{RESULTS}/report/figures/mae_by_days.svg",
+            caption="../report/mae_by_days.rst",
+            category="Figures",
+            labels={"figure": "error against days to the nearest clear look"},
+        ),
+        cost=report(
+            f"{RESULTS}/report/figures/cost.svg",
+            caption="../report/cost.rst",
+            category="Figures",
+            labels={"figure": "error against computing time"},
+        ),
+        critical_difference=report(
+            f"{RESULTS}/report/figures/critical_difference.svg",
+            caption="../report/critical_difference.rst",
+            category="Figures",
+            labels={"figure": "critical-difference diagram"},
+        ),
+        calibration=report(
+            f"{RESULTS}/report/figures/calibration.svg",
+            caption="../report/calibration.rst",
+            category="Figures",
+            labels={"figure": "calibration of the standard deviations"},
         ),
         table=report(
             f"{RESULTS}/report/figures/metrics_table.html",
@@ -94,5 +120,7 @@ rule render_report:
     params:
         predictions=f"{RESULTS}/predictions",
         options={**config["report"], "cloud_levels": config["metrics"]["cloud_levels"]},
+    message:
+        "Rendering the report"
     script:
         "../scripts/render_report.py"

@@ -1,28 +1,6 @@
-try:
-    TRAINING = (
-        read_training(config["training"])
-        if Path(config["training"]).exists()
-        else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
-    )
-except InputError as error:
-    raise WorkflowError(str(error)) from None
-
-
 wildcard_constraints:
     image=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-
-
-def get_training_images(wildcards):
-    """List the images that a run is trained on."""
-    images = TRAINING["runs"][wildcards.run]["images"]
-    return [f"{RESULTS}/training/images/{image}.tif" for image in images]
-
-
-def get_training_sources(wildcards):
-    """Give the facts of the images that a run is trained on, by id."""
-    images = TRAINING["runs"][wildcards.run]["images"]
-    return {image: TRAINING["images"][image] for image in images}
 
 
 rule fetch_training_data:

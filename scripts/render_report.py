@@ -11,6 +11,8 @@ with job(snakemake.log[0]):
         metrics=Path(snakemake.input.metrics),
         skipped=Path(snakemake.input.skipped),
         manifest=Path(snakemake.input.manifest),
+        statistics=Path(snakemake.input.comparison).parent,
+        citations=Path(snakemake.input.citations),
         predictions=Path(snakemake.params.predictions),
         output=Path(snakemake.output.page),
         figures=Path(snakemake.output.picture).parent,

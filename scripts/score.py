@@ -33,9 +33,7 @@ with job(snakemake.log[0]) as log:
         refuse_trained_places(scenes[name], snakemake.params.weights)
         std = path.with_name(f"{name}_std.tif")
         try:
-            rows += score_scene(
-                scenes[name], path, model=model, std=std if std.exists() else None
-            )
+            rows += score_scene(scenes[name], path, model=model, std=std if std.exists() else None)
         except SceneSkipped as fact:
             skipped.append((name, model, "metrics", str(fact)))
     write_rows(rows, snakemake.output.metrics)

@@ -33,5 +33,5 @@ class InputError(ValueError):
         super().__init__(f"{text}. Remedy: {remedy}." if remedy else text)
 
 
-class SceneSkipped(Exception):
+class SceneSkipped(Exception):  # noqa: N818 - a fact, not an error
     """A fact about a scene that makes a step impossible; recorded, never a crash."""

@@ -104,7 +104,10 @@ def assemble(
     for number, date in enumerate(dates, 1):
         frames.append(_write_frame(series, date, folder))
         LOG.info("%s: frame %d of %d written", row.scene, number, len(dates))
-    frames += [_write_radar(series, date, folder) for date in choose_radar(list(series.radar), row.target_date, dates)]
+    frames += [
+        _write_radar(series, date, folder)
+        for date in choose_radar(list(series.radar), row.target_date, dates)
+    ]
     facts = {**series.facts, **target.facts, "source": row.source, "path": row.path}
     return Scene(row.scene, row.protocol, series.place, series.grid, tuple(frames), facts)
 

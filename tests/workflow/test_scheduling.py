@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 import yaml
+from tests.small_run import ROWS, snakemake, write_config, write_place
 
-from tests.workflow.conftest import ROWS, snakemake, write_config, write_place
 from unveil.bands import CORE6
 from unveil.models.dsen2cr import build_network, network_arrays
 from unveil.weights.arrays import write_arrays

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from tests.small_run import BANDS, ROOT, ROWS, snakemake, write_config, write_place
 
-from tests.workflow.conftest import BANDS, ROOT, ROWS, snakemake, write_config, write_place
 from unveil import raster
 from unveil.scene import load_scene
 

@@ -1,0 +1,15 @@
+"""Compare the models over places, and write the published figures (rule compare_models)."""
+
+from pathlib import Path
+
+from unveil.jobs import job
+from unveil.metrics.stage import TABLES, write_statistics
+
+with job(snakemake.log[0]):
+    write_statistics(
+        metrics=Path(snakemake.input.metrics),
+        scenes=[Path(path) for path in snakemake.input.scenes],
+        cloud_levels=snakemake.params.cloud_levels,
+        seed=snakemake.params.seed,
+        outputs={name: Path(snakemake.output[name]) for name in TABLES},
+    )

@@ -1,0 +1,99 @@
+"""The statistics of a run, written as tables: the report reads them, and so may anybody.
+
+Scores on occluded pixels over bands, each model on the bands that it gives, pooled per scene,
+then per place. Holm's family is all pairs of models, not only those with the best one: which
+model is the best is read from the same data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from unveil import raster
+from unveil.metrics.aggregate import CloudLevel, per_place, read_scores, scene_strata
+from unveil.metrics.published import FIGURES
+from unveil.metrics.statistics import comparison_table, ranking_table
+from unveil.metrics.strata import LOOKS
+from unveil.scene import load_scene
+
+METRICS = ("MAE", "PSNR", "SSIM", "SAM")
+REGION = "occluded"
+DAYS = "days_to_clear_look"
+DAY_EDGES = tuple(LOOKS.values())[:-1]
+TABLES = ("comparison", "ranking", "days", "published")
+
+
+def write_statistics(
+    *,
+    metrics: Path,
+    scenes: Iterable[Path],
+    cloud_levels: Sequence[float],
+    seed: int,
+    outputs: Mapping[str, Path],
+) -> None:
+    """Compare the models of a run over places and write the tables.
+
+    Args:
+        metrics: ``metrics.csv`` of the run.
+        scenes: the ``scene.json`` of every scene, which names its place.
+        cloud_levels: cloud cover between the levels, fractions.
+        seed: of the bootstrap.
+        outputs: a path for each of :data:`TABLES`.
+
+    Raises:
+        InputError: if the metrics are missing, have other columns, or hold a scene twice.
+    """
+    scores = read_scores(metrics)
+    places = {scene.id: scene.place for scene in map(load_scene, scenes)}
+    compared = scores[
+        scores["metric"].isin(METRICS) & (scores["region"] == REGION) & (scores["band"] == "all")
+    ]
+    pooled = per_place(compared, places=places, levels=name_levels(cloud_levels))
+    tables = {
+        "comparison": comparison_table(pooled, metrics=METRICS, seed=seed),
+        "ranking": ranking_table(pooled, metrics=METRICS, seed=seed),
+        "days": rank_by_days(scores, compared, places=places, seed=seed),
+        "published": pd.DataFrame(map(dataclasses.asdict, FIGURES)),
+    }
+    for name, path in outputs.items():
+        with raster.replacing(path) as temporary:
+            tables[name].to_csv(temporary, index=False, float_format="%.8g")
+
+
+def name_levels(bounds: Sequence[float]) -> list[CloudLevel]:
+    """Return the cloud levels between ``bounds`` (fractions), named by their limits."""
+    return [
+        CloudLevel(f"{100 * low:g}–{100 * high:g} %", low, high)
+        for low, high in pairwise((0.0, *bounds, 1.0))
+    ]
+
+
+def rank_by_days(
+    scores: pd.DataFrame, compared: pd.DataFrame, *, places: Mapping[str, str], seed: int
+) -> pd.DataFrame:
+    """Rank the models by MAE within scenes of like distance to the nearest clear look.
+
+    Args:
+        scores: the metrics table, with the scenes' days to a clear look.
+        compared: the rows to pool.
+        places: scene id -> place id.
+        seed: of the bootstrap.
+
+    Returns:
+        The columns of :func:`unveil.metrics.statistics.ranking_table`, where ``level`` is
+        the stratum, and ``days``: mean over its scenes.
+    """
+    strata = scene_strata(scores, DAYS, DAY_EDGES)
+    pooled = per_place(compared, places=places, strata=strata)
+    ranked = ranking_table(pooled, metrics=("MAE",), seed=seed)
+    ranked = ranked[ranked["level"] != "all"]
+    facts = scores[(scores["metric"] == DAYS) & (scores["region"] == REGION)]
+    facts = facts.dropna(subset=["value"]).drop_duplicates("scene").astype({"protocol": str})
+    facts = facts.assign(level=facts["scene"].astype(str).map(strata))
+    days = facts.groupby(["protocol", "level"])["value"].mean().rename("days")
+    return ranked.merge(days, how="left", left_on=["protocol", "level"], right_index=True)
