@@ -17,7 +17,8 @@ from unveil.config import (
     select_models,
 )
 from unveil.errors import InputError
-from unveil.models.registry import is_network
+from unveil.models.base import ModelSpec
+from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
 from unveil.sources import input_files
@@ -30,7 +31,11 @@ try:
     MODELS = select_models(
         read_models(config["models"]), config["run_models"], file=CONFIG_FILE
     )
-    NETWORKS = {model for model, row in MODELS.items() if is_network(row["kind"])}
+    NETWORKS = {
+        model
+        for model, row in MODELS.items()
+        if create(ModelSpec.from_row(model, row)).network
+    }
     SCENES = {
         row.scene: row
         for row in expand_scenes(

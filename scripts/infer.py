@@ -13,15 +13,8 @@ from unveil.scene import load_scene
 
 with job(snakemake.log[0]) as log:
     log.info("GPUs asked for: %d", snakemake.resources.get("gpu", 0))
-    params, row = snakemake.params, dict(snakemake.params.model)
-    weights = row.get("weights")
-    spec = ModelSpec(
-        id=snakemake.wildcards.model,
-        kind=row["kind"],
-        title=row.get("title", snakemake.wildcards.model),
-        weights=Path(weights) if weights else None,
-        options=dict(row.get("options", {})),
-    )
+    params = snakemake.params
+    spec = ModelSpec.from_row(snakemake.wildcards.model, params.model)
     options = InferenceOptions(**params.options)
     records = run_shard(
         create(spec),

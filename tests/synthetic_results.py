@@ -14,10 +14,12 @@ from scipy.ndimage import gaussian_filter
 
 from unveil import raster
 from unveil.bands import CLOUD, CORE6, SAR2, SHADOW
+from unveil.metrics.stage import TABLES, write_statistics
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, cloud_cover, save_scene
 
 HOSTILE_TITLE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
+CITATIONS = Path(__file__).parents[1] / "resources" / "citations.bib"
 CITATION = "Meraner et al. 2020, doi:10.1016/j.isprsjprs.2020.05.013"
 ERRORS = {
     "cloudy": 0.22,
@@ -80,6 +82,10 @@ class Results:
         return self.folder / "manifest.json"
 
     @property
+    def statistics(self) -> Path:
+        return self.folder / "statistics"
+
+    @property
     def predictions(self) -> Path:
         return self.folder / "predictions"
 
@@ -90,6 +96,8 @@ class Results:
             "metrics": self.metrics,
             "skipped": self.skipped,
             "manifest": self.manifest,
+            "statistics": self.statistics,
+            "citations": CITATIONS,
             "predictions": self.predictions,
             "output": self.folder / "report" / "index.html",
             "figures": self.folder / "report" / "figures",
@@ -206,6 +214,14 @@ def write_tables(folder: Path, recipes: Sequence[Recipe], metrics: list, skips: 
         },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    (folder / "statistics").mkdir(exist_ok=True)
+    write_statistics(
+        metrics=folder / "metrics.csv",
+        scenes=sorted(folder.glob("scenes/*/scene.json")),
+        cloud_levels=(0.35, 0.65),
+        seed=1,
+        outputs={name: folder / "statistics" / f"{name}.csv" for name in TABLES},
+    )
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: list) -> None:

@@ -1,7 +1,8 @@
 """Inference engine: tiles, halo, blending, devices, progress, records.
 
 It knows no model by name. A scene is read, computed and written window by window, each in
-a thread of its own, so memory does not grow with the scene and the model rarely waits.
+a thread of its own, so memory does not grow with the scene and the model rarely waits. A
+scene's files are finished while the next scene is computed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
 
@@ -35,6 +37,8 @@ from unveil.scene import Inputs, Scene, read_inputs
 
 LOG = logging.getLogger(__name__)
 SMALLEST_TILE_PX = 64
+BLOCK_CACHE_BYTES = 256 * 2**20
+"""GDAL's own default is 5 % of the machine's memory, which large scenes fill."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,10 @@ def run_shard(
     Returns:
         One record a scene: ``status`` predicted or skipped, with the reason.
     """
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, Any] | Future] = []
     with contextlib.ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES))
+        finisher = stack.enter_context(_Finisher())
         device: Device | None = None
         for number, full in enumerate(scenes, 1):
             scene = limit_context(full.without_truth(), model.needs.max_context)
@@ -135,9 +141,51 @@ def run_shard(
             LOG.info("%s: %s", place, "finished earlier" if record else "starting")
             records.append(
                 record
-                or run_scene(model, scene, folder, options, identity=identity, device=device.name)
+                or run_scene(
+                    model,
+                    scene,
+                    folder,
+                    options,
+                    identity=identity,
+                    device=device.name,
+                    finisher=finisher,
+                )
             )
-    return records
+        return [item.result() if isinstance(item, Future) else item for item in records]
+
+
+class _Finisher:
+    """Finishes one scene in the background while the next is computed, never two."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+        self.last: Future | None = None
+        self.ended = 0.0
+
+    def __enter__(self) -> _Finisher:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.pool.shutdown()
+
+    def submit(self, finish: Callable[[float], dict[str, Any]], begin: float) -> Future:
+        """Call ``finish`` with when the scene began to cost time; wait for the one before.
+
+        That is its own beginning or the end of the scene before, whichever is later, so
+        that the costs of all scenes add up to the cost of the shard.
+
+        Raises:
+            Exception: what the scene before failed with; this one is finished all the same.
+        """
+        before, self.last = self.last, self.pool.submit(self._finish, finish, begin)
+        if before:
+            before.result()
+        return self.last
+
+    def _finish(self, finish: Callable[[float], dict[str, Any]], begin: float) -> dict[str, Any]:
+        record = finish(max(begin, self.ended))
+        self.ended = time.monotonic()
+        return record
 
 
 def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) -> Device:
@@ -162,20 +210,20 @@ def run_scene(
     *,
     identity: dict[str, str],
     device: str,
-) -> dict[str, Any]:
-    """Predict one scene and write the COG and the record; out of memory, halve the tile.
+    finisher: _Finisher,
+) -> dict[str, Any] | Future:
+    """Predict one scene; out of memory, halve the tile.
 
     Returns:
-        The record: ``status`` predicted, or skipped with the reason.
+        The record of a skipped scene, else its future: the COG and the record are written
+        by ``finisher``.
     """
     begin = time.monotonic()
     tile_px = options.tile_px
     while True:
         try:
             tiles = cut(scene.grid, model, tile_px)
-            whole = (read_inputs(scene, window=tile.core) for tile in tiles)
-            model.prepare(scene, whole)
-            seconds = _predict_tiles(model, scene, tiles, folder)
+            seconds, close = _predict_tiles(model, scene, tiles, folder)
             break
         except SceneSkipped as fact:
             LOG.info("%s: skipped, %s", scene.id, fact)
@@ -186,29 +234,44 @@ def run_scene(
                 raise
             LOG.warning("%s: out of memory with tiles of %d, trying %d", scene.id, tile_px, smaller)
             tile_px = smaller
-    path = folder / f"{scene.id}.tif"
-    record = {
+    known = {
         "scene": scene.id,
         "model": model.spec.id,
         "status": "predicted",
         "identity": identity,
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": raster.sha256(path),
         "device": device,
         "precision": model.precision,
         "tile_px": tile_px,
         "tiles": len(tiles),
         "pixels": scene.grid.pixels,
-        "wall_seconds": round(time.monotonic() - begin, 3),
         "model_seconds": round(seconds, 3),
+    }
+
+    def finish(begin: float) -> dict[str, Any]:
+        close()
+        return _write_record(known, folder, begin)
+
+    return finisher.submit(finish, begin)
+
+
+def _write_record(known: dict[str, Any], folder: Path, begin: float) -> dict[str, Any]:
+    """Complete the record of a scene whose files are in place, write it and return it."""
+    path = folder / f"{known['scene']}.tif"
+    record = known | {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": raster.sha256(path),
+        "wall_seconds": round(time.monotonic() - begin, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "versions": versions(),
+        "versions": _versions(),
         "host": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
     }
-    with raster.replacing(folder / f"{scene.id}.json") as temporary:
+    with raster.replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+_versions = cache(versions)
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -256,13 +319,20 @@ def _with_cores(
         yield start_at, (low, high - low)
 
 
-def _predict_tiles(model: Model, scene: Scene, tiles: list[Tile], folder: Path) -> float:
-    """Read, compute and write all tiles, the three overlapping; return model seconds."""
+def _predict_tiles(
+    model: Model, scene: Scene, tiles: list[Tile], folder: Path
+) -> tuple[float, Callable[[], None]]:
+    """Read, compute and write all tiles, the three overlapping.
+
+    Returns:
+        Seconds in the model, and what to call to put the finished files in place.
+    """
     seconds = 0.0
-    with contextlib.ExitStack() as stack:
+    reading = contextlib.closing(_read_ahead(model, scene, tiles))
+    with reading as coming, contextlib.ExitStack() as stack:
         writer = stack.enter_context(_Writer(scene, folder))
         writing: Future | None = None
-        for tile, inputs in progress(_read_ahead(model, scene, tiles), len(tiles), scene):
+        for tile, inputs in progress(coming, len(tiles), scene):
             begin = time.monotonic()
             prediction = model.predict(inputs)
             seconds += time.monotonic() - begin
@@ -271,17 +341,24 @@ def _predict_tiles(model: Model, scene: Scene, tiles: list[Tile], folder: Path) 
             writing = writer.submit(prediction, tile)
         if writing:
             writing.result()
-    return seconds
+        return seconds, stack.pop_all().close
 
 
 def _read_ahead(model: Model, scene: Scene, tiles: list[Tile]) -> Iterator[tuple[Tile, Inputs]]:
-    """Yield tiles with their inputs; the next one is read while the last is computed."""
+    """Prepare the model, then yield tiles; the next is read while the last is computed.
+
+    The only tile of a small scene is read once for both.
+    """
 
     def read(tile: Tile) -> Inputs:
         return read_inputs(scene, window=tile.outer, radar_series=model.radar_series)
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(read, tiles[0])
+        if len(tiles) == 1:
+            model.prepare(scene, [coming.result()])
+        else:
+            model.prepare(scene, (read_inputs(scene, window=tile.core) for tile in tiles))
         for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
             inputs = coming.result()
             if following:

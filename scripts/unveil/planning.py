@@ -22,6 +22,7 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import CLEAR_SHARE, ProtocolSettings, choose_donor, scene_seed
 from unveil.scene import cloud_cover, is_clear
+from unveil.sources import require_folder
 from unveil.sources.local import dated_files
 
 LOG = logging.getLogger(__name__)
@@ -36,10 +37,12 @@ def expand_scenes(
     """Return the table with every ``auto`` row replaced by its planned scenes.
 
     Raises:
-        InputError: if a place has too few clear dates, or a planned id is already taken.
+        InputError: if a folder does not exist, a place has too few clear dates, or a planned
+            id is already taken.
     """
     planned: list[SceneRow] = []
     for row in rows:
+        require_folder(row)
         planned += plan_place(row, settings, cache) if row.target_date == "auto" else [row]
     taken: set[str] = set()
     for row in planned:

@@ -65,21 +65,11 @@ def _processor() -> str:
 
 
 def describe_model(row: Mapping[str, Any], model: str) -> dict[str, str]:
-    """Return title, kind, citation, origin and weights of one row of the model table.
-
-    The title of weights that were trained here says so, whatever the table calls them.
-    """
+    """Return title, kind, citation, origin and weights of one row of the model table."""
     from unveil.models.base import ModelSpec
     from unveil.models.registry import create
 
-    weights = row.get("weights")
-    spec = ModelSpec(
-        id=model,
-        kind=row["kind"],
-        title=row.get("title", model),
-        weights=Path(weights) if weights else None,
-        options=dict(row.get("options", {})),
-    )
+    spec = ModelSpec.from_row(model, row)
     created = create(spec)
     exists = spec.weights is not None and spec.weights.exists()
     return {
@@ -87,7 +77,7 @@ def describe_model(row: Mapping[str, Any], model: str) -> dict[str, str]:
         "kind": spec.kind,
         "citation": created.citation,
         "origin": created.origin,
-        "weights": str(weights or ""),
+        "weights": str(spec.weights or ""),
         "weights_sha256": raster.sha256(spec.weights) if exists else "",
     }
 

@@ -193,6 +193,32 @@ def test_the_protocol_picker_hides_columns_without_images(opened):
     assert "Regressed" not in shown and "SAR" in shown
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_truth_stays_in_sight_while_the_methods_scroll(opened, width):
+    set_width(opened, width)
+    edge = (
+        "const box = document.querySelector('#picture .scroll'); box.scrollLeft = arguments[0];"
+        "return document.querySelector('#picture-table thead th:last-child')"
+        ".getBoundingClientRect().right - box.getBoundingClientRect().right"
+    )
+    assert opened.execute_script(edge, 0) <= 1
+    assert opened.execute_script(edge, 80) <= 1
+
+
+def test_a_comparison_sorts_and_citations_can_be_copied(opened):
+    heads = opened.find_elements(By.CSS_SELECTOR, "#against-transplant thead th button")
+    heads[1].click()
+    found = numbers(column(opened, "against-transplant", 1))
+    assert found == sorted(found) and len(found) == 4
+    opened.execute_script(
+        "window.copied = '';"
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) =>"
+        " { window.copied = text; }}})"
+    )
+    opened.find_element(By.CSS_SELECTOR, "[data-copy=bibtex]").click()
+    assert "@article{dsen2cr" in opened.execute_script("return window.copied")
+
+
 def test_the_slider_moves_by_keyboard_and_closes(opened):
     chip = opened.find_element(By.CSS_SELECTOR, ".chip[data-column=regressed]")
     chip.send_keys(Keys.ENTER)

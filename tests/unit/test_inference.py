@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
-from unveil import raster
+from unveil import inference, raster
 from unveil.bands import CLOUD
 from unveil.devices import Device, choose_precision, claim_device, claim_gpu
 from unveil.errors import InputError, SceneSkipped
@@ -22,7 +23,7 @@ from unveil.inference import InferenceOptions, limit_context, patches_of, run_sh
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.registry import create
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene
+from unveil.scene import Frame, Scene, read_inputs
 
 BANDS = ("B02", "B04")
 
@@ -329,3 +330,42 @@ def test_a_scene_that_was_not_delivered_is_skipped(tmp_path):
     model = create(ModelSpec("theirs", "external", options={"folder": str(tmp_path)}))
     [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
     assert "not delivered" in record["reason"]
+
+
+def test_the_only_tile_of_a_small_scene_is_read_once(tmp_path, monkeypatch):
+    reads = []
+
+    def counted(scene, **options):
+        reads.append(options["window"])
+        return read_inputs(scene, **options)
+
+    class Prepared(Blur):
+        def prepare(self, scene, tiles):
+            self.prepared = list(tiles)
+
+    monkeypatch.setattr(inference, "read_inputs", counted)
+    scene = make_scene(tmp_path / "scene")
+    for tile_px, expected in ((1024, 1), (64, 4 + 4)):  # four tiles, for prepare and predict
+        model = Prepared(ModelSpec("prepared", "blur"))
+        options = InferenceOptions(tile_px=tile_px)
+        run_shard(model, [scene], tmp_path / f"o-{tile_px}", options, config_hash="x")
+        assert len(reads) == expected
+        reads.clear()
+
+
+def test_costs_of_scenes_add_up_to_no_more_than_the_shard_took(tmp_path):
+    scenes = [make_scene(tmp_path / name, scene=name) for name in "abc"]
+    begin = time.monotonic()
+    records = run_shard(blur(), scenes, tmp_path / "out", InferenceOptions(), config_hash="x")
+    assert sum(record["wall_seconds"] for record in records) <= time.monotonic() - begin + 0.01
+
+
+@pytest.mark.parametrize("broken", ["a", "c"])
+def test_a_result_that_cannot_be_written_fails_the_shard(tmp_path, broken):
+    scenes = [make_scene(tmp_path / name, scene=name) for name in "abc"]
+    folder = tmp_path / "out"
+    (folder / f"{broken}.tif").mkdir(parents=True)
+    with pytest.raises(OSError, match=broken):
+        run_shard(blur(), scenes, folder, InferenceOptions(), config_hash="x")
+    assert not (folder / f"{broken}.json").exists()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unveil.bands import CLEAR, CLOUD, NODATA
+from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 from unveil.models.classical import Damped, nan_median, weighted_composite
 from unveil.models.registry import create
@@ -238,3 +239,19 @@ def _cut(inputs: Inputs, rows: slice) -> Inputs:
         context=inputs.context[:, :, rows],
         context_class=inputs.context_class[:, rows],
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "word"),
+    [
+        ("mosaic", {"days": 3}, "days"),
+        ("damped", {"dayz": 3}, "'days'"),
+        ("damped", {"days": 0}, "above 0"),
+        ("regressed", {"rigde": 0.1}, "'ridge'"),
+        ("regressed", {"ridge": "low"}, "low"),
+        ("external", {}, "folder"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(kind, options, word):
+    with pytest.raises(InputError, match=word):
+        create(ModelSpec(kind, kind, options=options))

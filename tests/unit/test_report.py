@@ -6,6 +6,7 @@ import dataclasses
 import html
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from tests.synthetic_results import HOSTILE_TITLE, Recipe, Results, make_results, write_tables
 
 from unveil.errors import InputError
+from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
 from unveil.report import FIGURES, ReportOptions, render
 from unveil.report.evidence import pick_scenes, read_evidence, read_methods
 from unveil.report.images import render as render_bands
@@ -26,7 +29,7 @@ from unveil.report.summary import (
     level_labels,
     level_of,
     make_tables,
-    paired_difference,
+    places_needed,
     pool,
     rank,
 )
@@ -38,6 +41,7 @@ def read(results):
         metrics=results.metrics,
         skipped=results.skipped,
         manifest=results.manifest,
+        statistics=results.statistics,
     )
 
 
@@ -99,20 +103,6 @@ def test_rank_knows_the_better_side_of_each_metric():
     assert rank({"a": 1.0, "b": 2.0}, "something else") == []
 
 
-def test_the_interval_of_a_constant_difference_is_that_difference():
-    differences = pd.Series(0.01, index=list("abcdef"))
-    found = paired_difference(
-        differences, pd.Series(dict.fromkeys("abcdef")).index.to_series(), seed=1
-    )
-    assert found.low == pytest.approx(0.01) and found.high == pytest.approx(0.01)
-
-
-def test_scenes_of_one_place_give_no_interval():
-    differences = pd.Series([0.01, 0.02, 0.03], index=list("abc"))
-    found = paired_difference(differences, pd.Series("here", index=list("abc")), seed=1)
-    assert found.n_places == 1 and np.isnan(found.low)
-
-
 def test_pooled_scores_equal_plain_means_of_the_table(results):
     evidence = read(results)
     table = next(t for t in make_tables(evidence, (0.35, 0.65)) if t.protocol == "transplant")
@@ -138,7 +128,7 @@ def verdict_of(tmp_path, places, *, gap):
     ]
     write_tables(tmp_path, recipes, rows, [])
     evidence = read(Results(tmp_path, ()))
-    return answer(evidence, make_tables(evidence, ())[0], min_places=5, seed=0)[-1]
+    return answer(evidence, make_tables(evidence, ())[0], min_places=5)[-1]
 
 
 def test_better_is_said_from_enough_places_with_a_clear_difference(tmp_path):
@@ -153,6 +143,22 @@ def test_equal_methods_are_not_distinguishable(tmp_path):
 
 def test_few_places_give_a_description_only(tmp_path):
     assert verdict_of(tmp_path, 4, gap=0.004).claim == "description"
+
+
+@pytest.mark.parametrize("n_pairs", [1, 2, 10, 78, 300])
+def test_a_claim_takes_as_many_places_as_can_reach_it(n_pairs):
+    places = places_needed(n_pairs)
+    least = [stats.wilcoxon(np.arange(1.0, n + 1)).pvalue for n in (places - 1, places)]
+    assert n_pairs * least[0] > 0.05 >= n_pairs * least[1]
+
+
+def test_the_best_is_seen_from_its_own_side(tmp_path):
+    verdict = verdict_of(tmp_path, 8, gap=0.004)
+    table = pd.read_csv(tmp_path / "statistics" / "comparison.csv").query("level == 'all'")
+    assert table["first"].tolist() == ["nearest"]  # the best stands second in the table
+    assert table["difference"].item() == pytest.approx(verdict.difference.difference)
+    assert verdict.difference.model == "nearest" and verdict.difference.win_rate == 1
+    assert verdict.difference.low == pytest.approx(table["low"].item())
 
 
 # --- images ---------------------------------------------------------------------------
@@ -235,6 +241,50 @@ def test_data_in_the_page_are_strict_json(page):
         json.loads(block, parse_constant=pytest.fail)
 
 
+def test_published_figures_are_marked_and_kept_apart(page):
+    assert "do not rank these numbers" in page
+    assert page.count(">second-hand<") == sum(figure.second_hand for figure in FIGURES_OF_PAPERS)
+    assert "27.76" in page and "9.472" in page
+
+
+def test_too_few_places_are_said_to_be_too_few(page):
+    assert re.search(r"1 place compared\. A test of 10 pairs of\s+methods needs 9", page)
+    assert "There is no critical-difference diagram" in page
+
+
+def test_each_work_is_cited_once(page):
+    entries = re.search(r'<pre id="bibtex".*?</pre>', page, re.DOTALL).group()
+    assert entries.count("10.1016/j.isprsjprs.2020.05.013") == 1
+    assert "utilise" not in entries
+
+
+@pytest.fixture(scope="module")
+def ten_places(tmp_path_factory):
+    recipes = [Recipe(f"s{i}", f"p{i}", "transplant", 0.05 + 0.09 * i) for i in range(10)]
+    results = make_results(tmp_path_factory.mktemp("ten"), recipes, size=24)
+    prediction = results.predictions / "regressed" / "s0.tif"
+    shutil.copy(prediction, prediction.with_name("s0_std.tif"))
+    with open(results.metrics, "a") as stream:
+        stream.writelines(
+            f"{r.id},regressed,transplant,{r.cover},occluded,all,coverage_{q},0.5,fraction,9\n"
+            for r in recipes
+            for q in (10, 50, 90)
+        )
+    render(**results.inputs(), options=ReportOptions())
+    return results.inputs()["output"].read_text(encoding="utf-8")
+
+
+def test_enough_places_give_a_test_and_a_diagram(ten_places):
+    assert "is better than" in ten_places
+    assert "Critical-difference diagram" in ten_places
+
+
+def test_a_stated_standard_deviation_has_a_view_and_a_calibration(ten_places, page):
+    assert "Standard deviation that the method states" in ten_places
+    assert "On the diagonal a method knows its error" in ten_places
+    assert "Standard deviation that" not in page and "On the diagonal" not in page
+
+
 def test_a_run_in_which_every_model_was_skipped_has_a_page(tmp_path):
     results = make_results(tmp_path, size=24, skip_all=True)
     render(**results.inputs(), options=ReportOptions())
@@ -306,6 +356,6 @@ def test_methods_with_different_bands_are_compared_on_the_bands_they_share(tmp_p
                 rows.append((*head, band, "MAE", value, "reflectance", 9))
     write_tables(tmp_path, recipes, rows, [])
     evidence = read(Results(tmp_path, ()))
-    verdict = answer(evidence, make_tables(evidence, ())[0], min_places=5, seed=0)[-1]
+    verdict = answer(evidence, make_tables(evidence, ())[0], min_places=5)[-1]
     assert verdict.best == "nearest" and verdict.best_mae == pytest.approx(0.01)
     assert verdict.shared_bands == ("B02",)

@@ -1,8 +1,9 @@
 """The statistics of a run, written as tables: the report reads them, and so may anybody.
 
-Scores on occluded pixels over bands, each model on the bands that it gives, pooled per scene,
-then per place. Holm's family is all pairs of models, not only those with the best one: which
-model is the best is read from the same data.
+Scores on occluded pixels over bands, pooled per scene, then per place. MAE is over the bands
+that every model of a scene gives, so that leaving out a hard band is no advantage; the other
+metrics are over each model's own. Holm's family is all pairs of models, not only those with
+the best one: which model is the best is read from the same data.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from unveil import raster
@@ -53,6 +55,7 @@ def write_statistics(
     compared = scores[
         scores["metric"].isin(METRICS) & (scores["region"] == REGION) & (scores["band"] == "all")
     ]
+    compared = share_bands(scores, compared)
     pooled = per_place(compared, places=places, levels=name_levels(cloud_levels))
     tables = {
         "comparison": comparison_table(pooled, metrics=METRICS, seed=seed),
@@ -71,6 +74,29 @@ def name_levels(bounds: Sequence[float]) -> list[CloudLevel]:
         CloudLevel(f"{100 * low:g}–{100 * high:g} %", low, high)
         for low, high in pairwise((0.0, *bounds, 1.0))
     ]
+
+
+def share_bands(scores: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Put the MAE over shared bands in the place of the MAE over each model's own.
+
+    Args:
+        scores: the metrics table, with a row a band.
+        compared: rows over bands; those of MAE change.
+
+    Returns:
+        The rows of ``compared``; MAE is NaN on a scene whose models share no band, and as it
+        was on a scene without scores by band.
+    """
+    rows = scores[(scores["metric"] == "MAE") & (scores["region"] == REGION)]
+    rows = rows[rows["band"] != "all"].dropna(subset=["value"]).astype({"scene": str, "model": str})
+    givers = rows.groupby(["scene", "band"], observed=True)["model"].transform("nunique")
+    present = rows.groupby("scene")["model"].transform("nunique")
+    shared = rows[givers == present].groupby(["scene", "model"])["value"].mean()
+    keys = pd.MultiIndex.from_frame(compared[["scene", "model"]].astype(str))
+    change = (compared["metric"] == "MAE") & compared["scene"].isin(set(rows["scene"]))
+    return compared.assign(
+        value=compared["value"].where(~change, shared.reindex(keys).to_numpy(np.float64))
+    )
 
 
 def rank_by_days(

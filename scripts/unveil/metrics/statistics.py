@@ -126,8 +126,8 @@ def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -
     means = []
     # In portions, so that thousands of places do not need a gigabyte of draws.
     for start in range(0, DRAWS, portion := max(1, 2_000_000 // n)):
-        draws = rng.multinomial(n, np.full(n, 1 / n), min(portion, DRAWS - start))
-        drawn = draws @ known
+        draws = rng.multinomial(n, np.full(n, 1 / n), min(portion, DRAWS - start)) * 1.0
+        drawn = draws @ (known * 1.0)  # floats: the product of integers is many times slower
         means.append(np.where(drawn > 0, draws @ filled / np.maximum(drawn, 1), np.nan))
     tail = (1 - level) / 2
     low, high = np.nanquantile(np.concatenate(means), [tail, 1 - tail], axis=0)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.bands import band_positions
-from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import read_state
 from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
@@ -320,8 +320,6 @@ class AnytimeFormer(Model):
 
     def skip(self, scene: Scene) -> str | None:
         """Return why it cannot run: no weights, an unmet need, or too few dates in the year."""
-        if self.spec.weights is None or not self.spec.weights.is_file():
-            return NOT_FETCHED
         return super().skip(scene) or self._too_few_dates(scene)
 
     def _too_few_dates(self, scene: Scene) -> str | None:

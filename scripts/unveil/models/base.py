@@ -9,7 +9,7 @@ method with statistics of the whole scene still runs in bounded memory.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -79,6 +79,18 @@ class ModelSpec:
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_row(cls, model: str, row: Mapping[str, Any]) -> ModelSpec:
+        """Return the row ``model`` of the models table as it was read."""
+        weights = row.get("weights")
+        return cls(
+            id=model,
+            kind=row["kind"],
+            title=row.get("title", model),
+            weights=Path(weights) if weights else None,
+            options=dict(row.get("options", {})),
+        )
+
 
 class Model(ABC):
     """A cloud removal method.
@@ -116,6 +128,8 @@ class Model(ABC):
 
     def skip(self, scene: Scene) -> str | None:
         """Return why this model cannot run on ``scene``, or None when it can."""
+        if self.network and (self.spec.weights is None or not self.spec.weights.is_file()):
+            return NOT_FETCHED
         return unmet_need(self.needs, scene)
 
     def load(self) -> None:  # noqa: B027 - optional hook

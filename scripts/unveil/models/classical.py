@@ -7,13 +7,34 @@ report counts it as unanswered instead of inventing a value.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import numpy as np
 
+from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.options import parse_options
 from unveil.scene import Inputs
 
 DAMPED_DAYS = 20.0
 """Default time constant of :class:`Damped` in days."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Most baselines have nothing to set."""
+
+
+@dataclass(frozen=True)
+class DampedOptions:
+    """Options of ``damped``.
+
+    Attributes:
+        days: time constant, the distance in days at which a weight falls to 1/e.
+    """
+
+    days: float = DAMPED_DAYS
 
 
 def clear_looks(inputs: Inputs) -> np.ndarray:
@@ -50,6 +71,11 @@ class _Classical(Model):
 
     citation = "Baseline; see docs/models.md for its definition."
     receptive_field = 0
+    options_type: ClassVar[type] = NoOptions
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.options: Any = parse_options(self.options_type, spec)
 
     @property
     def needs(self) -> Needs:
@@ -188,13 +214,21 @@ class Damped(_Classical):
         "2021; here an exponentially decayed mean of clear looks."
     )
 
+    options_type = DampedOptions
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.days = float(spec.options.get("days", DAMPED_DAYS))
+        if self.options.days <= 0:
+            raise InputError(
+                f"found {self.options.days}",
+                file="models table",
+                field=f"{spec.id}.options.days",
+                remedy="give a number of days above 0",
+            )
 
     def estimate(self, inputs: Inputs) -> np.ndarray:
         """Return the decayed mean of clear looks."""
-        return damped_composite(inputs, self.days)
+        return damped_composite(inputs, self.options.days)
 
 
 def damped_composite(inputs: Inputs, days: float, use: np.ndarray | None = None) -> np.ndarray:

@@ -26,7 +26,7 @@ from unveil.bands import (
     normalise_band_name,
 )
 from unveil.errors import InputError, SceneSkipped
-from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.scene import Inputs, Scene
 from unveil.weights.arrays import HDF5_SIGNATURE, NamedArrays, check_values, read_arrays
 from unveil.weights.keras_hdf5 import read_keras_hdf5
@@ -84,7 +84,14 @@ class Fill:
     sar: float
 
 
-def build_network(*, bands: int, radar: bool, features: int = 256, blocks: int = 16) -> keras.Model:
+def build_network(
+    *,
+    bands: int,
+    radar: bool,
+    features: int = 256,
+    blocks: int = 16,
+    precision: str | None = None,
+) -> keras.Model:
     """Build the network of section 3.1 without weights of its own.
 
     Args:
@@ -92,6 +99,8 @@ def build_network(*, bands: int, radar: bool, features: int = 256, blocks: int =
         radar: whether VV and VH follow them.
         features: channels of the hidden layers.
         blocks: residual blocks.
+        precision: Keras dtype policy of the hidden layers, by default Keras' global one. The
+            last convolution and the addition to the image are always float32.
 
     Returns:
         A model from ``(N, H, W, bands [+ 2])`` to ``(N, H, W, bands)`` float32 in network
@@ -101,7 +110,9 @@ def build_network(*, bands: int, radar: bool, features: int = 256, blocks: int =
 
     count = 0
 
-    def convolve(tensor: Any, filters: int, activation: str | None = None) -> Any:
+    def convolve(
+        tensor: Any, filters: int, activation: str | None = None, dtype: str | None = precision
+    ) -> Any:
         nonlocal count
         count += 1
         return keras.layers.Conv2D(
@@ -111,6 +122,7 @@ def build_network(*, bands: int, radar: bool, features: int = 256, blocks: int =
             activation=activation,
             kernel_initializer="he_uniform",
             data_format="channels_last",
+            dtype=dtype,
             name=f"conv_{count:02d}",
         )(tensor)
 
@@ -118,10 +130,11 @@ def build_network(*, bands: int, radar: bool, features: int = 256, blocks: int =
     x = convolve(source, features, "relu")
     for block in range(1, blocks + 1):
         residual = convolve(convolve(x, features, "relu"), features)
-        residual = keras.layers.Rescaling(RESIDUAL_SCALE, name=f"scale_{block:02d}")(residual)
-        x = keras.layers.Add(name=f"block_{block:02d}")([x, residual])
-    change = convolve(x, bands)
-    output = keras.layers.Add(name="clear")([source[..., :bands], change])
+        scale = keras.layers.Rescaling(RESIDUAL_SCALE, dtype=precision, name=f"scale_{block:02d}")
+        x = keras.layers.Add(dtype=precision, name=f"block_{block:02d}")([x, scale(residual)])
+    # Under thick cloud the change is 4000 DN and more; bfloat16 would round it to 32 DN.
+    change = convolve(x, bands, dtype="float32")
+    output = keras.layers.Add(dtype="float32", name="clear")([source[..., :bands], change])
     return keras.Model(source, output, name="dsen2cr")
 
 
@@ -275,6 +288,7 @@ class Dsen2Cr(Model):
         "Sens. 166:333-346, doi:10.1016/j.isprsjprs.2020.05.013."
     )
     network = True
+    precisions = ("float32", "mixed_bfloat16", "mixed_float16")
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -296,14 +310,8 @@ class Dsen2Cr(Model):
             levels=("L1C",) if "B10" in self.options.bands else (),
         )
 
-    def skip(self, scene: Scene) -> str | None:
-        """Return why it cannot run: weights not fetched, or a need that is not met."""
-        if self.spec.weights is None or not self.spec.weights.is_file():
-            return NOT_FETCHED
-        return super().skip(scene)
-
     def load(self) -> None:
-        """Build the network and load its weights.
+        """Build the network in ``precision`` and load its weights.
 
         Raises:
             InputError: if the weights are missing, damaged or of another architecture.
@@ -320,6 +328,7 @@ class Dsen2Cr(Model):
             radar=self.options.radar,
             features=self.options.features,
             blocks=self.options.blocks,
+            precision=self.precision,
         )
         load_weights(network, weights)
         self.weights_checksum = weights.sha256

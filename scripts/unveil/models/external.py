@@ -8,6 +8,7 @@ of CloudlessEO, or of any closed service, enter the comparison.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,22 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import REFLECTANCE_SCALE, normalise_band_name
 from unveil.errors import InputError
-from unveil.models.base import Model, Needs, Prediction
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
+
+
+@dataclass(frozen=True)
+class ExternalOptions:
+    """Where deliveries are.
+
+    Attributes:
+        folder: folder of the GeoTIFFs.
+        pattern: their names, with ``{scene}``, ``{place}`` and ``{date}`` filled in.
+    """
+
+    folder: str = ""
+    pattern: str = "{scene}.tif"
 
 
 class External(Model):
@@ -33,19 +48,21 @@ class External(Model):
         """Nothing but the delivered file."""
         return Needs()
 
-    def path(self, scene: Scene) -> Path:
-        """Return the delivered file of a scene."""
-        options = self.spec.options
-        if "folder" not in options:
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.options = parse_options(ExternalOptions, spec)
+        if not self.options.folder:
             raise InputError(
                 "option 'folder' is missing",
-                file="models.yaml",
-                field=f"{self.spec.id}.options.folder",
+                file="models table",
+                field=f"{spec.id}.options.folder",
                 remedy="name the folder of the delivered GeoTIFFs",
             )
-        pattern = options.get("pattern", "{scene}.tif")
-        name = pattern.format(scene=scene.id, place=scene.place, date=scene.target.date)
-        return Path(options["folder"]) / name
+
+    def path(self, scene: Scene) -> Path:
+        """Return the delivered file of a scene."""
+        names = {"scene": scene.id, "place": scene.place, "date": scene.target.date}
+        return Path(self.options.folder) / self.options.pattern.format(**names)
 
     def skip(self, scene: Scene) -> str | None:
         """A file that was not delivered is a recorded fact."""

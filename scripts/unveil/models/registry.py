@@ -59,12 +59,3 @@ def create(spec: ModelSpec) -> Model:
         InputError: if the kind is unknown.
     """
     return model_class(spec.kind)(spec)
-
-
-def is_network(kind: str) -> bool:
-    """Return whether a kind is a neural network, and so may ask for a GPU.
-
-    Raises:
-        InputError: if the kind is unknown.
-    """
-    return model_class(kind).network

@@ -24,6 +24,7 @@ from unveil.models.classical import (
     keep_clear,
     nan_median,
 )
+from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 
 TIME_CONSTANTS = (8.0, 20.0, 60.0)
@@ -79,7 +80,7 @@ class Regressed(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = RegressedOptions(**spec.options)
+        self.options = parse_options(RegressedOptions, spec)
         self.receptive_field = int(np.ceil(GAUSSIAN_REACH * self.options.sigma_px))
         self._coefficients: np.ndarray | None = None
 

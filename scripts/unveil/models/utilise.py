@@ -20,7 +20,7 @@ import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.errors import InputError
-from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
     option,
     pad_to_grid,
@@ -30,7 +30,7 @@ from unveil.models.multitemporal import (
     sequence_of,
     unpad,
 )
-from unveil.scene import Inputs, Scene
+from unveil.scene import Inputs
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -288,12 +288,6 @@ class UTilise(Model):
             max_context=LONGEST - 1,
             levels=self.configuration.levels,
         )
-
-    def skip(self, scene: Scene) -> str | None:
-        """Return why it cannot run: weights not fetched, or a need that is not met."""
-        if self.spec.weights is None or not self.spec.weights.is_file():
-            return NOT_FETCHED
-        return super().skip(scene)
 
     def load(self) -> None:
         """Load the weights (a published checkpoint, or a ``.npz`` of the same names).

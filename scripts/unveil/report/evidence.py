@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +31,19 @@ METRIC_COLUMNS = {
     "n_pixels": "float64",
 }
 SKIPPED_COLUMNS = ("scene", "model", "stage", "reason")
+_OF = ("protocol", "level", "region", "metric")
+_RANKED = (*_OF, "model", "mean", "low", "high", "n_places", "mean_rank", "n_ranked")
+_RANKED += ("critical_difference", "cliques")
+STATISTICS_COLUMNS = {
+    "comparison": (*_OF, "first", "second", "difference", "low", "high", "n_places")
+    + ("p_holm", "win_rate", "verdict"),
+    "ranking": _RANKED,
+    "days": (*_RANKED, "days"),
+    "published": ("model", "dataset", "source", "second_hand")
+    + ("mae", "rmse", "psnr", "ssim", "sam"),
+}
+"""Tables of the statistics, ``NAME.csv``, with the columns that the report reads."""
+
 MASK_PREVIEW = 512
 
 
@@ -104,6 +118,23 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What the metrics stage found over places; the columns are in ``INTERFACE.yaml``.
+
+    Attributes:
+        comparison: paired comparisons, a row a pair of models.
+        ranking: mean and mean rank, a row a model.
+        days: as ``ranking``, by days to the nearest clear look.
+        published: figures that papers print.
+    """
+
+    comparison: pd.DataFrame
+    ranking: pd.DataFrame
+    days: pd.DataFrame
+    published: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything the report may say.
 
@@ -115,6 +146,7 @@ class Evidence:
         skipped: rows of ``skipped.csv``; an empty model means every model.
         cover: scene id -> cloud cover of the target, fraction 0...1.
         manifest: the run manifest as written.
+        statistics: comparisons over places.
     """
 
     scenes: dict[str, Scene]
@@ -124,6 +156,7 @@ class Evidence:
     skipped: pd.DataFrame
     cover: dict[str, float]
     manifest: dict[str, Any]
+    statistics: Statistics
 
     def reasons(self, scene: str, model: str) -> list[str]:
         """Return the recorded reasons why ``model`` has no result on ``scene``."""
@@ -133,9 +166,16 @@ class Evidence:
 
 
 def read_evidence(
-    *, scenes: Sequence[Path], metrics: Path, skipped: Path, manifest: Path
+    *, scenes: Sequence[Path], metrics: Path, skipped: Path, manifest: Path, statistics: Path
 ) -> Evidence:
     """Read the results that the report is made from.
+
+    Args:
+        scenes: the ``scene.json`` of every scene.
+        metrics: ``metrics.csv``.
+        skipped: ``skipped.csv``.
+        manifest: ``manifest.json``.
+        statistics: folder with the tables of ``STATISTICS_COLUMNS``.
 
     Raises:
         InputError: if a file is missing or lacks a column, or names an unknown model.
@@ -159,7 +199,38 @@ def read_evidence(
         for scene_id, scene in loaded.items()
     }
     by_band = _as_text(rows[~overall & (rows["metric"] == "MAE")])
-    return Evidence(loaded, methods, scores, by_band, skips, cover, document)
+    found = read_statistics(statistics)
+    return Evidence(loaded, methods, scores, by_band, skips, cover, document, found)
+
+
+def read_statistics(folder: Path) -> Statistics:
+    """Read the tables of the statistics.
+
+    Raises:
+        InputError: if one is missing or lacks a column.
+    """
+    text = {name: str for name in ("first", "second", "model", "level", "cliques")}
+    tables = {
+        name: _read_csv(folder / f"{name}.csv", columns, dtype=text)
+        for name, columns in STATISTICS_COLUMNS.items()
+    }
+    return Statistics(**tables)
+
+
+def read_citations(path: Path) -> dict[str, str]:
+    """Return the BibTeX entries of a file by key.
+
+    Raises:
+        InputError: if the file is missing.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(
+            "file not found", file=path, remedy="restore it from the repository"
+        ) from error
+    entries = re.findall(r"^(@\w+\{([^,\s]+),.*?^\})", text, flags=re.MULTILINE | re.DOTALL)
+    return {key: entry for entry, key in entries}
 
 
 def read_methods(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:

@@ -61,6 +61,7 @@ STYLE = {
     "text.parse_math": False,  # a "$" in a title is a dollar
 }
 EMPTY = {SAR: "no radar", TRUTH: "no truth"}
+DAYS = "days_to_clear_look"
 MARKERS = "osD^vPX<>ph*"
 
 
@@ -133,6 +134,174 @@ def mae_by_band(evidence: Evidence) -> Figure | None:
             axis.set(title=protocol, xlabel="band")
         _finish(figure, axes, "MAE under cloud (reflectance)")
     return figure
+
+
+def mae_by_days(evidence: Evidence, *, min_places: int) -> Figure | None:
+    """Draw occluded MAE against the days to the nearest clear look.
+
+    Points are scenes, lines join the strata of ``days.csv``; the interval over places is
+    shaded where there are at least ``min_places`` of them.
+
+    Returns:
+        The figure; None when no scene has both.
+    """
+    facts = evidence.scores[evidence.scores["metric"] == DAYS]
+    facts = facts[facts["region"] == "occluded"].dropna(subset=["value"])
+    days = facts.drop_duplicates("scene").set_index("scene")["value"]
+    rows = _mae_rows(evidence, evidence.scores)
+    rows = rows.assign(days=rows["scene"].map(days)).dropna(subset=["days"])
+    if rows.empty:
+        return None
+    strata = evidence.statistics.days
+    with plt.rc_context(STYLE):
+        figure, axes = _panels(rows["protocol"].unique(), width=4.4, height=3.9)
+        for protocol, axis in axes.items():
+            inside = rows[rows["protocol"] == protocol]
+            for model, colour, marker in _styles(evidence, rows):
+                points = inside[inside["model"] == model]
+                if points.empty:
+                    continue
+                style = {"color": colour, "markersize": 4, "markeredgecolor": "none"}
+                axis.plot(points["days"], points["value"], marker, alpha=0.6, **style)
+                chosen = (strata["protocol"] == protocol) & (strata["model"] == model)
+                line = strata[chosen].sort_values("days")
+                axis.plot(line["days"], line["mean"], color=colour, linewidth=1.5)
+                sure = line["n_places"] >= min_places
+                if sure.any():
+                    low, high = line["low"].where(sure), line["high"].where(sure)
+                    axis.fill_between(line["days"], low, high, color=colour, alpha=0.15, lw=0)
+                label = evidence.methods[model].title
+                axis.plot([], [], marker, linestyle="-", label=label, **style)
+            _log_axis(axis)
+            axis.set(title=protocol, xlabel="days to the nearest clear look")
+        _finish(figure, axes, "MAE under cloud (reflectance)")
+    return figure
+
+
+def cost(evidence: Evidence) -> Figure | None:
+    """Draw occluded MAE against computing time, with the frontier of what no one beats.
+
+    Only methods that are ranked on the same places are drawn; times below the resolution
+    of the record, a millisecond, count as one.
+
+    Returns:
+        The figure; None when no ranked method but the baseline has a time.
+    """
+    spent = evidence.manifest.get("costs", {})
+    seconds = {
+        model: 1e6 * max(entry["model_seconds"], 1e-3) / entry["pixels"]
+        for model, entry in spent.items()
+        if entry.get("pixels") and entry.get("model_seconds") is not None
+    }
+    rows = _ranked(evidence).dropna(subset=["mean_rank"])
+    rows = rows.assign(seconds=rows["model"].map(seconds)).dropna(subset=["seconds"])
+    rows = rows[rows["mean"] > 0]
+    rows = rows[rows["protocol"].isin(_protocols_with_methods(evidence, rows))]
+    if rows.empty:
+        return None
+    with plt.rc_context(STYLE):
+        figure, axes = _panels(rows["protocol"].unique(), width=4.4, height=3.9)
+        for protocol, axis in axes.items():
+            inside = rows[rows["protocol"] == protocol]
+            edge = _frontier(inside)
+            axis.plot(edge["seconds"], edge["mean"], color=FAINT, linewidth=1, zorder=1)
+            for model, colour, marker in _styles(evidence, rows):
+                point = inside[inside["model"] == model]
+                title = evidence.methods[model].title if len(point) else None
+                axis.plot(
+                    point["seconds"], point["mean"], marker, color=colour, markersize=7,
+                    markeredgecolor="none", label=title,
+                )  # fmt: skip
+            axis.set_xscale("log")
+            _log_axis(axis)
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set(title=protocol, xlabel="computing time (s/Mpx)")
+        _finish(figure, axes, "MAE under cloud (reflectance)")
+    return figure
+
+
+def critical_difference(evidence: Evidence, *, min_places: int) -> Figure | None:
+    """Draw the mean ranks over places; a bar joins what is not distinguishable.
+
+    Returns:
+        The figure, a panel a protocol with ``min_places``; None when no protocol has them.
+    """
+    rows = _ranked(evidence).dropna(subset=["mean_rank", "critical_difference"])
+    rows = rows[rows["n_ranked"] >= min_places]
+    if rows.empty:
+        return None
+    names = order_by(rows["protocol"].unique(), PROTOCOLS)
+    most = rows["protocol"].value_counts().max()
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(names), figsize=(5.4 * len(names), 1.6 + 0.24 * most),
+            squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for protocol, axis in zip(names, axes[0], strict=True):
+            _rank_panel(evidence, rows[rows["protocol"] == protocol], axis)
+    return figure
+
+
+def _rank_panel(evidence: Evidence, rows: pd.DataFrame, axis: plt.Axes) -> None:
+    """Draw one protocol: best on top, a dot a method, and a bar a clique at the right."""
+    rows = rows.sort_values("mean_rank").reset_index(drop=True)
+    titles = [evidence.methods[model].title for model in rows["model"]]
+    axis.plot(rows["mean_rank"], rows.index, "o", color=INK, markersize=5)
+    axis.set_yticks(rows.index, [_wrap(title, 36) for title in titles])
+    groups = rows["cliques"].fillna("").astype(str).str.split()
+    worst = rows["mean_rank"].max()
+    for number, name in enumerate(dict.fromkeys(name for group in groups for name in group)):
+        members = rows.index[[name in group for group in groups]]
+        x = worst + (0.06 + 0.04 * number) * max(worst, 2)
+        axis.plot([x, x], [members.min() - 0.25, members.max() + 0.25], color=INK, linewidth=3)
+    gap = rows["critical_difference"].iloc[0]
+    axis.plot([1, 1 + gap], [-1, -1], "|-", color=INK, linewidth=1, markersize=6)
+    axis.text(1, -1.3, f"critical difference {gap:.2f}", fontsize=8, va="bottom")
+    axis.set_ylim(len(rows) - 0.4, -2.3)
+    places = int(rows["n_ranked"].iloc[0])
+    axis.set(title=rows["protocol"].iloc[0], xlabel=f"mean rank over {places} places, 1 is best")
+    axis.grid(axis="y", visible=False)
+
+
+def calibration(evidence: Evidence) -> Figure | None:
+    """Draw how often the truth lies in the central interval of a given probability.
+
+    Returns:
+        The figure; None when no method gives a standard deviation.
+    """
+    rows = evidence.scores[evidence.scores["region"] == "occluded"].dropna(subset=["value"])
+    rows = rows[rows["metric"].str.startswith("coverage_")]
+    if rows.empty:
+        return None
+    rows = rows.assign(nominal=rows["metric"].str.removeprefix("coverage_").astype(float))
+    with plt.rc_context(STYLE):
+        figure, axes = _panels(rows["protocol"].unique(), width=3.9, height=3.9)
+        for protocol, axis in axes.items():
+            inside = rows[rows["protocol"] == protocol]
+            axis.plot([0, 100], [0, 100], color=FAINT, linewidth=1)
+            for model, colour, marker in _styles(evidence, rows):
+                points = inside[inside["model"] == model]
+                if points.empty:
+                    continue
+                mean = points.groupby(["nominal", "place"])["value"].mean()
+                mean = mean.groupby("nominal").mean()
+                label = evidence.methods[model].title
+                axis.plot(mean.index, 100 * mean, marker, color=colour, ls="-", ms=4, label=label)
+            axis.set(title=protocol, xlabel="central interval (%)", xlim=(0, 100), ylim=(0, 100))
+        _finish(figure, axes, "truth inside (% of hidden values)")
+    return figure
+
+
+def _ranked(evidence: Evidence) -> pd.DataFrame:
+    """Return the ranking by MAE over all cloud levels."""
+    rows = evidence.statistics.ranking
+    return rows[(rows["metric"] == "MAE") & (rows["level"] == "all")]
+
+
+def _frontier(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the points that none beats in both time and error, fastest first."""
+    ordered = points.sort_values(["seconds", "mean"])
+    return ordered[ordered["mean"] < ordered["mean"].cummin().shift(fill_value=np.inf)]
 
 
 def picture(
@@ -231,9 +400,12 @@ def _mae_rows(evidence: Evidence, scores: pd.DataFrame) -> pd.DataFrame:
     """Return occluded MAE of the protocols in which more than the baseline has a score."""
     rows = scores[(scores["region"] == "occluded") & (scores["metric"] == "MAE")]
     rows = rows[rows["value"] > 0]  # a logarithmic axis has no zero
+    return rows[rows["protocol"].isin(_protocols_with_methods(evidence, rows))]
+
+
+def _protocols_with_methods(evidence: Evidence, rows: pd.DataFrame) -> np.ndarray:
     methods = [m.id for m in evidence.methods.values() if not m.is_baseline]
-    protocols = rows.loc[rows["model"].isin(methods), "protocol"].unique()
-    return rows[rows["protocol"].isin(protocols)]
+    return rows.loc[rows["model"].isin(methods), "protocol"].unique()
 
 
 def _level_means(points: pd.DataFrame) -> pd.DataFrame:

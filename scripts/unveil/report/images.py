@@ -26,6 +26,7 @@ VIEWS: dict[str, tuple[str, tuple[str, str, str]]] = {
     "swir": ("False colour, short-wave infrared", ("B11", "B8A", "B04")),
 }
 ERROR_VIEW = "error"
+SPREAD_VIEW = "std"
 ERROR_MAX = 0.1
 ERROR_MAP = "inferno"
 UNKNOWN_GREY = 128
@@ -147,7 +148,23 @@ def render_error(prediction: Preview, truth: Preview) -> np.ndarray | None:
     if not shared:
         return None
     gap = np.abs(prediction.pick(shared) - truth.pick(shared))
-    error = gap.mean(axis=0)
+    return _colour(gap.mean(axis=0))
+
+
+def render_spread(path: Path, bands: Sequence[str], size: int) -> np.ndarray | None:
+    """Return a model's standard deviation, mean over bands, in the colours of the error.
+
+    Args:
+        path: the raster of standard deviations.
+        bands: those to average, as far as they are there.
+        size: longest side in pixels.
+    """
+    spread = read_preview(path, bands, size)
+    return _colour(spread.data.mean(axis=0)) if spread.bands else None
+
+
+def _colour(error: np.ndarray) -> np.ndarray:
+    """Return ``(h, w)`` reflectance in colour from 0 to ``ERROR_MAX``; grey where unknown."""
     colours = matplotlib.colormaps[ERROR_MAP](np.clip(error / ERROR_MAX, 0, 1), bytes=True)
     image = colours[..., :3].copy()
     image[~np.isfinite(error)] = UNKNOWN_GREY
@@ -193,6 +210,10 @@ def make_row(
     if truth:
         errors = {c: render_error(p, previews[TRUTH]) for c, p in previews.items() if c != TRUTH}
         images[ERROR_VIEW] = {c: image for c, image in errors.items() if image is not None}
+    stds = {c: p.with_name(f"{scene.id}_std.tif") for c, p in predictions.items()}
+    spreads = {c: render_spread(p, wanted, size) for c, p in stds.items() if p.exists()}
+    if any(image is not None for image in spreads.values()):
+        images[SPREAD_VIEW] = {c: image for c, image in spreads.items() if image is not None}
     if scene.radar:
         radar = read_radar(scene.radar, size)
         for view in images:

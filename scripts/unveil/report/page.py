@@ -27,16 +27,20 @@ from unveil.report.evidence import (
     ReportOptions,
     frame_cover,
     pick_scenes,
+    read_citations,
     read_evidence,
 )
-from unveil.report.images import CLOUDY, ERROR_VIEW, SAR, TRUTH, VIEWS, Row
+from unveil.report.images import CLOUDY, ERROR_VIEW, SAR, SPREAD_VIEW, TRUTH, VIEWS, Row
 from unveil.report.summary import (
     Table,
     Verdict,
+    against,
     answer,
     caveats,
+    count_pairs,
     format_value,
     make_tables,
+    places_needed,
     rank,
     scene_scores,
 )
@@ -49,6 +53,10 @@ FIGURES = (
     "picture.png",
     "mae_by_cover.svg",
     "mae_by_band.svg",
+    "mae_by_days.svg",
+    "cost.svg",
+    "critical_difference.svg",
+    "calibration.svg",
     "metrics_table.html",
     "metrics_table.csv",
     "skipped.html",
@@ -62,10 +70,18 @@ BETTER = {
     "": "",
 }
 SHOWN_FACTS = ("title", "protocol", "place")
+NO_RESULT = "No method has a result under cloud. The table of skipped scenes says why."
+NO_FIGURE = {
+    "mae_by_days": "No scene with a result under cloud has a clear look on another date.",
+    "cost": "No method with a result under cloud has a recorded time.",
+    "critical_difference": "Too few places for a comparison of ranks.",
+    "calibration": "No method gives a standard deviation.",
+}
+"""What is written where a figure has nothing to show."""
+
 MAX_DETAILS = 200
 """Scenes with a section of their own; the table of scenes lists them all."""
 
-SEED = 20260
 PROTOCOL_TEXT = {
     "paired": (
         "Paired",
@@ -99,6 +115,8 @@ def render(
     metrics: Path,
     skipped: Path,
     manifest: Path,
+    statistics: Path,
+    citations: Path,
     predictions: Path,
     output: Path,
     figures: Path,
@@ -111,6 +129,8 @@ def render(
         metrics: ``metrics.csv``.
         skipped: ``skipped.csv``.
         manifest: ``manifest.json``.
+        statistics: folder with the tables of the comparison over places.
+        citations: BibTeX entries, by kind of model or source of data.
         predictions: folder with ``MODEL/SCENE.tif``.
         output: the page to write.
         figures: folder for the files named in ``FIGURES``.
@@ -119,19 +139,29 @@ def render(
     Raises:
         InputError: if a file is missing, damaged, or not of the same run.
     """
-    evidence = read_evidence(scenes=scenes, metrics=metrics, skipped=skipped, manifest=manifest)
+    evidence = read_evidence(
+        scenes=scenes, metrics=metrics, skipped=skipped, manifest=manifest, statistics=statistics
+    )
     tables = make_tables(evidence, options.cloud_levels)
     rows, columns, missing = draw_rows(evidence, predictions, options)
     LOG.info("picture of %d scenes and %d columns", len(rows), len(columns))
     curves = {
         "mae_by_cover": charts.mae_by_cover(evidence, options.cloud_levels),
         "mae_by_band": charts.mae_by_band(evidence),
+        "mae_by_days": charts.mae_by_days(evidence, min_places=options.min_places),
+        "cost": charts.cost(evidence),
+        "critical_difference": charts.critical_difference(evidence, min_places=options.min_places),
+        "calibration": charts.calibration(evidence),
     }
+    found = answers(evidence, tables, options)
     context = {
         "options": options,
         "counts": count(evidence),
         "methods": evidence.methods,
-        "answers": answers(evidence, tables, options),
+        "answers": found,
+        "comparisons": comparisons(evidence, found, options),
+        "published": evidence.statistics.published.to_dict("records"),
+        "bibtex": bibtex(evidence, read_citations(citations)),
         "picture": picture_context(evidence, rows, columns, missing),
         "tables": tables_context(evidence, tables),
         "curves": {
@@ -177,6 +207,8 @@ def make_environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # browsers refuse NaN
     environment.filters["percent"] = percent
     environment.filters["mae"] = lambda value: format_value(value, "MAE")
+    environment.filters["probability"] = probability
+    environment.filters["figure"] = figure_value
     environment.filters["plural"] = plural
     environment.filters["pixel_size"] = pixel_size
     return environment
@@ -195,9 +227,8 @@ def write_figures(
     labels = {row.scene: row_label(evidence, row) for row in rows}
     empty = "There is no scene to show." if not rows else ""
     charts.save(charts.picture(rows, columns, labels), folder / "picture.png", empty=empty)
-    nothing = "No method has a result under cloud. The table of skipped scenes says why."
     for name, figure in curves.items():
-        charts.save(figure, folder / f"{name}.svg", empty=nothing)
+        charts.save(figure, folder / f"{name}.svg", empty=NO_FIGURE.get(name, NO_RESULT))
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
         text = environment.get_template(f"{name}.j2").render(**context)
@@ -211,6 +242,17 @@ def write_figures(
 def percent(fraction: float) -> str:
     """Return a fraction as printed percent; "unknown" for NaN."""
     return "unknown" if math.isnan(fraction) else f"{100 * fraction:.0f} %"
+
+
+def probability(p: float) -> str:
+    """Return a probability as printed; a dash for NaN."""
+    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def figure_value(value: float, metric: str) -> str:
+    """Return a number as a paper prints it; a dash where it prints none."""
+    value = float(value)
+    return f"{value:g}" if metric in ("psnr", "sam") else format_value(value, metric)
 
 
 def plural(number: int, noun: str) -> str:
@@ -269,7 +311,7 @@ def answers(
     for table in tables:
         if table.region != "occluded" or "MAE" not in table.metrics:
             continue
-        verdicts = answer(evidence, table, min_places=options.min_places, seed=SEED)
+        verdicts = answer(evidence, table, min_places=options.min_places)
         if verdicts:
             *levels, overall = verdicts
             found.append(
@@ -284,6 +326,28 @@ def answers(
     for entry in found:
         entry["others"] = outside_ranking(evidence, entry["overall"], entry["protocol"])
     return sorted(found, key=lambda e: (-e["n_ranked"], -e["overall"].n_places))
+
+
+def comparisons(
+    evidence: Evidence, found: Sequence[Mapping[str, Any]], options: ReportOptions
+) -> list[dict[str, Any]]:
+    """Return every method against the best of each protocol, and the places it takes."""
+    compared = []
+    for entry in found:
+        protocol, best = entry["protocol"], entry["overall"].best
+        n_pairs = count_pairs(evidence, protocol)
+        pairs = against(evidence, best, protocol=protocol)
+        compared.append(
+            {
+                "protocol": protocol,
+                "best": best,
+                "pairs": pairs,
+                "n_pairs": n_pairs,
+                "places": max((pair.n_places for pair in pairs), default=0),
+                "needed": max(options.min_places, places_needed(n_pairs)),
+            }
+        )
+    return [entry for entry in compared if entry["pairs"]]
 
 
 def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list[dict[str, Any]]:
@@ -352,6 +416,8 @@ def picture_context(
     views = {view: name for view, (name, _) in VIEWS.items() if any(view in r.images for r in rows)}
     if any(row.images.get(ERROR_VIEW) for row in rows):
         views[ERROR_VIEW] = "Mean absolute error"
+    if any(row.images.get(SPREAD_VIEW) for row in rows):
+        views[SPREAD_VIEW] = "Standard deviation that the method states"
     first = next(iter(views), "true")
     encoded = {
         view: {row.scene: _encode(row, view) for row in rows if view in row.images}
@@ -359,6 +425,7 @@ def picture_context(
     }
     return {
         "columns": columns,
+        "has_truth": columns[-1][0] == TRUTH,
         "missing": missing,
         "views": views,
         "first_view": first,
@@ -664,6 +731,19 @@ def provenance_context(evidence: Evidence) -> dict[str, Any]:
             for (licence, attribution), scene_ids in licences.items()
         ],
     }
+
+
+def bibtex(evidence: Evidence, citations: Mapping[str, str]) -> str:
+    """Return the BibTeX entries of the methods and data that ran, each work once."""
+    scored = set(evidence.scores["model"])
+    kinds = [m.kind for m in evidence.methods.values() if m.id in scored]
+    sources = [str(scene.facts.get("source", "")) for scene in evidence.scenes.values()]
+    works = {}
+    for key in dict.fromkeys([*kinds, *sources]):
+        if key in citations:
+            _, _, body = citations[key].partition(",")
+            works.setdefault(body, citations[key])
+    return "\n\n".join(works.values())
 
 
 def _speed(cost: Mapping[str, Any]) -> str:

@@ -7,9 +7,11 @@ scenes must not look better for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +23,10 @@ from unveil.scene import PROTOCOLS
 MIN_SHARE = 0.8
 """A method is ranked when it keeps at least this share of the scenes comparable."""
 
-N_BOOTSTRAP = 4000
 ALL_LEVELS = "all levels"
 
 LOWER_IS_BETTER = {"MAE", "RMSE", "SAM", "NLL", "UCE", "AUCE", "NDVI_MAE", "NDWI_MAE"}
+LOWER_IS_BETTER |= {f"MAE_KEEP_{kept}" for kept in (90, 75, 50, 25)}
 NEARER_TO_ZERO_IS_BETTER = {"BIAS", "SEAM"}
 HIGHER_IS_BETTER = {"PSNR", "SSIM", "R2", "GRADIENT_CORRELATION", "ANSWERED"}
 DECIMALS = {
@@ -109,21 +111,28 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Paired difference of error, other minus best, pooled like the scores.
+class Paired:
+    """A method against the best, paired by place (the table ``comparison.csv``).
 
     Attributes:
-        mean: in the unit of the metric.
-        low: lower end of the 95 % interval over places; NaN when there is none.
+        model: id of the method.
+        difference: its error minus the best one's, in the unit of the metric.
+        low: lower end of the 95 % interval over places; NaN for one place.
         high: upper end.
-        n_scenes: scenes compared.
-        n_places: places compared.
+        p_holm: Wilcoxon probability after Holm's correction; NaN when all are ties.
+        win_rate: share of places where the best one is better, ties counting half.
+        verdict: of the best one: ``better``, ``worse``, ``not distinguishable`` or
+            ``too few places``.
+        n_places: places that both have.
     """
 
-    mean: float
+    model: str
+    difference: float
     low: float
     high: float
-    n_scenes: int
+    p_holm: float
+    win_rate: float
+    verdict: str
     n_places: int
 
 
@@ -138,7 +147,8 @@ class Verdict:
         runner_up: id of the next; empty when there is none.
         runner_up_mae: its error.
         cloudy_mae: error of the cloudy input itself; NaN when it did not run.
-        difference: runner-up minus best; None without a runner-up.
+        difference: the runner-up against the best, over the places that both have; None
+            without a runner-up.
         claim: ``better``, ``indistinguishable`` or ``description`` (too few places).
         n_scenes: scenes compared.
         n_places: places compared.
@@ -151,7 +161,7 @@ class Verdict:
     runner_up: str
     runner_up_mae: float
     cloudy_mae: float
-    difference: Difference | None
+    difference: Paired | None
     claim: str
     n_scenes: int
     n_places: int
@@ -165,8 +175,8 @@ def level_labels(bounds: Sequence[float]) -> list[str]:
 
 
 def level_of(cover: pd.Series, bounds: Sequence[float]) -> pd.Series:
-    """Return the position of each cover's level; a bound belongs to the level below it."""
-    return pd.Series(np.searchsorted(np.asarray(bounds), cover, side="left"), index=cover.index)
+    """Return the position of each cover's level; a bound belongs to the level above it."""
+    return pd.Series(np.searchsorted(np.asarray(bounds), cover, side="right"), index=cover.index)
 
 
 def pool(values: pd.DataFrame, places: pd.Series) -> pd.DataFrame:
@@ -215,7 +225,9 @@ def comparable(present: pd.DataFrame, baselines: Sequence[str]) -> tuple[list[st
 
 def make_tables(evidence: Evidence, bounds: Sequence[float]) -> list[Table]:
     """Pool the scores over bands, one table a protocol and region, occluded first."""
-    scores = evidence.scores[~evidence.scores["metric"].isin(SCENE_FACTS)]
+    hidden = evidence.scores["metric"].isin(SCENE_FACTS)
+    hidden |= evidence.scores["metric"].str.startswith("coverage_")  # drawn as a curve
+    scores = evidence.scores[~hidden]
     tables = []
     for protocol in order_by(scores["protocol"].unique(), PROTOCOLS):
         rows = scores[scores["protocol"] == protocol]
@@ -303,7 +315,7 @@ def format_value(value: float, metric: str) -> str:
     return f"{value:.{DECIMALS.get(metric.upper(), 3)}f}".replace("-", "−")
 
 
-def answer(evidence: Evidence, table: Table, *, min_places: int, seed: int) -> list[Verdict]:
+def answer(evidence: Evidence, table: Table, *, min_places: int) -> list[Verdict]:
     """Return the verdict of each stratum of a table, on the MAE over shared bands."""
     scores = evidence.scores[evidence.scores["protocol"] == table.protocol]
     places = scores.drop_duplicates("scene").set_index("scene")["place"]
@@ -313,8 +325,9 @@ def answer(evidence: Evidence, table: Table, *, min_places: int, seed: int) -> l
         pooled = pool(values, places)
         pooled = pooled[pooled["n_scenes"] > 0]
         if len(pooled):
-            verdict = _judge(evidence, values, pooled, places, min_places=min_places, seed=seed)
-            verdicts.append(replace(verdict, label=stratum.label, shared_bands=shared))
+            verdict = _judge(evidence, pooled)
+            verdict = replace(verdict, label=stratum.label, shared_bands=shared)
+            verdicts.append(_claim(evidence, table, verdict, min_places))
     return verdicts
 
 
@@ -352,24 +365,11 @@ def _select(scores: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     return scores[keep].dropna(subset=["value"])
 
 
-def _judge(
-    evidence: Evidence,
-    values: pd.DataFrame,
-    pooled: pd.DataFrame,
-    places: pd.Series,
-    *,
-    min_places: int,
-    seed: int,
-) -> Verdict:
+def _judge(evidence: Evidence, pooled: pd.DataFrame) -> Verdict:
     errors = pooled["value"].to_dict()
     best, *others = rank(errors, "MAE")
     baseline = [model for model in errors if evidence.methods[model].is_baseline]
     runner = others[0] if others else ""
-    difference, claim = None, "description"
-    if runner:
-        difference = paired_difference(values[runner] - values[best], places, seed=seed)
-        if difference.n_places >= min_places:
-            claim = "better" if difference.low > 0 else "indistinguishable"
     return Verdict(
         label="",
         best=best,
@@ -377,34 +377,63 @@ def _judge(
         runner_up=runner,
         runner_up_mae=errors.get(runner, float("nan")),
         cloudy_mae=errors[baseline[0]] if baseline else float("nan"),
-        difference=difference,
-        claim=claim,
+        difference=None,
+        claim="description",
         n_scenes=int(pooled.loc[best, "n_scenes"]),
         n_places=int(pooled.loc[best, "n_places"]),
     )
 
 
-def paired_difference(differences: pd.Series, places: pd.Series, *, seed: int) -> Difference:
-    """Pool paired differences and bootstrap them over places.
+def _claim(evidence: Evidence, table: Table, verdict: Verdict, min_places: int) -> Verdict:
+    """Call the best better only if its interval and the corrected test both say so."""
+    level = "all" if verdict.label == ALL_LEVELS else verdict.label
+    pairs = against(evidence, verdict.best, protocol=table.protocol, level=level)
+    tested = next((pair for pair in pairs if pair.model == verdict.runner_up), None)
+    needed = max(min_places, places_needed(count_pairs(evidence, table.protocol, level)))
+    if tested is None or tested.n_places < needed:
+        return replace(verdict, difference=tested)
+    sure = tested.verdict == "better" and tested.low > 0
+    return replace(verdict, difference=tested, claim="better" if sure else "indistinguishable")
 
-    Places are the independent samples (scenes of one place are not), so places are drawn
-    with replacement; the interval is the 2.5 to 97.5 percentile of ``N_BOOTSTRAP`` means
-    (Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3).
 
-    Args:
-        differences: one value a scene.
-        places: scene -> place.
-        seed: seed of the draws.
+def places_needed(n_pairs: int) -> int:
+    """Return from how many places on a corrected Wilcoxon test can reach 5 % at all.
+
+    The least two-sided probability of n places is 2 / 2**n, and Holm multiplies the least
+    one of a family by the number of pairs.
     """
-    pooled = pool(differences.to_frame("difference"), places).loc["difference"]
-    mean, n_scenes, n_places = pooled["value"], int(pooled["n_scenes"]), int(pooled["n_places"])
-    if n_places < 2:
-        return Difference(mean, float("nan"), float("nan"), n_scenes, n_places)
-    known = differences.dropna()
-    by_place = known.groupby(places.reindex(known.index)).mean().to_numpy(np.float64)
-    draws = np.random.default_rng(seed).integers(0, n_places, (N_BOOTSTRAP, n_places))
-    low, high = np.percentile(by_place[draws].mean(axis=1), [2.5, 97.5])
-    return Difference(mean, float(low), float(high), n_scenes, n_places)
+    return math.ceil(1 + math.log2(max(n_pairs, 1) / 0.05))
+
+
+def count_pairs(evidence: Evidence, protocol: str, level: str = "all") -> int:
+    """Return the size of the family of comparisons by occluded MAE."""
+    return len(_compared(evidence, protocol=protocol, level=level, metric="MAE"))
+
+
+def _compared(evidence: Evidence, **wanted: str) -> pd.DataFrame:
+    table = evidence.statistics.comparison
+    wanted = wanted | {"region": "occluded"}
+    return table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]
+
+
+def against(
+    evidence: Evidence, best: str, *, protocol: str, level: str = "all", metric: str = "MAE"
+) -> list[Paired]:
+    """Return every method against ``best``, the nearest to it first."""
+    rows = _compared(evidence, protocol=protocol, level=level, metric=metric)
+    rows = rows[(rows["first"] == best) | (rows["second"] == best)]
+    pairs = [_orient(row, best) for row in rows.itertuples()]
+    return sorted(pairs, key=lambda pair: pair.difference)
+
+
+def _orient(row: Any, best: str) -> Paired:
+    """Turn a row of the comparison round, so that it reads from the best one's side."""
+    if row.first != best:
+        flipped = {"better": "worse", "worse": "better"}.get(row.verdict, row.verdict)
+        limits = (row.difference, row.low, row.high)
+        return Paired(row.first, *limits, row.p_holm, 1 - row.win_rate, flipped, row.n_places)
+    limits = (-row.difference, -row.high, -row.low)
+    return Paired(row.second, *limits, row.p_holm, row.win_rate, row.verdict, row.n_places)
 
 
 def order_by(names: Iterable[str], order: Sequence[str]) -> list[str]:

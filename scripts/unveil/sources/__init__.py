@@ -36,11 +36,11 @@ def _files_below(folder: str) -> tuple[str, ...]:
     return tuple(str(path) for path in sorted(files))
 
 
-def input_files(row: SceneRow) -> list[str]:
-    """List the files that a scene is made of, for the workflow to watch.
+def require_folder(row: SceneRow) -> Path:
+    """Return the folder of a scene's input.
 
     Raises:
-        InputError: if the folder does not exist.
+        InputError: if it does not exist.
     """
     folder = Path(row.path)
     if not folder.is_dir():
@@ -50,10 +50,20 @@ def input_files(row: SceneRow) -> list[str]:
             field=f"scene {row.scene}: path",
             remedy="give the path relative to the working directory",
         )
+    return folder
+
+
+def input_files(row: SceneRow) -> list[str]:
+    """List the files that a scene is made of, for the workflow to watch.
+
+    Raises:
+        InputError: if the folder does not exist.
+    """
+    folder = require_folder(row)
     if row.source == "local":
         return list(_files_below(row.path))
-    name = row.name or row.scene
     if row.source == "npz":
+        name = row.name or row.scene
         paths = (folder / part / f"{name}.npz" for part in ("cloudy", "s1", "reference"))
         return [str(path) for path in paths if path.exists()]
     return [str(path) for path in patch_paths(row).values() if path.exists()]

@@ -137,7 +137,8 @@
     button.addEventListener("click", () => download(`${button.dataset.csv}.csv`, toCsv(rowsOf($(`#${button.dataset.csv}`)))));
   for (const button of $$("[data-copy]"))
     button.addEventListener("click", async () => {
-      const text = rowsOf($(`#${button.dataset.copy}`)).map((row) => row.join("\t")).join("\n");
+      const source = $(`#${button.dataset.copy}`);
+      const text = source.rows ? rowsOf(source).map((row) => row.join("\t")).join("\n") : source.textContent;
       try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
       catch { button.textContent = "Not allowed by the browser"; }
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
@@ -165,7 +166,7 @@
         const text = stretches[note.dataset.stretch][view];
         if (text) note.textContent = text;
       }
-      $("#error-scale").hidden = view !== "error";
+      $("#error-scale").hidden = view !== "error" && view !== "std";
     });
     $("#pick-outline")?.addEventListener("change", (event) => picture.classList.toggle("outlined", event.target.checked));
     const boxes = $$("[data-toggle]"), body = picture.tBodies[0];

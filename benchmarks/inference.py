@@ -1,0 +1,241 @@
+"""Speed and memory of inference: DSen2-CR against a plain PyTorch one, and large scenes.
+
+Run: ``python benchmarks/inference.py speed`` (or ``memory``, ``halo``). The peer needs
+PyTorch, which Unveil does not: ``pip install torch==2.13.0`` into an environment of your
+own; without it the rows of Unveil are printed alone. All engines run in one process with
+the same weights and take turns, and the median of the turns counts, so that a busy machine
+disturbs all alike; processor seconds of all threads are disturbed least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from unveil.bands import CORE6, L1C13
+from unveil.inference import InferenceOptions, run_shard, tiles_of
+from unveil.models import dsen2cr
+from unveil.models.base import ModelSpec
+from unveil.raster import Grid
+from unveil.scene import Frame, Scene
+from unveil.weights.arrays import NamedArrays, write_arrays
+
+PEER = "torch channels_last"
+TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
+RECEPTIVE_FIELD = 34
+
+
+def make_weights(*, channels: int, bands: int, features: int, blocks: int) -> dict:
+    """Draw weights that keep the size of the activations, kernels HWIO."""
+    rng = np.random.default_rng(1)
+    widths = [channels, *[features] * (2 * blocks + 1), bands]
+    weights = {}
+    for n, (before, after) in enumerate(zip(widths, widths[1:], strict=False), 1):
+        kernel = rng.standard_normal((3, 3, before, after), np.float32) / np.sqrt(9 * before)
+        weights[f"kernel_{n:02d}"] = kernel.astype(np.float32)
+        weights[f"bias_{n:02d}"] = np.full(after, 0.01, np.float32)
+    return weights
+
+
+def ours(weights: dict, precision: str, *, features: int, blocks: int) -> Callable:
+    """Return Unveil's network, channels last."""
+    network = dsen2cr.build_network(
+        bands=13, radar=True, features=features, blocks=blocks, precision=precision
+    )
+    dsen2cr.load_weights(network, NamedArrays(weights, Path("drawn"), ""))
+    return dsen2cr.compile_network(network)
+
+
+def peer(weights: dict, *, blocks: int) -> Callable:
+    """Return the straightforward PyTorch network, channels last."""
+    import torch
+    from torch import nn
+
+    def convolution(number: int) -> nn.Conv2d:
+        kernel = torch.from_numpy(weights[f"kernel_{number:02d}"].transpose(3, 2, 0, 1).copy())
+        layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+        layer.weight.data, layer.bias.data = kernel, torch.from_numpy(weights[f"bias_{number:02d}"])
+        return layer
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(convolution(n) for n in range(1, 2 * blocks + 3))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            first, *inner, last = self.layers
+            x = torch.relu(first(image))
+            for one, two in zip(inner[::2], inner[1::2], strict=True):
+                x = x + 0.1 * two(torch.relu(one(x)))
+            return image[:, :13] + last(x)
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    network = Network().eval().to(memory_format=torch.channels_last)
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            # Transposed without a copy, a channels-last array is a channels_last tensor.
+            return (
+                network(torch.from_numpy(batch).permute(0, 3, 1, 2)).numpy().transpose(0, 2, 3, 1)
+            )
+
+    return run
+
+
+def print_speed(args: argparse.Namespace) -> None:
+    """Print median seconds of each engine and size, and how often faster than the peer."""
+    shape = {"features": args.features, "blocks": args.blocks}
+    weights = make_weights(channels=15, bands=13, **shape)
+    engines = {f"Unveil {name}": ours(weights, name, **shape) for name in args.precisions}
+    try:
+        engines = {PEER: peer(weights, blocks=args.blocks), **engines}
+    except ImportError:
+        print("no peer: pip install torch==2.13.0 (in an environment of its own) to compare")
+    print(f"DSen2-CR, {args.features} features, {args.blocks} blocks, 13+2 channels, batch 1")
+    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+    print("size  engine                  median s    min s  ratio  cpu s  ratio  difference")
+    for size in args.sizes:
+        batch = np.random.default_rng(2).uniform(0, 5, (1, size, size, 15)).astype(np.float32)
+        outputs = {name: run(batch) for name, run in engines.items()}
+        seconds = take_turns(engines, batch, args.turns)
+        first = next(iter(engines))
+        wall_1, cpu_1 = (statistics.median(times) for times in zip(*seconds[first], strict=True))
+        for name, turns in seconds.items():
+            wall, cpu = zip(*turns, strict=True)
+            gap = np.abs(outputs[name] - outputs[first]).max()
+            print(
+                f"{size:4}  {name:22}  {statistics.median(wall):8.2f} {min(wall):8.2f}  "
+                f"{wall_1 / statistics.median(wall):5.2f}  {statistics.median(cpu):5.1f}  "
+                f"{cpu_1 / statistics.median(cpu):5.2f}  {gap:10.1e}",
+                flush=True,
+            )
+    print(f"load at the end {os.getloadavg()[0]:.1f}")
+
+
+def take_turns(engines: dict[str, Callable], batch: np.ndarray, turns: int) -> dict:
+    """Return wall and processor seconds of each turn of each engine."""
+    seconds = {name: [] for name in engines}
+    for _ in range(turns):
+        for name, run in engines.items():
+            begin, used = time.perf_counter(), time.process_time()
+            run(batch)
+            seconds[name].append((time.perf_counter() - begin, time.process_time() - used))
+    return seconds
+
+
+def make_scene(folder: Path, size: int) -> Scene:
+    """Write a scene of 13 bands of seeded noise, window by window."""
+    grid = Grid("EPSG:32633", TRANSFORM, size, size)
+    path = folder / f"{size}.tif"
+    profile = {
+        "driver": "GTiff",
+        "height": size,
+        "width": size,
+        "count": len(L1C13),
+        "dtype": "uint16",
+        "nodata": 0,
+        "transform": grid.affine,
+        "crs": grid.crs,
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+    }
+    rng = np.random.default_rng(size)
+    with rasterio.open(path, "w", **profile) as writer:
+        for window in grid.windows(512):
+            shape = (len(L1C13), int(window.height), int(window.width))
+            writer.write(rng.integers(300, 4000, shape, np.uint16), window=window)
+    frame = Frame("2020-06-01", "target", path, L1C13, checksum=str(size))
+    return Scene(f"scene-{size}", "none", "p", grid, (frame,), {"level": "L1C"})
+
+
+def peak_mib() -> float:
+    """Return the largest resident memory of this process, not of what started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
+
+
+def run_alone(args: argparse.Namespace) -> None:
+    """Run the engine on one scene and print its costs; the whole work of a process."""
+    shape = {"features": 16, "blocks": 2}
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        weights = folder / "weights.npz"
+        write_arrays(weights, make_weights(channels=6, bands=6, **shape))
+        options = {**shape, "bands": list(CORE6), "radar": False}
+        model = dsen2cr.Dsen2Cr(ModelSpec("small", "dsen2cr", weights=weights, options=options))
+        inference = InferenceOptions(tile_px=args.tile, gpu="never", precision="float32")
+        scene = make_scene(folder, args.alone)
+        before = peak_mib()
+        [record] = run_shard(model, [scene], folder / "out", inference, config_hash="")
+        share = record["model_seconds"] / record["wall_seconds"]
+        print(
+            f"{args.alone:6}  {args.tile:5}  {record['tiles']:5}  {before:9.0f}  {peak_mib():8.0f}"
+            f"  {record['wall_seconds']:7.1f}  {share:6.2f}",
+            flush=True,
+        )
+
+
+def print_memory(args: argparse.Namespace) -> None:
+    """Print the peak memory for scenes of several sizes, each in a process of its own."""
+    print("DSen2-CR, 16 features, 2 blocks, 6 of 13 bands; resident memory in MiB")
+    print("  size   tile  tiles  before it      peak   wall s  in the model")
+    for size in args.sizes:
+        command = [sys.executable, __file__, "memory", f"--alone={size}", f"--tile={args.tile}"]
+        command += [f"--folder={args.folder}"] if args.folder else []
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        print(done.stdout, end="", flush=True)
+
+
+def print_halo(args: argparse.Namespace) -> None:
+    """Print computed over useful pixels for the halo of the published network."""
+    print(f"computed over useful pixels, halo {RECEPTIVE_FIELD}")
+    print("  size   tile  ratio")
+    for size in args.sizes:
+        grid = Grid("", TRANSFORM, size, size)
+        for tile_px in (512, 1024, 2048):
+            tiles = tiles_of(grid, tile_px=tile_px, halo=RECEPTIVE_FIELD)
+            computed = sum(tile.outer.width * tile.outer.height for tile in tiles)
+            print(f"{size:6}  {tile_px:5}  {computed / grid.pixels:5.3f}")
+
+
+def main() -> None:
+    """Print the table that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(required=True)
+    speed = parts.add_parser("speed", help="against PyTorch, one patch at a time")
+    speed.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
+    speed.add_argument("--turns", type=int, default=5)
+    speed.add_argument("--features", type=int, default=256)
+    speed.add_argument("--blocks", type=int, default=16)
+    speed.add_argument(
+        "--precisions", nargs="+", default=["float32", "mixed_bfloat16"], metavar="POLICY"
+    )
+    speed.set_defaults(run=print_speed)
+    memory = parts.add_parser("memory", help="peak memory for scenes of several sizes")
+    memory.add_argument(
+        "--sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="10980 is a whole product"
+    )
+    memory.add_argument("--tile", type=int, default=1024)
+    memory.add_argument("--folder", help="where the scenes are written, 26 bytes a pixel")
+    memory.add_argument("--alone", type=int, help=argparse.SUPPRESS)
+    memory.set_defaults(run=lambda args: run_alone(args) if args.alone else print_memory(args))
+    halo = parts.add_parser("halo", help="what the halo costs")
+    halo.add_argument("--sizes", type=int, nargs="+", default=[4096, 10980])
+    halo.set_defaults(run=print_halo)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The tables that compare the models of a run, written from its metrics."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from tests.synthetic_results import Recipe, make_results, write_tables
+
+from unveil.metrics.published import FIGURES
+from unveil.metrics.stage import name_levels
+from unveil.report.summary import level_labels, level_of
+
+
+def write(folder, errors, places=8, days=None):
+    """Write a run of made-up errors, ``model -> band -> error``, and return its tables."""
+    recipes = [Recipe(f"scene{i}", f"place{i}", "paired", 0.5) for i in range(places)]
+    rows = []
+    for number, recipe in enumerate(recipes):
+        for model, bands in errors.items():
+            head = (recipe.id, model, recipe.protocol, recipe.cover, "occluded")
+            bands = {band: value * (1 + 0.01 * number) for band, value in bands.items()}
+            values = {**bands, "all": sum(bands.values()) / len(bands)}
+            rows += [(*head, band, "MAE", v, "reflectance", 9) for band, v in values.items()]
+            if days:
+                rows.append((*head, "all", "days_to_clear_look", days[number], "day", 9))
+    write_tables(folder, recipes, rows, [])
+    return {path.stem: pd.read_csv(path) for path in (folder / "statistics").glob("*.csv")}
+
+
+def test_a_model_that_leaves_out_the_hard_band_is_compared_on_the_others(tmp_path):
+    tables = write(tmp_path, {"nearest": {"B02": 0.01, "B08": 0.09}, "regressed": {"B02": 0.02}})
+    row = tables["comparison"].query("level == 'all'").iloc[0]
+    assert (row["first"], row["second"], row["verdict"]) == ("nearest", "regressed", "better")
+    ranking = tables["ranking"].query("level == 'all'")
+    assert ranking["model"].tolist() == ["nearest", "regressed"]
+    assert ranking["mean"].iloc[0] == pytest.approx(0.01 * 1.035)
+
+
+def test_models_without_a_common_band_are_not_compared(tmp_path):
+    tables = write(tmp_path, {"nearest": {"B02": 0.01}, "regressed": {"B08": 0.02}})
+    assert tables["comparison"].empty
+
+
+def test_scenes_are_sorted_by_days_to_a_clear_look(tmp_path):
+    errors = {"nearest": {"B02": 0.01}, "regressed": {"B02": 0.02}}
+    days = write(tmp_path, errors, places=4, days=[2, 4, 10, 40])["days"]
+    nearest = days[days["model"] == "nearest"]
+    assert nearest["days"].tolist() == [3, 10, 40]
+    assert nearest["n_places"].tolist() == [2, 1, 1]
+
+
+def test_a_run_without_scores_has_empty_tables_and_the_published_figures(tmp_path):
+    results = make_results(tmp_path, [Recipe("a", "a", "none", 0.5)], size=24, skip_all=True)
+    assert pd.read_csv(results.statistics / "comparison.csv").empty
+    assert pd.read_csv(results.statistics / "ranking.csv").empty
+    assert len(pd.read_csv(results.statistics / "published.csv")) == len(FIGURES)
+
+
+@pytest.mark.parametrize("bounds", [(), (0.35, 0.65), (0.5,)])
+def test_cloud_levels_are_those_of_the_report(bounds):
+    levels = name_levels(bounds)
+    assert [level.name for level in levels] == level_labels(bounds)
+    positions = level_of(pd.Series([level.low for level in levels]), bounds)
+    assert positions.tolist() == list(range(len(levels)))

