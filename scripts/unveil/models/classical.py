@@ -210,8 +210,9 @@ class Damped(_Classical):
 
     kind = "damped"
     citation = (
-        "Temporal damped interpolation as in Czerkawski & Tachtatzis / SpaceEye: Yuan et al. "
-        "2021; here an exponentially decayed mean of clear looks."
+        "Temporal damped interpolation after SpaceEye (Zhao, Olsen & Chandra 2021, Seeing "
+        "Through Clouds in Satellite Images, arXiv:2106.08408); here an exponentially decayed "
+        "mean of clear looks."
     )
 
     options_type = DampedOptions
