@@ -1,1 +1,4 @@
-"""Unveil."""
+"""Unveil: cloud removals on Sentinel-2 scenes, run and judged alike.
+
+All ideas of the workflow live here; the layout follows its stages (see INTERFACE.yaml).
+"""

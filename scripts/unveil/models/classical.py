@@ -7,6 +7,7 @@ report counts it as unanswered instead of inventing a value.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -86,9 +87,9 @@ class _Classical(Model):
         """Keep clear target pixels, estimate the others."""
         return Prediction(keep_clear(inputs, self.estimate(inputs)))
 
+    @abstractmethod
     def estimate(self, inputs: Inputs) -> np.ndarray:
         """Return the cloud-free estimate of every pixel, ``(B, H, W)``."""
-        raise NotImplementedError
 
 
 class Cloudy(Model):
@@ -128,8 +129,12 @@ class LeastCloudy(_Classical):
         self._chosen = min(range(len(days)), key=lambda t: (-counts[t], abs(days[t]), days[t] > 0))
 
     def predict(self, inputs: Inputs) -> Prediction:
+        """Return the chosen frame, clear target pixels not kept."""
+        return Prediction(self.estimate(inputs))
+
+    def estimate(self, inputs: Inputs) -> np.ndarray:
         """Return the chosen frame."""
-        return Prediction(inputs.context[self._chosen])
+        return inputs.context[self._chosen]
 
 
 class Mosaic(_Classical):

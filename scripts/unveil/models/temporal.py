@@ -6,6 +6,7 @@ pixels. A pixel without a clear look stays NaN.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -77,9 +78,9 @@ class _Temporal(Model):
             flat[:, part] = self.estimate(looks, seen, inputs.days[order].astype(np.float64))
         return Prediction(result)
 
+    @abstractmethod
     def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
         """Return ``(B, N)`` from looks (0 where not clear) at days from the target."""
-        raise NotImplementedError
 
 
 class Medoid(_Temporal):
