@@ -358,12 +358,23 @@ def _read_ahead(model: Model, scene: Scene, tiles: list[Tile]) -> Iterator[tuple
         if len(tiles) == 1:
             model.prepare(scene, [coming.result()])
         else:
-            model.prepare(scene, (read_inputs(scene, window=tile.core) for tile in tiles))
+            model.prepare(scene, _Cores(scene, tiles))
         for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
             inputs = coming.result()
             if following:
                 coming = pool.submit(read, following)
             yield tile, inputs
+
+
+@dataclass(frozen=True)
+class _Cores:
+    """The windows of a scene without overlap, read anew each time that they are gone through."""
+
+    scene: Scene
+    tiles: list[Tile]
+
+    def __iter__(self) -> Iterator[Inputs]:
+        return (read_inputs(self.scene, window=tile.core) for tile in self.tiles)
 
 
 class _Writer:

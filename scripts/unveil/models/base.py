@@ -136,7 +136,10 @@ class Model(ABC):
         """Load weights, once per process. The default has none."""
 
     def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:  # noqa: B027
-        """Gather statistics of a scene from its tiles (without overlap), before predicting."""
+        """Gather statistics of a scene before predicting.
+
+        ``tiles`` are its windows without overlap; they can be gone through more than once.
+        """
 
     @abstractmethod
     def predict(self, inputs: Inputs) -> Prediction:

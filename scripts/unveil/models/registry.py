@@ -26,6 +26,7 @@ _CLASSES: dict[str, str] = {
     "medoid": "unveil.models.temporal:Medoid",
     "geomedian": "unveil.models.temporal:Geomedian",
     "whittaker": "unveil.models.temporal:Whittaker",
+    "chronos": "unveil.models.chronos:Chronos",
 }
 
 

@@ -1,0 +1,203 @@
+"""Chronos: Unveil's open time-series network.
+
+Closed-form answers of the scene (:mod:`unveil.models.experts`) are weighed and corrected by
+a small network (:mod:`unveil.models.chronos_network`) that was trained here on other places.
+It takes any bands, 1...24 frames on any dates and radar when there is some, and gives a
+standard deviation. TensorFlow is imported when a network is built.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unveil.errors import InputError
+from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
+from unveil.models.experts import REACH_PX, SceneFit, estimate, fit_scene
+from unveil.models.multitemporal import pad_to_grid, unpad
+from unveil.models.options import parse_options
+from unveil.scene import Inputs, Scene
+from unveil.weights.arrays import check_shapes, check_values, read_arrays
+
+if TYPE_CHECKING:
+    import keras
+
+LOG = logging.getLogger(__name__)
+LONGEST = 24
+SENSOR_STD = 0.003
+"""Standard deviation of a clear pixel that is passed through, reflectance: noise and
+calibration of the instrument (Gascon et al. 2017, Remote Sens. 9:584) and thin haze."""
+CALIBRATION = "calibration"
+"""Array of the weights file: factor of the standard deviation, found on held-out places."""
+KEEP = ("true", "false", "blend")
+
+
+@dataclass(frozen=True)
+class ChronosOptions:
+    """Options of the network.
+
+    Attributes:
+        size: ``small``, ``base`` or ``large``.
+        keep_clear: clear target pixels are passed through (``true``), predicted like the
+            others (``false``), or averaged with the prediction by their variances (``blend``).
+        adapt: ``none``, or ``scene`` to learn on the scene's own clear pixels first.
+        adapt_minutes: most time that this may take.
+    """
+
+    size: str = "small"
+    keep_clear: str = "true"
+    adapt: str = "none"
+    adapt_minutes: float = 3.0
+
+
+class Chronos(Model):
+    """The open time-series network with weights trained here."""
+
+    kind = "chronos"
+    citation = (
+        "Unveil's own time-series network, weights trained here; see docs/models.md. Its "
+        "attention over time is after Sainte Fare Garnot & Landrieu 2021, Panoptic Segmentation "
+        "of Satellite Image Time Series, arXiv:2107.07933."
+    )
+    network = True
+    origin = "trained-here"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        from unveil.models.chronos_network import SIZES, UNET_REACH_PX
+
+        super().__init__(spec)
+        keep = spec.options.get("keep_clear", "true")
+        written = spec.options | {"keep_clear": str(keep).lower()}  # YAML reads true as a bool
+        self.options = parse_options(ChronosOptions, replace(spec, options=written))
+        self._check("size", tuple(SIZES))
+        self._check("keep_clear", KEEP)
+        self._check("adapt", ("none", "scene"))
+        self.receptive_field = REACH_PX + UNET_REACH_PX
+        self._network: keras.Model | None = None
+        self._run: Callable[..., np.ndarray] | None = None
+        self._trained: list[np.ndarray] = []
+        self._fit: SceneFit | None = None
+
+    def _check(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self.options, name)
+        if value not in allowed:
+            raise InputError(
+                f"found {value!r}",
+                file="models table",
+                field=f"{self.spec.id}.options.{name}",
+                remedy=f"use one of {', '.join(allowed)}",
+            )
+
+    @property
+    def needs(self) -> Needs:
+        """At least one context frame; radar joins the regression where there is some."""
+        return Needs(radar="optional", min_context=1, max_context=LONGEST)
+
+    def load(self) -> None:
+        """Load the weights.
+
+        Raises:
+            InputError: if they are missing, damaged or of another size.
+        """
+        from unveil.models.chronos_network import build_network, network_arrays
+
+        if self.spec.weights is None:
+            raise InputError(f"model '{self.spec.id}': {NOT_FETCHED}", field="weights")
+        named = read_arrays(self.spec.weights)
+        network = build_network(self.options.size)
+        start = network_arrays(network)
+        check_shapes(named, {name: a.shape for name, a in start.items()} | {CALIBRATION: ()})
+        check_values(named)
+        self._trained = [named.arrays[name] for name in start]
+        network.set_weights(self._trained)
+        self._factor = float(named.arrays[CALIBRATION])
+        self.weights_checksum = named.sha256
+        self._network, self._run = network, _compiled(network)
+
+    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
+        """Fit the closed forms of the scene, and adapt the network to it when asked to."""
+        self._fit = fit_scene(tiles, pixels=scene.grid.pixels)
+        if self.options.adapt == "scene":
+            from unveil.models.chronos_learning import adapt
+
+            if self._network is None:
+                self.load()
+            self._network.set_weights(self._trained)
+            adapt(self._network, tiles, minutes=self.options.adapt_minutes)
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Clear one window; NaN where the target has no data."""
+        if self._run is None:
+            self.load()
+        assert self._fit is not None, "prepare comes first"
+        reflectance, std = self._estimate(inputs, self._fit)
+        if self.options.keep_clear == "true":
+            clear = inputs.target_clear
+            reflectance = np.where(clear, inputs.target, reflectance)
+            std = np.where(clear, np.float32(SENSOR_STD), std)
+        elif self.options.keep_clear == "blend":
+            reflectance, std = blended(inputs, reflectance, std)
+        valid = np.isfinite(inputs.target).all(axis=0)
+        return Prediction(
+            np.where(valid, np.clip(reflectance, 0, None), np.nan).astype(np.float32),
+            np.where(valid, std, np.nan).astype(np.float32),
+        )
+
+    def _estimate(self, inputs: Inputs, fit: SceneFit) -> tuple[np.ndarray, np.ndarray]:
+        """Return the network's reflectance and standard deviation, band after band."""
+        from unveil.models.chronos_network import STEP, network_inputs
+
+        evidence = estimate(inputs, fit)
+        given = network_inputs(inputs, fit, evidence)
+        result = []
+        for band in range(len(inputs.bands)):
+            one = slice(band, band + 1)
+            spatial = [
+                _on_grid(np.moveaxis(given.pixels[one], -1, 1), inputs, STEP),
+                _on_grid(np.moveaxis(given.deltas[one], -1, 1), inputs, STEP),
+            ]
+            arrays = [np.moveaxis(a, 1, -1) for a in spatial]
+            arrays += [_on_grid(a[one], inputs, STEP) for a in (given.views, given.clear)]
+            output = self._run(*arrays, given.frames[one], given.error[one])
+            result.append(
+                unpad(
+                    np.moveaxis(output[0], -1, 0),
+                    origin=inputs.origin,
+                    step=STEP,
+                    shape=inputs.shape,
+                )
+            )
+        change, log_scale = np.stack(result, axis=1)
+        unit = given.scale[:, None, None]
+        return evidence.experts[0] + change * unit, np.exp(log_scale) * unit * self._factor
+
+
+def blended(
+    inputs: Inputs, reflectance: np.ndarray, std: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the average of clear target pixels and prediction, weighed by inverse variance."""
+    seen, foreseen = SENSOR_STD**-2, np.maximum(std, 1e-4) ** -2.0
+    mean = (np.nan_to_num(inputs.target) * seen + reflectance * foreseen) / (seen + foreseen)
+    clear = inputs.target_clear
+    joint = np.sqrt(1 / (seen + foreseen))
+    return np.where(clear, mean, reflectance), np.where(clear, joint, std)
+
+
+def _on_grid(images: np.ndarray, inputs: Inputs, step: int) -> np.ndarray:
+    return np.ascontiguousarray(
+        pad_to_grid(images, origin=inputs.origin, step=step, least=2 * step)
+    )
+
+
+def _compiled(network: keras.Model) -> Callable[..., np.ndarray]:
+    import tensorflow as tf
+
+    @tf.function(jit_compile=False, reduce_retracing=True)
+    def run(*given: tf.Tensor) -> tf.Tensor:
+        return network(list(given), training=False)
+
+    return lambda *given: run(*(tf.convert_to_tensor(array) for array in given)).numpy()
