@@ -115,16 +115,30 @@ def get_gpus(wildcards):
     return 1 if wanted else 0
 
 
-def get_training_images(wildcards):
-    """List the images that a run is trained on."""
-    images = TRAINING["runs"][wildcards.run]["images"]
-    return [f"{RESULTS}/training/images/{image}.tif" for image in images]
-
-
 def get_training_sources(wildcards):
-    """Give the facts of the images that a run is trained on, by id."""
-    images = TRAINING["runs"][wildcards.run]["images"]
-    return {image: TRAINING["images"][image] for image in images}
+    """Give the facts of the series and images that a run uses, by id."""
+    run = TRAINING["runs"][wildcards.run]
+    known = TRAINING["images"] | TRAINING["series"]
+    used = [*run.get("series", {}), *run.get("held_out", []), *run["images"]]
+    return {name: known[name] for name in used}
+
+
+def get_training_images(wildcards):
+    """List the files of the series and images that a run uses."""
+    return [
+        (
+            f"{RESULTS}/training/images/{name}.tif"
+            if name in TRAINING["images"]
+            else f"{RESULTS}/training/series/{name}.npz"
+        )
+        for name in get_training_sources(wildcards)
+    ]
+
+
+def get_series_files(wildcards):
+    """List the local files of a series; those with an address are fetched."""
+    files = TRAINING["series"][wildcards.series]["files"]
+    return [f["path"] for f in files if "url" not in f and "package" not in f]
 
 
 COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])

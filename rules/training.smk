@@ -1,5 +1,6 @@
 wildcard_constraints:
     image=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    series=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9._-]*",
 
 
@@ -25,10 +26,34 @@ rule fetch_training_data:
         "../scripts/fetch_training_data.py"
 
 
+rule fetch_training_series:
+    input:
+        files=get_series_files,
+    output:
+        series=f"{RESULTS}/training/series/{{series}}.npz",
+    log:
+        f"{RESULTS}/logs/fetch_training_series/{{series}}.log",
+    retries: 2
+    conda:
+        "../envs/training.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        disk_mb=1000,
+    params:
+        facts=lambda wildcards: TRAINING["series"][wildcards.series],
+        cache=f"{config['cache']}/packages",
+    message:
+        "Fetching the series {wildcards.series}"
+    script:
+        "../scripts/fetch_training_series.py"
+
+
 rule train_network:
     input:
         images=get_training_images,
-        code=code("training", "clouds", "models/dsen2cr"),
+        code=code("training", "clouds", "models"),
     output:
         # The checkpoint beside them is not declared: a killed run resumes from it.
         weights=f"{RESULTS}/training/{{run}}/{{run}}.npz",

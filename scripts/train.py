@@ -5,14 +5,15 @@ from pathlib import Path
 from unveil.jobs import job
 
 with job(snakemake.log[0]):
-    from unveil.training.run import set_threads, train_dsen2cr
+    from unveil.training.run import set_threads, train_chronos, train_dsen2cr
 
     set_threads(snakemake.threads)
     params = snakemake.params
-    train_dsen2cr(
+    train = {"dsen2cr": train_dsen2cr, "chronos": train_chronos}[params.run["kind"]]
+    train(
         params.run,
         sources=params.sources,
-        paths=dict(zip(params.run["images"], map(Path, snakemake.input.images), strict=True)),
+        paths=dict(zip(params.sources, map(Path, snakemake.input.images), strict=True)),
         weights=Path(snakemake.output.weights),
         command=params.command,
     )

@@ -179,14 +179,15 @@ def read_training(path: str | Path) -> dict[str, Any]:
                 remedy=_nearest(name, list(training["runs"])),
             )
     for name, run in training["runs"].items():
-        for image in run["images"]:
-            if image not in training["images"]:
-                raise InputError(
-                    f"{image!r} is not among 'images'",
-                    file=path,
-                    field=f"runs.{name}.images",
-                    remedy=_nearest(image, list(training["images"])),
-                )
+        for field, group in (("images", "images"), ("series", "series"), ("held_out", "series")):
+            for item in run.get(field, []):
+                if item not in training[group]:
+                    raise InputError(
+                        f"{item!r} is not among {group!r}",
+                        file=path,
+                        field=f"runs.{name}.{field}",
+                        remedy=_nearest(item, list(training[group])),
+                    )
     return training
 
 

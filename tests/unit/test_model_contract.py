@@ -99,6 +99,14 @@ def weights_of(kind: str) -> dict[str, np.ndarray] | None:
         from unveil.models.anytimeformer import expected_shapes
 
         return drawn(expected_shapes())
+    if kind == "chronos":
+        from unveil.models.chronos import CALIBRATION
+        from unveil.models.chronos_network import build_network, network_arrays
+
+        shapes = {
+            name: array.shape for name, array in network_arrays(build_network("small")).items()
+        }
+        return drawn(shapes) | {CALIBRATION: np.float32(1.2)}
     return None
 
 
@@ -142,7 +150,7 @@ def answer(spec: ModelSpec, scene: Scene, tile_px: int = 4096, model=None) -> np
     def read(window):
         return read_inputs(scene, window=window, radar_series=model.radar_series)
 
-    model.prepare(scene, (read(tile.core) for tile in tiles))
+    model.prepare(scene, [read(tile.core) for tile in tiles])
     result = None
     for tile in tiles:
         prediction = model.predict(read(tile.outer))

@@ -31,11 +31,12 @@ def write_card(
     *,
     weights: Path,
     run: Mapping[str, Any],
-    images: Sequence[TrainingImage],
-    sources: Mapping[str, Mapping[str, Any]],
+    architecture: Mapping[str, Any],
+    places: Sequence[Mapping[str, Any]],
     plan: TrainingPlan,
+    how: Mapping[str, Any],
     progress: Progress,
-    validation: Mapping[str, Mapping[float, Scores]],
+    validation: Mapping[str, Any],
     command: str,
 ) -> None:
     """Write the model card of a weights file as JSON.
@@ -43,34 +44,28 @@ def write_card(
     Args:
         path: the card.
         weights: the weights file that it describes.
-        run: the run's section of the config (title, architecture, limits).
-        images: what was trained on.
-        sources: facts of each image by id: package, version, sha256, level, date, licence.
+        run: the run's section of the config (title, limits).
+        architecture: name and sizes of the network.
+        places: what was seen, each with ``id`` and ``bbox``; evaluations there are no evidence.
         plan: how it was trained.
+        how: further facts: loss, clouds.
         progress: what was reached.
-        validation: scores on the held-out blocks by predictor and cover.
+        validation: ``what`` was measured, and ``scores``.
         command: what repeats the run.
     """
     card = {
         "title": run["title"],
         "weights": {"file": weights.name, "sha256": raster.sha256(weights)},
-        "architecture": {"name": "DSen2-CR", "radar": False, **run["network"]},
-        "places": [_place(image, sources[image.id]) for image in images],
+        "architecture": dict(architecture),
+        "places": [dict(place) for place in places],
         "training": asdict(plan)
+        | dict(how)
         | {
-            "loss": "cloud-adaptive regularised L1 of DSen2-CR, lambda 1",
-            "clouds": "simulated (unveil.clouds)",
             "steps_done": progress.step,
             "best_step": progress.best_step,
             "minutes": round(progress.seconds / 60, 1),
         },
-        "validation": {
-            "what": "mean absolute error in reflectance on the held-out blocks, simulated clouds",
-            "scores": {
-                name: {f"{cover:g}": _rounded(scores) for cover, scores in by_cover.items()}
-                for name, by_cover in validation.items()
-            },
-        },
+        "validation": dict(validation),
         "limits": list(run["limits"]),
         "command": command,
         "versions": _versions(),
@@ -80,7 +75,8 @@ def write_card(
         temporary.write_text(json.dumps(card, indent=1) + "\n")
 
 
-def _place(image: TrainingImage, source: Mapping[str, Any]) -> dict[str, Any]:
+def place_of_image(image: TrainingImage, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of a card for an image with a held-out block."""
     return {
         "id": image.id,
         "bbox": image.bbox(),
@@ -90,7 +86,8 @@ def _place(image: TrainingImage, source: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rounded(scores: Scores) -> Scores:
+def rounded(scores: Scores) -> Scores:
+    """Return scores with five digits."""
     return {name: round(value, 5) for name, value in scores.items()}
 
 

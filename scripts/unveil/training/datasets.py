@@ -20,7 +20,7 @@ from rasterio.transform import array_bounds
 from rasterio.warp import reproject, transform_bounds
 
 from unveil import raster
-from unveil.bands import BANDS, REFLECTANCE_SCALE, band_positions
+from unveil.bands import BANDS, CORE6, REFLECTANCE_SCALE, band_positions
 from unveil.clouds import CloudOptions, apply_clouds, simulate_clouds
 from unveil.errors import InputError
 from unveil.models.dsen2cr import OPTICAL_SCALE
@@ -178,6 +178,20 @@ def load_image(
         )
     dark = np.nanpercentile(reflectance, 1, axis=(1, 2)).astype(np.float32)
     return TrainingImage(name, tuple(bands), reflectance, grid, holdout, buffer, dark)
+
+
+def read_core_image(path: Path) -> np.ndarray:
+    """Return the six core bands of a clear image, ``(6, H, W)`` float32, 0 where nodata."""
+    with raster.open_raster(path) as dataset:
+        positions = band_positions(CORE6, [str(text) for text in dataset.descriptions])
+        return np.nan_to_num(raster.to_reflectance(dataset.read([p + 1 for p in positions])))
+
+
+def image_bbox(path: Path) -> list[float]:
+    """Return west, south, east, north of an image in degrees."""
+    with raster.open_raster(path) as dataset:
+        found = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    return [round(value, 5) for value in found]
 
 
 def draw_crop(image: TrainingImage, *, size: int, rng: np.random.Generator) -> Block:

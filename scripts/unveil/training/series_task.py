@@ -1,0 +1,99 @@
+"""The task of ``chronos``: series of real dates, one of them hidden."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from unveil.models.chronos_learning import (
+    prepare_sample,
+    sample_loss,
+    score_samples,
+    stack_samples,
+)
+from unveil.models.chronos_network import build_network
+from unveil.training.loop import Scores, Task, TrainingPlan
+from unveil.training.series import SampleOptions, Series, draw_sample
+
+VALIDATION_SAMPLES = 64
+
+
+class SeriesTask(Task):
+    """Learn to trust closed-form answers; validation is on places that are never trained on.
+
+    Closed forms take longer than the network, so a pool of scenes is drawn once and seen
+    several times.
+
+    Args:
+        size: of the network, see :data:`unveil.models.chronos_network.SIZES`.
+        series: places to learn from.
+        images: clear core-band images ``(6, H, W)`` whose parcels follow other places.
+        held_out: places to validate on.
+        options: how samples are varied.
+        pool: scenes drawn.
+    """
+
+    criterion = "relative_mae"
+
+    def __init__(
+        self,
+        size: str,
+        *,
+        series: Sequence[Series],
+        images: Sequence[np.ndarray],
+        held_out: Sequence[Series],
+        options: SampleOptions,
+        pool: int,
+    ) -> None:
+        self.size, self.series, self.images = size, series, images
+        self.held_out, self.options, self.pool = held_out, options, pool
+        self._cached = lru_cache(maxsize=pool)(self._draw_one)
+
+    def build(self) -> keras.Model:
+        """Return the network at its start."""
+        return build_network(self.size)
+
+    def draw(self, plan: TrainingPlan, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Return the arrays of some scenes of the pool."""
+        numbers = rng.integers(self.pool, size=plan.batch)
+        return stack_samples([self._cached(plan.seed, plan.crop, int(n)) for n in numbers])
+
+    def _draw_one(self, seed: int, size: int, number: int) -> tuple[np.ndarray, ...]:
+        rng = np.random.default_rng([seed, 1, number])
+        sample = draw_sample(self.series, self.images, size=size, options=self.options, rng=rng)
+        return prepare_sample(sample, size)
+
+    def loss(self, network: keras.Model, arrays: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        """Return the loss on occluded pixels, and a little of the clear ones."""
+        return sample_loss(network, arrays)
+
+    def scorer(self, plan: TrainingPlan) -> Callable[[keras.Model], Scores]:
+        """Return what scores a network on the held-out places."""
+        plain = SampleOptions(synthetic=0, missed=0, gaps=0, overcast=0, radiometry=False)
+
+        def draw(number: int) -> tuple[np.ndarray, ...]:
+            rng = np.random.default_rng([plan.seed, 2, number])
+            sample = draw_sample(
+                self.held_out, [], size=plan.validation_crop, options=plain, rng=rng
+            )
+            return prepare_sample(sample, plan.validation_crop)
+
+        with ThreadPoolExecutor(2) as pool:
+            samples = list(pool.map(draw, range(VALIDATION_SAMPLES)))
+        return lambda network: score_samples(network, samples)
+
+    def identity(self) -> str:
+        """Return a checksum of the data and of how it is varied."""
+        digest = hashlib.sha256(repr((self.size, self.options, self.pool)).encode())
+        for place in (*self.series, *self.held_out):
+            digest.update(repr((place.id, place.bands, place.weight)).encode())
+            digest.update(np.ascontiguousarray(place.reflectance).tobytes())
+        for image in self.images:
+            digest.update(np.ascontiguousarray(image).tobytes())
+        return digest.hexdigest()

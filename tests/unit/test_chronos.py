@@ -1,0 +1,224 @@
+"""The network chronos: what it must never look at, its options, how it learns and adapts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.warp import transform_bounds
+from tests.unit.test_experts import make_inputs
+
+from unveil.bands import CLEAR, CLOUD, CORE6
+from unveil.errors import InputError
+from unveil.models import chronos_learning
+from unveil.models.base import ModelSpec
+from unveil.models.chronos import CALIBRATION, SENSOR_STD, Chronos
+from unveil.models.chronos_network import build_network, network_arrays
+from unveil.raster import Grid
+from unveil.scene import Frame, Scene
+from unveil.training.card import write_weights
+from unveil.training.loop import TrainingPlan, train
+from unveil.training.run import refuse_shared_places
+from unveil.training.series import SampleOptions, Series, draw_sample, load_series
+from unveil.training.series_task import SeriesTask
+
+GRID = Grid("EPSG:32634", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 48, 64)
+SCENE = Scene("s", "none", "p", GRID, (Frame("2020-06-01", "target", Path(), CORE6),))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Weights drawn by seed, small enough to keep the answer near the closed form."""
+    rng = np.random.default_rng(1)
+    arrays = network_arrays(build_network("small"))
+    drawn = {k: v + rng.normal(0, 0.05, v.shape) for k, v in arrays.items()}
+    path = tmp_path_factory.mktemp("weights") / "w.npz"
+    write_weights(path, drawn | {CALIBRATION: np.float32(1.5)})
+    return path
+
+
+def answer(weights: Path, inputs, **options):
+    model = Chronos(ModelSpec("c", "chronos", weights=weights, options=options))
+    model.load()
+    model.prepare(SCENE, [inputs])
+    return model.predict(inputs)
+
+
+def test_attention_never_looks_at_cloud(weights):
+    inputs = make_inputs()
+    context_class = inputs.context_class.copy()
+    context_class[1, 10:40] = CLOUD
+    inputs = replace(inputs, context_class=context_class)
+    spoiled = replace(
+        inputs,
+        target=np.where(inputs.target_clear, inputs.target, np.float32(0.9)),
+        context=np.where(inputs.context_clear[:, None], inputs.context, np.float32(0.05)),
+    )
+    one, other = answer(weights, inputs), answer(weights, spoiled)
+    np.testing.assert_array_equal(one.reflectance, other.reflectance)
+    np.testing.assert_array_equal(one.std, other.std)
+
+
+def test_the_order_of_the_bands_does_not_matter(weights):
+    inputs = make_inputs()
+    order = [3, 0, 5, 1, 4, 2]
+    turned = replace(
+        inputs,
+        bands=tuple(inputs.bands[i] for i in order),
+        target=inputs.target[order],
+        context=inputs.context[:, order],
+    )
+    one, other = answer(weights, inputs), answer(weights, turned)
+    np.testing.assert_allclose(one.reflectance[order], other.reflectance, atol=2e-5)
+
+
+def test_clear_pixels_are_kept_predicted_or_blended(weights):
+    inputs = make_inputs()
+    clear = inputs.target_clear
+    kept, free, blend = (
+        answer(weights, inputs, keep_clear=keep) for keep in (True, "false", "blend")
+    )
+    np.testing.assert_array_equal(kept.reflectance[:, clear], inputs.target[:, clear])
+    assert (kept.std[:, clear] == np.float32(SENSOR_STD)).all()
+    for other in (free, blend):
+        np.testing.assert_array_equal(kept.reflectance[:, ~clear], other.reflectance[:, ~clear])
+    low = np.minimum(free.reflectance, inputs.target)[:, clear] - 1e-6
+    high = np.maximum(free.reflectance, inputs.target)[:, clear] + 1e-6
+    assert ((blend.reflectance[:, clear] >= low) & (blend.reflectance[:, clear] <= high)).all()
+    assert (blend.std[:, clear] <= SENSOR_STD + 1e-7).all()
+
+
+def test_a_bad_option_is_named():
+    with pytest.raises(InputError, match="keep_clear"):
+        Chronos(ModelSpec("c", "chronos", options={"keep_clear": "sometimes"}))
+    with pytest.raises(InputError, match="size"):
+        Chronos(ModelSpec("c", "chronos", options={"size": "huge"}))
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_larger_sizes_are_the_same_code(size, tmp_path):
+    network = build_network(size)
+    arrays = network_arrays(network)
+    path = tmp_path / "w.npz"
+    drawn = {k: v + 1e-4 for k, v in arrays.items()}
+    write_weights(path, drawn | {CALIBRATION: np.float32(1)})
+    assert np.isfinite(answer(path, make_inputs(), size=size).reflectance).all()
+    with pytest.raises(InputError, match="misshapen"):
+        answer(path, make_inputs(), size="small")
+
+
+def test_adaptation_never_makes_the_exam_worse(weights, monkeypatch):
+    monkeypatch.setattr(chronos_learning, "LESSONS", 8)
+    monkeypatch.setattr(chronos_learning, "EXAMS", 4)
+    monkeypatch.setattr(chronos_learning, "ROUNDS", 3)
+    inputs = make_inputs(frames=6)
+    square = replace(
+        inputs,
+        target=np.pad(inputs.target, ((0, 0), (0, 0), (0, 16)), "reflect"),
+        target_class=np.pad(inputs.target_class, ((0, 0), (0, 16)), "reflect"),
+        target_probability=np.pad(inputs.target_probability, ((0, 0), (0, 16)), "reflect"),
+        context=np.pad(inputs.context, ((0, 0), (0, 0), (0, 0), (0, 16)), "reflect"),
+        context_class=np.pad(inputs.context_class, ((0, 0), (0, 0), (0, 16)), "reflect"),
+    )
+    network = build_network("small")
+    network.set_weights([w + 0.05 for w in network.get_weights()])
+    before = [w.copy() for w in network.get_weights()]
+    improved = chronos_learning.adapt(network, [square], minutes=5)
+    moved = any((a != b).any() for a, b in zip(before, network.get_weights(), strict=True))
+    assert moved == (improved > 0)
+    assert improved > 0, "weights off by 0.05 leave much to learn"
+
+
+def make_series(name: str, *, west: float, seed: int) -> Series:
+    """Return a place with seasons, some dates cloudy."""
+    rng = np.random.default_rng(seed)
+    base = make_inputs(seed).context[0][:, :48, :48]
+    days = 737000 + 10 * np.arange(20)
+    season = 1 + 0.3 * np.sin(np.arange(20) / 3)[:, None, None, None]
+    stack = np.clip(base * season + rng.normal(0, 0.003, (20, 6, 48, 48)), 0.01, 1)
+    classes = np.full((20, 48, 48), CLEAR, np.uint8)
+    classes[::4, :20] = CLOUD
+    bbox = (west, 45.0, west + 0.01, 45.01)
+    return Series(name, CORE6, stack.astype(np.float32), classes, days, bbox)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_sample_hides_its_truth_and_never_gives_its_own_date(seed):
+    series, rng = make_series("a", west=10, seed=seed), np.random.default_rng(seed)
+    image = np.clip(make_inputs(9).context[1], 0.01, 1)
+    sample = draw_sample([series], [image], size=32, options=SampleOptions(), rng=rng)
+    inputs = sample.inputs
+    assert 3 <= len(inputs.days) <= 12 and (inputs.days != 0).all()
+    assert sample.occluded.shape == (32, 32) and np.isfinite(sample.truth[:, sample.occluded]).all()
+    assert (inputs.target[:, sample.occluded] == np.float32(0.5)).all()
+    assert not inputs.target_clear[sample.occluded].any()
+
+
+def test_training_lowers_the_loss_and_resumes_exactly(tmp_path):
+    def task() -> SeriesTask:
+        return SeriesTask(
+            "small",
+            series=[make_series("a", west=10, seed=1)],
+            images=[],
+            held_out=[make_series("b", west=20, seed=2)],
+            options=SampleOptions(),
+            pool=8,
+        )
+
+    plan = TrainingPlan(
+        steps=12,
+        batch=2,
+        crop=48,
+        validation_crop=48,
+        optimiser="adam",
+        learning_rate=2e-3,
+        warmup=2,
+        precision="float32",
+        checkpoint_every=4,
+        patience=5,
+        seed=3,
+    )
+    whole, progress = train(task(), plan, folder=tmp_path / "whole")
+    assert progress.log[-1]["loss"] < progress.log[0]["loss"]
+    train(task(), plan, folder=tmp_path / "sliced", stop_after=6)  # two steps are lost
+    resumed, again = train(task(), plan, folder=tmp_path / "sliced")
+    assert [row["loss"] for row in again.log] == pytest.approx(
+        [row["loss"] for row in progress.log], rel=1e-4
+    )
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_place_on_both_sides_is_refused():
+    one = make_series("a", west=10.0, seed=1)
+    with pytest.raises(InputError, match="a and b are the same place"):
+        refuse_shared_places([one], [make_series("b", west=10.015, seed=2)])
+    refuse_shared_places([one], [make_series("b", west=10.05, seed=2)])
+
+
+def test_shipped_weights_saw_no_place_of_the_example_or_of_the_accuracy_benchmark(root):
+    card = json.loads((root / "resources/weights/chronos-small.json").read_text())
+    evaluated = {"Romania, benchmarks/accuracy.py": (22.0, 44.0, 28.0, 48.0)}
+    for path in (root / "resources/example").rglob("*.tif"):
+        with rasterio.open(path) as dataset:
+            if dataset.crs:
+                bounds = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+                evaluated[str(path)] = bounds
+    assert len(evaluated) > 5
+    assert len(card["places"]) >= 3
+    for place in card["places"]:
+        west, south, east, north = place["bbox"]
+        for name, (w, s, e, n) in evaluated.items():
+            apart = w > east + 0.05 or e < west - 0.05 or s > north + 0.05 or n < south - 0.05
+            assert apart, f"{place['id']} and {name}"
+
+
+def test_a_damaged_series_is_named(tmp_path):
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="reflectance, classes, days"):
+        load_series(path, name="x")
