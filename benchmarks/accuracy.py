@@ -19,7 +19,7 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -34,7 +34,8 @@ from unveil.metrics.uncertainty import Calibration
 from unveil.models.base import Model, ModelSpec
 from unveil.models.registry import create
 from unveil.raster import Grid
-from unveil.scene import Inputs, Scene, is_clear, is_occluded
+from unveil.scene import Frame, Inputs, Scene, is_clear, is_occluded
+from unveil.training.series import Series, load_series
 
 LOG = logging.getLogger("accuracy")
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,20 +61,13 @@ FILES = {
 """The six core bands; those of 20 m are repeated on the 10 m grid."""
 
 
-@dataclass(frozen=True)
-class Cube:
-    """A series: ``(T, B, H, W)`` reflectance, ``(T, H, W)`` classes, ``(T,)`` ordinal days."""
-
-    reflectance: np.ndarray
-    classes: np.ndarray
-    days: np.ndarray
-
-
-def read_cube(folder: Path) -> Cube:
-    """Read the series, NaN where nodata."""
+def read_place(path: Path) -> Series:
+    """Read the Romanian series from its folder, or one that `snakemake train` fetched."""
+    if path.suffix == ".npz":
+        return load_series(path, name=path.stem)
     stacks = []
     for bands, name in FILES.values():
-        with h5py.File(folder / name) as file:
+        with h5py.File(path / name) as file:
             values = np.stack([file[band][:] for band in bands], axis=1)
             times = 100 // values.shape[-1]
             stacks.append(values.repeat(times, axis=-1).repeat(times, axis=-2))
@@ -85,42 +79,43 @@ def read_cube(folder: Path) -> Cube:
         lookup[value] = code
     reflectance = np.where(dn == 0, np.nan, dn.astype(np.float32) / REFLECTANCE_SCALE)
     start = dt.date(2015, 8, 1).toordinal()
-    return Cube(reflectance.astype(np.float32), lookup[scl], start + days)
+    bbox = (22.0, 44.0, 28.0, 48.0)
+    return Series("romania", CORE6, reflectance.astype(np.float32), lookup[scl], start + days, bbox)
 
 
 def cases(
-    cube: Cube, cover: float, *, dates: int | None, missed: float
+    place: Series, cover: float, *, dates: int | None, missed: float
 ) -> Iterator[tuple[Inputs, np.ndarray, np.ndarray]]:
     """Yield inputs, truth and what is hidden for each withheld date."""
     rng = np.random.default_rng(round(100 * cover))
-    share = is_clear(cube.classes).mean(axis=(1, 2))
-    clouds = is_occluded(cube.classes)
+    share = is_clear(place.classes).mean(axis=(1, 2))
+    clouds = is_occluded(place.classes)
     targets = [t for t in range(1, len(share) - 1) if share[t] >= LEAST_CLEAR]
     if dates:
         targets = targets[:: max(1, len(targets) // dates)][:dates]
     usable = share >= 0.05
     for t in targets:
         shape = np.ones_like(clouds[t]) if cover == 1 else _cloud(clouds, cover, rng)
-        known = is_clear(cube.classes[t]) & np.isfinite(cube.reflectance[t]).all(axis=0)
-        before = [i for i in range(t) if usable[i] and cube.days[i] < cube.days[t]][-FRAMES:]
-        after = [i for i in range(t + 1, len(share)) if usable[i] and cube.days[i] > cube.days[t]]
+        known = is_clear(place.classes[t]) & np.isfinite(place.reflectance[t]).all(axis=0)
+        before = [i for i in range(t) if usable[i] and place.days[i] < place.days[t]][-FRAMES:]
+        after = [i for i in range(t + 1, len(share)) if usable[i] and place.days[i] > place.days[t]]
         frames = [*before, *after[:FRAMES]]
-        classes = cube.classes[frames]
+        classes = place.classes[frames]
         if missed:
             classes = _unmask(classes, missed, rng)
         inputs = Inputs(
-            bands=CORE6,
-            target=np.where(shape, np.float32(0.5), cube.reflectance[t]),
-            target_class=np.where(shape, CLOUD, cube.classes[t]).astype(np.uint8),
+            bands=place.bands,
+            target=np.where(shape, np.float32(0.5), place.reflectance[t]),
+            target_class=np.where(shape, CLOUD, place.classes[t]).astype(np.uint8),
             target_probability=np.full(shape.shape, np.nan, np.float32),
-            context=cube.reflectance[frames],
+            context=place.reflectance[frames],
             context_class=classes,
-            days=(cube.days[frames] - cube.days[t]).astype(np.float32),
+            days=(place.days[frames] - place.days[t]).astype(np.float32),
             sar=None,
-            target_date=dt.date.fromordinal(int(cube.days[t])).isoformat(),
+            target_date=dt.date.fromordinal(int(place.days[t])).isoformat(),
             level="L2A",
         )
-        yield inputs, cube.reflectance[t], shape & known
+        yield inputs, place.reflectance[t], shape & known
 
 
 def _cloud(clouds: np.ndarray, cover: float, rng: np.random.Generator) -> np.ndarray:
@@ -132,8 +127,9 @@ def _cloud(clouds: np.ndarray, cover: float, rng: np.random.Generator) -> np.nda
 
 def _unmask(classes: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Call a share of the cloudy pixels clear, in blobs of 10 x 10 px."""
-    small = rng.random((len(classes), 10, 10)) < share
-    blobs = small.repeat(10, axis=1).repeat(10, axis=2)
+    height, width = classes.shape[1:]
+    small = rng.random((len(classes), -(-height // 10), -(-width // 10))) < share
+    blobs = small.repeat(10, axis=1).repeat(10, axis=2)[:, :height, :width]
     return np.where(blobs & is_occluded(classes), CLEAR, classes).astype(np.uint8)
 
 
@@ -150,19 +146,16 @@ def load_models(names: list[str]) -> dict[str, Model]:
     return models
 
 
-def run(cube: Cube, models: dict[str, Model], *, dates: int | None, missed: float):
+def run(place: Series, models: dict[str, Model], *, dates: int | None, missed: float):
     """Return errors ``{model: {cover: [MAE of each date]}}`` and calibration by cover."""
-    grid = Grid("EPSG:32634", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 100, 100)
-    scene = Scene("series", "simulate", "romania", grid, ())
-    object.__setattr__(scene, "frames", ())
     errors: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     calibration: dict[float, Calibration] = defaultdict(Calibration)
     for cover in COVERS:
         for number, (inputs, truth, hidden) in enumerate(
-            cases(cube, cover, dates=dates, missed=missed), 1
+            cases(place, cover, dates=dates, missed=missed), 1
         ):
             for name, model in models.items():
-                model.prepare(_named(scene, inputs), [inputs])
+                model.prepare(scene_of(place, inputs), [inputs])
                 answer = model.predict(inputs)
                 use = hidden & np.isfinite(answer.reflectance).all(axis=0)
                 gap = (answer.reflectance - truth)[:, use]
@@ -175,12 +168,12 @@ def run(cube: Cube, models: dict[str, Model], *, dates: int | None, missed: floa
     return errors, calibration
 
 
-def _named(scene: Scene, inputs: Inputs) -> Scene:
-    """Give the scene a target of the inputs' bands, which some methods ask for."""
-    from unveil.scene import Frame
-
+def scene_of(place: Series, inputs: Inputs) -> Scene:
+    """Return the scene that methods are told about."""
+    height, width = inputs.shape
+    grid = Grid("EPSG:32634", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), height, width)
     frame = Frame(inputs.target_date, "target", Path(), inputs.bands)
-    return replace(scene, frames=(frame,))
+    return Scene("series", "simulate", place.id, grid, (frame,))
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -215,7 +208,7 @@ def table(errors, calibration) -> str:
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="nrt/data of the unpacked package nrt")
+    parser.add_argument("place", type=Path, help="nrt/data of the package nrt, or an .npz")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--dates", type=int, help="withheld dates, evenly picked; default all")
     parser.add_argument("--missed", type=float, default=0.0, help="share of unmasked cloud")
@@ -223,7 +216,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     errors, calibration = run(
-        read_cube(given.folder),
+        read_place(given.place),
         load_models(given.models),
         dates=given.dates,
         missed=given.missed,

@@ -367,14 +367,17 @@ def _read_ahead(model: Model, scene: Scene, tiles: list[Tile]) -> Iterator[tuple
 
 
 @dataclass(frozen=True)
-class _Cores:
-    """The windows of a scene without overlap, read anew each time that they are gone through."""
+class _Cores(Sequence[Inputs]):
+    """The windows of a scene without overlap, read anew each time that one is asked for."""
 
     scene: Scene
     tiles: list[Tile]
 
-    def __iter__(self) -> Iterator[Inputs]:
-        return (read_inputs(self.scene, window=tile.core) for tile in self.tiles)
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, number: int) -> Inputs:
+        return read_inputs(self.scene, window=self.tiles[number].core)
 
 
 class _Writer:

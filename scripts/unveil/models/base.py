@@ -9,7 +9,7 @@ method with statistics of the whole scene still runs in bounded memory.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -135,10 +135,10 @@ class Model(ABC):
     def load(self) -> None:  # noqa: B027 - optional hook
         """Load weights, once per process. The default has none."""
 
-    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:  # noqa: B027
+    def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:  # noqa: B027
         """Gather statistics of a scene before predicting.
 
-        ``tiles`` are its windows without overlap; they can be gone through more than once.
+        ``tiles`` are its windows without overlap, each read when it is asked for.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ standard deviation. TensorFlow is imported when a network is built.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -46,12 +46,15 @@ class ChronosOptions:
             others (``false``), or averaged with the prediction by their variances (``blend``).
         adapt: ``none``, or ``scene`` to learn on the scene's own clear pixels first.
         adapt_minutes: most time that this may take.
+        calibrate: ``scene`` to check the standard deviation on the scene's own clear pixels,
+            ``none`` to take it as the places of the training left it.
     """
 
     size: str = "small"
     keep_clear: str = "true"
     adapt: str = "none"
     adapt_minutes: float = 3.0
+    calibrate: str = "scene"
 
 
 class Chronos(Model):
@@ -76,6 +79,7 @@ class Chronos(Model):
         self._check("size", tuple(SIZES))
         self._check("keep_clear", KEEP)
         self._check("adapt", ("none", "scene"))
+        self._check("calibrate", ("none", "scene"))
         self.receptive_field = REACH_PX + UNET_REACH_PX
         self._network: keras.Model | None = None
         self._run: Callable[..., np.ndarray] | None = None
@@ -114,20 +118,26 @@ class Chronos(Model):
         check_values(named)
         self._trained = [named.arrays[name] for name in start]
         network.set_weights(self._trained)
-        self._factor = float(named.arrays[CALIBRATION])
+        self._factor = self._trained_factor = float(named.arrays[CALIBRATION])
         self.weights_checksum = named.sha256
         self._network, self._run = network, _compiled(network)
 
-    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
-        """Fit the closed forms of the scene, and adapt the network to it when asked to."""
-        self._fit = fit_scene(tiles, pixels=scene.grid.pixels)
-        if self.options.adapt == "scene":
-            from unveil.models.chronos_learning import adapt
+    def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
+        """Fit the closed forms of the scene; adapt and calibrate the network when asked to."""
+        from unveil.models.chronos_learning import adapt, calibrate
 
-            if self._network is None:
-                self.load()
+        self._fit = fit_scene(tiles, pixels=scene.grid.pixels)
+        if self._network is None:
+            self.load()
+        rounds = 0
+        if self.options.adapt == "scene":
             self._network.set_weights(self._trained)
-            adapt(self._network, tiles, minutes=self.options.adapt_minutes)
+            rounds = adapt(self._network, tiles, minutes=self.options.adapt_minutes)
+        self._factor = self._trained_factor
+        if self.options.calibrate == "scene":
+            self._factor = calibrate(
+                self._network, tiles, factor=self._trained_factor, adapted=rounds > 0
+            )
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Clear one window; NaN where the target has no data."""

@@ -166,10 +166,12 @@ def build_network(size: str) -> keras.Model:
 
     class Chronos(keras.Model):
         def __init__(self) -> None:
-            super().__init__(name="chronos")
+            # Differences and weights stay float32; the layers cast what they read.
+            super().__init__(name="chronos", autocast=False)
             dense = keras.layers.Dense
-            self.frame_1 = dense(FRAME_WIDTH, activation="relu", name="frame_1")
-            self.frame_2 = dense(FRAME_WIDTH, activation="relu", name="frame_2")
+            self.look = dense(FRAME_WIDTH, use_bias=False, name="look")
+            self.frame = dense(FRAME_WIDTH, name="frame")
+            self.mix = dense(FRAME_WIDTH, activation="relu", name="mix")
             self.weigh = dense(1, kernel_initializer="zeros", name="weigh", dtype="float32")
             self.value = dense(VALUE_WIDTH, name="value")
             self.full_1, self.full_2 = convolve(full, "full_1"), convolve(full, "full_2")
@@ -217,10 +219,9 @@ def build_network(size: str) -> keras.Model:
             pooled = tf.nn.avg_pool2d(flat, POOL, 1, "SAME")
             around = pooled[..., 0] / tf.maximum(pooled[..., 1], 0.05)
             around = tf.reshape(around, size)
-            shape = tf.concat([size, [FRAME_CHANNELS]], 0)
-            facts = tf.broadcast_to(frames[:, :, None, None, :], shape)
             here = tf.stack([tf.asinh(views) * clear, tf.asinh(around)], axis=-1)
-            x = self.frame_2(self.frame_1(tf.concat([here, facts], axis=-1)))
+            # Facts of a frame are the same at all pixels: their part is computed once.
+            x = self.mix(tf.nn.relu(self.look(here) + self.frame(frames)[:, :, None, None]))
             logits = frames[:, :, None, None, 0] + tf.cast(self.weigh(x)[..., 0], tf.float32)
             logits = tf.where(clear > 0, logits, -1e9)
             top = tf.maximum(tf.reduce_max(logits, axis=1, keepdims=True), -1e8)

@@ -11,7 +11,7 @@ and Keras are imported by the functions that use them.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -334,7 +334,7 @@ class Dsen2Cr(Model):
         self.weights_checksum = weights.sha256
         self._run = compile_network(network)
 
-    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
+    def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Find the fill values of the whole scene.
 
         Raises:

@@ -10,7 +10,7 @@ time constants are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,7 @@ class Regressed(Model):
         """At least one context frame."""
         return Needs(min_context=1)
 
-    def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
+    def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Fit the scene's regression from the sums over its tiles."""
         total: _Moments | None = None
         for tile in tiles:

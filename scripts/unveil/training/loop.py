@@ -101,8 +101,10 @@ class Task(ABC):
         """Return the network at its start."""
 
     @abstractmethod
-    def draw(self, plan: TrainingPlan, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """Return the arrays of one step."""
+    def draw(
+        self, plan: TrainingPlan, step: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, ...]:
+        """Return the arrays of one step, which depend on nothing but the arguments."""
 
     @abstractmethod
     def loss(self, network: keras.Model, arrays: tuple[tf.Tensor, ...]) -> tf.Tensor:
@@ -252,7 +254,7 @@ def _batches(task: Task, plan: TrainingPlan, steps: range) -> Iterator[tuple[np.
     """Yield the arrays of each step, made ahead in another thread."""
 
     def make(step: int) -> tuple[np.ndarray, ...]:
-        return task.draw(plan, np.random.default_rng([plan.seed, step]))
+        return task.draw(plan, step, np.random.default_rng([plan.seed, step]))
 
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(make, step) for step in steps[:_AHEAD]]

@@ -150,14 +150,14 @@ def train_chronos(
         images=[read_core_image(paths[name]) for name in run["images"]],
         held_out=held_out,
         pool=samples.pop("pool"),
+        fresh=samples.pop("fresh"),
         options=SampleOptions(**samples),
     )
     folder = weights.parent
     network, progress = train(task, plan, folder=folder)
     scores = task.scorer(plan)(network)
-    factor = scores["deviation_68"]
     logger.info("held-out places: %s", rounded(scores))
-    arrays = chronos_arrays(network) | {CALIBRATION: np.float32(factor)}
+    arrays = chronos_arrays(network) | {CALIBRATION: np.float32(scores["std_factor"])}
     write_weights(weights, arrays)
     write_card(
         weights.with_suffix(".json"),

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from unveil.errors import InputError
 from unveil.models.chronos_learning import (
     prepare_sample,
     sample_loss,
@@ -27,8 +28,8 @@ VALIDATION_SAMPLES = 64
 class SeriesTask(Task):
     """Learn to trust closed-form answers; validation is on places that are never trained on.
 
-    Closed forms take longer than the network, so a pool of scenes is drawn once and seen
-    several times.
+    A step sees scenes of a pool, of which the oldest ``fresh`` are replaced after every step: the
+    closed forms of a scene take about as long as a step, and no scene is learnt by heart.
 
     Args:
         size: of the network, see :data:`unveil.models.chronos_network.SIZES`.
@@ -36,7 +37,11 @@ class SeriesTask(Task):
         images: clear core-band images ``(6, H, W)`` whose parcels follow other places.
         held_out: places to validate on.
         options: how samples are varied.
-        pool: scenes drawn.
+        pool: scenes to draw from.
+        fresh: scenes of the pool replaced after every step.
+
+    Raises:
+        InputError: if the series differ in the number of bands.
     """
 
     criterion = "relative_mae"
@@ -50,18 +55,30 @@ class SeriesTask(Task):
         held_out: Sequence[Series],
         options: SampleOptions,
         pool: int,
+        fresh: int,
     ) -> None:
         self.size, self.series, self.images = size, series, images
-        self.held_out, self.options, self.pool = held_out, options, pool
+        self.held_out, self.options, self.pool, self.fresh = held_out, options, pool, fresh
+        widths = {len(place.bands) for place in (*series, *held_out)}
+        if len(widths) > 1:
+            raise InputError(
+                f"the series have {' or '.join(map(str, sorted(widths)))} bands",
+                file="training table",
+                field="series",
+                remedy="train on series of equally many bands",
+            )
+        [self.bands] = widths
         self._cached = lru_cache(maxsize=pool)(self._draw_one)
 
     def build(self) -> keras.Model:
         """Return the network at its start."""
         return build_network(self.size)
 
-    def draw(self, plan: TrainingPlan, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """Return the arrays of some scenes of the pool."""
-        numbers = rng.integers(self.pool, size=plan.batch)
+    def draw(
+        self, plan: TrainingPlan, step: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, ...]:
+        """Return the arrays of some scenes of the pool of this step."""
+        numbers = step * self.fresh + rng.integers(self.pool, size=plan.batch)
         return stack_samples([self._cached(plan.seed, plan.crop, int(n)) for n in numbers])
 
     def _draw_one(self, seed: int, size: int, number: int) -> tuple[np.ndarray, ...]:
@@ -71,7 +88,7 @@ class SeriesTask(Task):
 
     def loss(self, network: keras.Model, arrays: tuple[tf.Tensor, ...]) -> tf.Tensor:
         """Return the loss on occluded pixels, and a little of the clear ones."""
-        return sample_loss(network, arrays)
+        return sample_loss(network, arrays, bands=self.bands)
 
     def scorer(self, plan: TrainingPlan) -> Callable[[keras.Model], Scores]:
         """Return what scores a network on the held-out places."""
@@ -90,7 +107,7 @@ class SeriesTask(Task):
 
     def identity(self) -> str:
         """Return a checksum of the data and of how it is varied."""
-        digest = hashlib.sha256(repr((self.size, self.options, self.pool)).encode())
+        digest = hashlib.sha256(repr((self.size, self.options, self.pool, self.fresh)).encode())
         for place in (*self.series, *self.held_out):
             digest.update(repr((place.id, place.bands, place.weight)).encode())
             digest.update(np.ascontiguousarray(place.reflectance).tobytes())

@@ -39,7 +39,9 @@ class SingleImageTask(Task):
         """Return the network at its start."""
         return self._build()
 
-    def draw(self, plan: TrainingPlan, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def draw(
+        self, plan: TrainingPlan, step: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, ...]:
         """Return cloudy and clear crops and where they are occluded."""
         batch = draw_batch(self.images, count=plan.batch, size=plan.crop, rng=rng)
         return batch.cloudy, batch.clear, batch.occluded
