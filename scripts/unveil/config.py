@@ -179,14 +179,17 @@ def read_training(path: str | Path) -> dict[str, Any]:
                 remedy=_nearest(name, list(training["runs"])),
             )
     for name, run in training["runs"].items():
-        for field, group in (("images", "images"), ("series", "series"), ("held_out", "series")):
+        known = {"images": training["images"] | training["series"]}
+        for field in ("images", "series", "held_out"):
+            group = known.get(field, training["series"])
             for item in run.get(field, []):
-                if item not in training[group]:
+                if item not in group:
                     raise InputError(
-                        f"{item!r} is not among {group!r}",
+                        f"{item!r} is not among "
+                        + ("'images' and 'series'" if field in known else "'series'"),
                         file=path,
                         field=f"runs.{name}.{field}",
-                        remedy=_nearest(item, list(training[group])),
+                        remedy=_nearest(item, list(group)),
                     )
     return training
 

@@ -25,8 +25,9 @@ from unveil.clouds import CloudOptions, apply_clouds, simulate_clouds
 from unveil.errors import InputError
 from unveil.models.dsen2cr import OPTICAL_SCALE
 from unveil.raster import Grid
-from unveil.scene import is_occluded
+from unveil.scene import is_clear, is_occluded
 from unveil.training.packages import fetch_archive, unpack
+from unveil.training.series import load_series
 
 UNITS_PER_REFLECTANCE = REFLECTANCE_SCALE / OPTICAL_SCALE
 VALIDATION_COVERS = (0.2, 0.5, 0.8, 0.95)
@@ -181,7 +182,17 @@ def load_image(
 
 
 def read_core_image(path: Path) -> np.ndarray:
-    """Return the six core bands of a clear image, ``(6, H, W)`` float32, 0 where nodata."""
+    """Return the six core bands of a clear image, ``(6, H, W)`` float32, 0 where nodata.
+
+    Args:
+        path: a raster of DN x 10000 with ESA band descriptions, or the ``.npz`` of a series,
+            of which the clearest date is taken.
+    """
+    if path.suffix == ".npz":
+        series = load_series(path, name=path.stem)
+        clearest = int(is_clear(series.classes).mean(axis=(1, 2)).argmax())
+        positions = band_positions(CORE6, series.bands)
+        return np.nan_to_num(series.reflectance[clearest, positions])
     with raster.open_raster(path) as dataset:
         positions = band_positions(CORE6, [str(text) for text in dataset.descriptions])
         return np.nan_to_num(raster.to_reflectance(dataset.read([p + 1 for p in positions])))
@@ -189,6 +200,8 @@ def read_core_image(path: Path) -> np.ndarray:
 
 def image_bbox(path: Path) -> list[float]:
     """Return west, south, east, north of an image in degrees."""
+    if path.suffix == ".npz":
+        return [round(value, 5) for value in load_series(path, name=path.stem).bbox]
     with raster.open_raster(path) as dataset:
         found = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
     return [round(value, 5) for value in found]

@@ -141,7 +141,7 @@ def train_chronos(
     """
     series = [load_series(paths[n], name=n, weight=w) for n, w in run["series"].items()]
     held_out = [load_series(paths[name], name=name) for name in run["held_out"]]
-    refuse_shared_places(series, held_out)
+    refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
     samples = dict(run["samples"])
     plan = TrainingPlan(**run["plan"])
     task = SeriesTask(
@@ -188,21 +188,31 @@ def train_chronos(
     (folder / "checkpoint.npz").unlink(missing_ok=True)
 
 
-def refuse_shared_places(series: Sequence[Series], held_out: Sequence[Series]) -> None:
+def refuse_shared_places(
+    series: Sequence[Series],
+    held_out: Sequence[Series],
+    *,
+    images: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Check that no place is trained and validated on, with a rim of a kilometre.
+
+    Args:
+        series: places trained on.
+        held_out: places validated on.
+        images: west, south, east, north in degrees of images trained on, by id.
 
     Raises:
         InputError: naming both.
     """
     rim = 0.01  # degrees
-    for one in series:
-        west, south, east, north = one.bbox
+    seen = {one.id: one.bbox for one in series} | dict(images or {})
+    for name, (west, south, east, north) in seen.items():
         for other in held_out:
             w, s, e, n = other.bbox
             apart = w > east + rim or e < west - rim or s > north + rim or n < south - rim
             if not apart:
                 raise InputError(
-                    f"{one.id} and {other.id} are the same place",
+                    f"{name} and {other.id} are the same place",
                     file="training table",
                     field="held_out",
                     remedy="hold out a place that is not trained on",
@@ -214,4 +224,5 @@ def _place_of_series(
 ) -> dict[str, Any]:
     facts = {key: sources[series.id][key] for key in ("licence",) if key in sources[series.id]}
     bbox = [round(value, 5) for value in series.bbox]
-    return {"id": series.id, "role": role, "bbox": bbox, "level": "L2A", **facts}
+    radar = {"radar": "Sentinel-1 VV, VH"} if len(series.radar) else {}
+    return {"id": series.id, "role": role, "bbox": bbox, "level": series.level, **radar, **facts}
