@@ -14,10 +14,11 @@ from tests.unit.test_experts import make_inputs
 
 from unveil.bands import CLEAR, CLOUD, CORE6
 from unveil.errors import InputError
-from unveil.models import chronos_learning
+from unveil.models import chronos_learning as learning
 from unveil.models.base import ModelSpec
 from unveil.models.chronos import CALIBRATION, SENSOR_STD, Chronos
 from unveil.models.chronos_network import build_network, network_arrays
+from unveil.models.experts import EXPERTS
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.training.card import write_weights
@@ -111,26 +112,116 @@ def test_larger_sizes_are_the_same_code(size, tmp_path):
         answer(path, make_inputs(), size="small")
 
 
-def test_adaptation_never_makes_the_exam_worse(weights, monkeypatch):
-    monkeypatch.setattr(chronos_learning, "LESSONS", 8)
-    monkeypatch.setattr(chronos_learning, "EXAMS", 4)
-    monkeypatch.setattr(chronos_learning, "ROUNDS", 3)
-    inputs = make_inputs(frames=6)
-    square = replace(
+def widened(inputs):
+    """Return inputs of 64 x 64 px, the least that adaptation has windows for."""
+    pad = {"mode": "reflect"}
+    return replace(
         inputs,
-        target=np.pad(inputs.target, ((0, 0), (0, 0), (0, 16)), "reflect"),
-        target_class=np.pad(inputs.target_class, ((0, 0), (0, 16)), "reflect"),
-        target_probability=np.pad(inputs.target_probability, ((0, 0), (0, 16)), "reflect"),
-        context=np.pad(inputs.context, ((0, 0), (0, 0), (0, 0), (0, 16)), "reflect"),
-        context_class=np.pad(inputs.context_class, ((0, 0), (0, 0), (0, 16)), "reflect"),
+        target=np.pad(inputs.target, ((0, 0), (0, 0), (0, 16)), **pad),
+        target_class=np.pad(inputs.target_class, ((0, 0), (0, 16)), **pad),
+        target_probability=np.pad(inputs.target_probability, ((0, 0), (0, 16)), **pad),
+        context=np.pad(inputs.context, ((0, 0), (0, 0), (0, 0), (0, 16)), **pad),
+        context_class=np.pad(inputs.context_class, ((0, 0), (0, 0), (0, 16)), **pad),
     )
+
+
+def test_adaptation_never_makes_the_exam_worse(monkeypatch):
+    monkeypatch.setattr(learning, "LESSONS", 8)
+    monkeypatch.setattr(learning, "EXAMS", 4)
+    monkeypatch.setattr(learning, "ROUNDS", 3)
     network = build_network("small")
     network.set_weights([w + 0.05 for w in network.get_weights()])
     before = [w.copy() for w in network.get_weights()]
-    improved = chronos_learning.adapt(network, [square], minutes=5)
+    improved = learning.adapt(network, [widened(make_inputs(frames=6))], minutes=5)
     moved = any((a != b).any() for a, b in zip(before, network.get_weights(), strict=True))
     assert moved == (improved > 0)
     assert improved > 0, "weights off by 0.05 leave much to learn"
+
+
+def test_pixels_of_the_exam_are_never_learnt_from():
+    window = widened(make_inputs(frames=6))
+    exam = learning._exam_pixels(window)
+    assert exam.mean() == pytest.approx(0.2, abs=0.1)
+    for own in (True, False):
+        lesson, trial = (
+            learning._hide(window, np.random.default_rng(0), own=own, part=part)
+            for part in ("lesson", "exam")
+        )
+        assert np.isnan(lesson.truth[:, exam]).all() and not lesson.occluded[exam].any()
+        assert trial.occluded.any() and not trial.occluded[~exam].any()
+
+
+def test_pixels_of_the_exam_are_those_of_the_scene_and_not_of_the_window():
+    whole = learning._exam_pixels(widened(make_inputs()))
+    part = learning._cut(widened(make_inputs()), 24, 40)
+    np.testing.assert_array_equal(learning._exam_pixels(part), whole[24:, 40:])
+
+
+def test_windows_cover_a_tile_to_its_edges():
+    tile = replace(widened(make_inputs()), origin=(128, 64))
+    monthly = replace(
+        tile,
+        target=np.tile(tile.target, (1, 2, 2))[:, :100, :70],
+        target_class=np.tile(tile.target_class, (2, 2))[:100, :70],
+    )
+    starts = {cut.args[1:] for cut in learning._windows(monthly)}
+    assert starts == {(0, 0), (36, 0), (64, 0), (0, 6), (36, 6), (64, 6)} - {(64, 0), (64, 6)}
+
+
+@pytest.mark.parametrize("times", [0.5, 2.0])
+def test_calibration_finds_deviations_that_are_too_small_or_too_large(times):
+    tiles = [widened(make_inputs(frames=6))]
+    network = build_network("small")
+    right = learning.calibrate(network, tiles, factor=1.0)
+    *others, bias = network.get_weights()
+    assert bias.shape == (len(EXPERTS) + 1 + len(learning.SPREADS) + 2,)
+    bias[-1] += np.log(times)
+    network.set_weights([*others, bias])
+    share = learning.TRIALS / (learning.TRIALS + learning.PRIOR_TRIALS)
+    found = learning.calibrate(network, tiles, factor=1.0)
+    assert found == pytest.approx(right * times**-share, rel=0.1)
+
+
+@pytest.mark.parametrize("family", ["normal", "laplace"])
+@pytest.mark.parametrize("unit", [0.5, 1.0, 2.0])
+def test_the_factor_makes_both_intervals_cover_what_they_promise(family, unit):
+    rng = np.random.default_rng(5)
+    deviation = np.abs(getattr(rng, family)(0, unit, 200_000))
+    factor = learning.std_factor(deviation)
+    assert 0.63 <= (deviation <= factor).mean() <= 0.735
+    assert 0.92 <= (deviation <= 1.96 * factor).mean() <= 0.98
+    if family == "normal":
+        assert factor == pytest.approx(unit, rel=0.02)
+
+
+def test_the_likelihood_is_best_where_the_scale_is_the_mean_error():
+    error = np.random.default_rng(1).laplace(0, 0.7, (2, 40, 40)).astype(np.float32)
+    scales = np.linspace(0.3, 1.5, 60)
+    losses = [
+        float(
+            learning.series_loss(
+                np.stack([error, np.full_like(error, np.log(b))], axis=-1),
+                truth=np.zeros_like(error),
+                weight=np.ones_like(error),
+                scale=np.ones(2, np.float32),
+            )
+        )
+        for b in scales
+    ]
+    mean = np.abs(error).mean()
+    assert scales[np.argmin(losses)] == pytest.approx(mean, abs=0.03)
+    assert min(losses) == pytest.approx(np.log(mean) + 1 + mean, abs=1e-3)
+
+
+def test_the_spectral_loss_is_the_angle_and_brightness_leaves_it_at_zero():
+    rng = np.random.default_rng(2)
+    one, other = rng.uniform(0.02, 0.5, (2, 3, 6, 8, 8)).astype(np.float32)
+    weight = (rng.random((3, 8, 8)) < 0.5).astype(np.float32)
+    cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    angle = (np.arccos(cosine) * weight).sum() / weight.sum()
+    found = learning.spectral_loss(one, truth=other, weight=weight)
+    assert float(found) == pytest.approx(angle, abs=1e-3)
+    assert float(learning.spectral_loss(one, truth=1.7 * one, weight=weight)) < 1e-3
 
 
 def make_series(name: str, *, west: float, seed: int) -> Series:
@@ -167,6 +258,7 @@ def test_training_lowers_the_loss_and_resumes_exactly(tmp_path):
             held_out=[make_series("b", west=20, seed=2)],
             options=SampleOptions(),
             pool=8,
+            fresh=1,
         )
 
     plan = TrainingPlan(

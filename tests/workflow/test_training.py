@@ -28,7 +28,7 @@ RUN = {
     "held_out": ["b"],
     "images": [],
     "network": {"size": "small"},
-    "samples": {"pool": 6},
+    "samples": {"pool": 6, "fresh": 1},
     "plan": {
         "steps": 40,
         "batch": 2,

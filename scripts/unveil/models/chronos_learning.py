@@ -398,7 +398,7 @@ def _hide(
 def _cloud_shape(window: Inputs, rng: np.random.Generator) -> np.ndarray:
     """Return a cloud shape of one of the window's frames, turned."""
     shapes = [~window.target_clear, *~window.context_clear]
-    shape = np.rot90(shapes[rng.integers(len(shapes))], int(rng.integers(4)))
+    shape = np.rot90(shapes[rng.integers(len(shapes))], int(rng.integers(1, 4)))
     if shape.shape != window.shape or not 0.05 < shape.mean() < 0.98:
         shape = np.rot90(~window.target_clear, 2)
     return shape
