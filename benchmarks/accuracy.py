@@ -1,14 +1,16 @@
 """How near to the truth do methods come on a series that no network here has seen?
 
-The Romanian Sentinel-2 series of the package nrt-data (L2A, 100 x 100 px, 140 dates): every
-date that is clear over the whole place is withheld in turn and hidden under the shape of a
-real cloud of another date. Methods see six dates before and six after with their SCL masks.
+The Romanian Sentinel-2 series of the package nrt (L2A, 100 x 100 px, 140 dates): every date
+that is clear over the whole place is withheld in turn and put under a real cloud of another
+date, shape and pixels. Methods see six dates before and six after with their SCL masks.
 Errors are of hidden pixels, mean absolute in reflectance over the bands, averaged over
 dates; intervals are bootstrapped over dates.
 
-    python benchmarks/accuracy.py NRT_FOLDER [--dates 20] [--adapt] [--missed 0.2] [--markdown FILE]
+    python benchmarks/accuracy.py PLACE [--dates 20] [--missed 0.2] [--models ID ID+adapt ...]
 
-NRT_FOLDER is the folder ``nrt/data`` of the unpacked package ``nrt==0.2.1``.
+PLACE is the folder ``nrt/data`` of the unpacked package ``nrt==0.2.1``, or a series of
+``snakemake train`` (``results/training/series/ID.npz``), where weights that were not trained
+on it can be judged. ``--update docs/accuracy.md`` renews the table of that name there.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import datetime as dt
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +56,16 @@ MODELS = (
     "dsen2cr-small",
     "chronos-small",
 )
+CALIBRATED = {
+    "coverage_68": "within the 68 % interval",
+    "coverage_95": "within the 95 % interval",
+    "MAE_keep_90": "MAE of the 90 % most certain",
+    "MAE_keep_75": "MAE of the 75 % most certain",
+    "MAE_keep_50": "MAE of the 50 % most certain",
+    "MAE_keep_25": "MAE of the 25 % most certain",
+}
+Errors = dict[str, dict[float, list[float]]]
+Calibrations = dict[str, dict[float, Calibration]]
 FILES = {
     "10m": (("B2", "B3", "B4", "B8"), "sentinel2_cube_subset_romania_10m.nc"),
     "20m": (("B8A", "B11"), "sentinel2_cube_subset_romania_20m.nc"),
@@ -89,13 +101,12 @@ def cases(
     """Yield inputs, truth and what is hidden for each withheld date."""
     rng = np.random.default_rng(round(100 * cover))
     share = is_clear(place.classes).mean(axis=(1, 2))
-    clouds = is_occluded(place.classes)
     targets = [t for t in range(1, len(share) - 1) if share[t] >= LEAST_CLEAR]
     if dates:
         targets = targets[:: max(1, len(targets) // dates)][:dates]
     usable = share >= 0.05
     for t in targets:
-        shape = np.ones_like(clouds[t]) if cover == 1 else _cloud(clouds, cover, rng)
+        shape, cloudy = _cloud(place, cover, rng)
         known = is_clear(place.classes[t]) & np.isfinite(place.reflectance[t]).all(axis=0)
         before = [i for i in range(t) if usable[i] and place.days[i] < place.days[t]][-FRAMES:]
         after = [i for i in range(t + 1, len(share)) if usable[i] and place.days[i] > place.days[t]]
@@ -105,7 +116,7 @@ def cases(
             classes = _unmask(classes, missed, rng)
         inputs = Inputs(
             bands=place.bands,
-            target=np.where(shape, np.float32(0.5), place.reflectance[t]),
+            target=np.where(shape, cloudy, place.reflectance[t]),
             target_class=np.where(shape, CLOUD, place.classes[t]).astype(np.uint8),
             target_probability=np.full(shape.shape, np.nan, np.float32),
             context=place.reflectance[frames],
@@ -118,11 +129,20 @@ def cases(
         yield inputs, place.reflectance[t], shape & known
 
 
-def _cloud(clouds: np.ndarray, cover: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw one of the three real cloud masks nearest in cover, mirrored at random."""
+def _cloud(place: Series, cover: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one of the three real clouds nearest in cover, mirrored at random.
+
+    Returns:
+        Its shape ``(H, W)`` bool, for overcast all of it, and its pixels ``(B, H, W)``.
+    """
+    clouds = is_occluded(place.classes)
     gap = np.abs(clouds.mean(axis=(1, 2)) - cover) + rng.uniform(0, 0.02, len(clouds))
-    mask = clouds[rng.choice(np.argsort(gap)[:3])]
-    return mask[:: rng.choice((1, -1)), :: rng.choice((1, -1))]
+    date = rng.choice(np.argsort(gap)[:3])
+    rows, cols = (slice(None, None, int(rng.choice((1, -1)))) for _ in "xy")
+    shape = np.ones_like(clouds[date]) if cover == 1 else clouds[date, rows, cols]
+    pixels = place.reflectance[date][:, rows, cols]
+    bright = np.nanmean(np.where(clouds[date, rows, cols], pixels, np.nan), axis=(1, 2))
+    return shape, np.where(np.isfinite(pixels), pixels, bright[:, None, None])
 
 
 def _unmask(classes: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -146,11 +166,18 @@ def load_models(names: list[str]) -> dict[str, Model]:
     return models
 
 
-def run(place: Series, models: dict[str, Model], *, dates: int | None, missed: float):
-    """Return errors ``{model: {cover: [MAE of each date]}}`` and calibration by cover."""
+def run(
+    place: Series,
+    models: dict[str, Model],
+    *,
+    covers: Sequence[float] = COVERS,
+    dates: int | None,
+    missed: float,
+) -> tuple[Errors, Calibrations]:
+    """Return errors ``{model: {cover: [MAE of each date]}}``, and calibrations likewise."""
     errors: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    calibration: dict[float, Calibration] = defaultdict(Calibration)
-    for cover in COVERS:
+    calibrations: Calibrations = defaultdict(lambda: defaultdict(Calibration))
+    for cover in covers:
         for number, (inputs, truth, hidden) in enumerate(
             cases(place, cover, dates=dates, missed=missed), 1
         ):
@@ -162,10 +189,10 @@ def run(place: Series, models: dict[str, Model], *, dates: int | None, missed: f
                 if gap.size:
                     errors[name][cover].append(float(np.abs(gap).mean(dtype=np.float64)))
                 if answer.std is not None and gap.size:
-                    calibration[cover].update(gap, answer.std[:, use])
+                    calibrations[name][cover].update(gap, answer.std[:, use])
             if number % 10 == 0:
                 LOG.info("cover %g: %d dates done", cover, number)
-    return errors, calibration
+    return errors, calibrations
 
 
 def scene_of(place: Series, inputs: Inputs) -> Scene:
@@ -184,47 +211,79 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return float(data.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))
 
 
-def table(errors, calibration) -> str:
+def table(errors: Errors, calibrations: Calibrations, covers: list[float]) -> str:
     """Return the results as Markdown."""
-    heads = [f"{100 * cover:.0f} % cloud" for cover in COVERS]
+    heads = [f"{100 * cover:.0f} % cloud" for cover in covers]
     lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name, by_cover in errors.items():
-        cells = []
-        for cover in COVERS:
-            if not by_cover[cover]:
-                cells.append("no answer")
-                continue
-            mean, low, high = interval(by_cover[cover])
-            cells.append(f"{mean:.4f} ({low:.4f} to {high:.4f})")
+        found = [by_cover[cover] for cover in covers]
+        cells = [
+            "{:.4f} ({:.4f} to {:.4f})".format(*interval(v)) if v else "no answer" for v in found
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    if calibration:
-        found = [calibration[cover].metrics() for cover in COVERS]
-        for key in ("coverage_68", "coverage_95", "MAE_keep_75", "MAE_keep_50", "MAE_keep_25"):
-            cells = " | ".join(f"{metrics[key]:.4f}" for metrics in found)
-            lines.append(f"| {key} of the network | {cells} |")
+    for name in errors:
+        if name.startswith("chronos"):
+            cells = [f"{gain(errors, name, cover):+.0f} %" for cover in covers]
+            lines.append(f"| {name} against the best other | " + " | ".join(cells) + " |")
+    for name, by_cover in calibrations.items():
+        known = [by_cover[cover].metrics() for cover in covers]
+        for key, text in CALIBRATED.items():
+            cells = [f"{metrics[key]:.4f}" for metrics in known]
+            lines.append(f"| {name}, {text} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def gain(errors: Errors, name: str, cover: float) -> float:
+    """Return by how many percent the mean error is off the best of the other methods'."""
+    others = [
+        float(np.mean(by_cover[cover]))
+        for other, by_cover in errors.items()
+        if not other.startswith("chronos") and by_cover[cover]
+    ]
+    return 100 * (float(np.mean(errors[name][cover])) / min(others) - 1)
+
+
+def update(path: Path, name: str, text: str, command: str) -> None:
+    """Put a table and the command that made it between the marks of its name in a document.
+
+    Raises:
+        SystemExit: if the document has no such marks.
+    """
+    document = path.read_text()
+    begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+    head, found, rest = document.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"{path} has no '{begin}' and '{end}'")
+    path.write_text(f"{head}{begin}\n`{command}`\n\n{text}\n{end}{tail}")
 
 
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("place", type=Path, help="nrt/data of the package nrt, or an .npz")
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="ID")
+    parser.add_argument("--covers", nargs="+", type=float, default=list(COVERS))
     parser.add_argument("--dates", type=int, help="withheld dates, evenly picked; default all")
     parser.add_argument("--missed", type=float, default=0.0, help="share of unmasked cloud")
-    parser.add_argument("--markdown", type=Path, help="also write the table here")
+    parser.add_argument("--update", type=Path, metavar="FILE", help="document to renew")
+    parser.add_argument("--table", default="accuracy", help="name of the table there")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    errors, calibration = run(
+    logging.getLogger("unveil").setLevel(logging.WARNING)
+    errors, calibrations = run(
         read_place(given.place),
         load_models(given.models),
+        covers=given.covers,
         dates=given.dates,
         missed=given.missed,
     )
-    text = table(errors, calibration)
+    text = table(errors, calibrations, given.covers)
     print(text)
-    if given.markdown:
-        given.markdown.write_text(text + "\n")
+    if given.update:
+        words = [w for w in sys.argv[2:] if w not in ("--update", str(given.update))]
+        command = " ".join(["python benchmarks/accuracy.py", "NRT_FOLDER", *words])
+        update(given.update, given.table, text, command)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from keras import ops
 
 from unveil.bands import CLOUD
 from unveil.models.chronos_network import NetworkInputs, network_inputs
@@ -177,6 +176,8 @@ def series_loss(output: Any, *, truth: Any, weight: Any, scale: Any) -> Any:
     Returns:
         A scalar tensor.
     """
+    from keras import ops
+
     error = ops.abs(output[..., 0] - truth)
     likelihood = output[..., 1] + error * ops.exp(-output[..., 1])
     share = (scale / ops.mean(scale))[:, None, None]
@@ -194,6 +195,8 @@ def spectral_loss(spectrum: Any, *, truth: Any, weight: Any) -> Any:
         truth: likewise.
         weight: ``(S, H, W)``.
     """
+    from keras import ops
+
     unit = [x / ops.sqrt(ops.sum(x * x, axis=1, keepdims=True) + 1e-6) for x in (spectrum, truth)]
     chord = ops.sqrt(ops.sum((unit[0] - unit[1]) ** 2, axis=1) + 1e-8)
     angle = 2 * ops.arcsin(ops.minimum(chord / 2, 0.999))
@@ -202,6 +205,8 @@ def spectral_loss(spectrum: Any, *, truth: Any, weight: Any) -> Any:
 
 def sample_loss(network: keras.Model, arrays: Sequence[Any], *, bands: int) -> Any:
     """Return the loss of a network on arrays of :func:`stack_samples`, each scene of ``bands``."""
+    from keras import ops
+
     *given, scale, first, truth, weight = (ops.cast(array, "float32") for array in arrays)
     output = ops.cast(network(given, training=True), "float32")
     loss = series_loss(output, truth=truth, weight=weight, scale=scale)
