@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from unveil import raster
 from unveil.bands import CORE6, band_positions
@@ -13,7 +16,8 @@ from unveil.models import dsen2cr
 from unveil.models.base import ModelSpec
 from unveil.scene import Frame, Inputs, Scene
 
-OPTIONS = {"features": 32, "blocks": 4, "bands": list(CORE6), "radar": False}
+MODELS = Path(__file__).resolve().parents[2] / "config" / "models.yaml"
+OPTIONS = yaml.safe_load(MODELS.read_text())["dsen2cr-small"]["options"]
 CHIPS = (
     "bigearthnet/29SND_56_35/frames/2017-12-21.tif",
     "bigearthnet/29UPU_36_85/frames/2017-06-17.tif",

@@ -2,93 +2,95 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import rasterio
+import yaml
+from rasterio.warp import transform_bounds
+from tests.unit.test_chronos import make_series
 
 from unveil import raster
-from unveil.bands import CORE6, L1C13
-from unveil.clouds import fractal_field
+from unveil.bands import CLEAR, CORE6, L1C13
 from unveil.errors import InputError
-from unveil.models.dsen2cr import build_network, load_weights, read_weights
-from unveil.training import packages
-from unveil.training.datasets import (
-    Block,
-    TrainingImage,
-    draw_batch,
-    draw_crop,
-    fetch_image,
-    load_image,
-    turn,
-    validation_batches,
-    validation_blocks,
+from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import (
+    Dsen2Cr,
+    Fill,
+    build_network,
+    load_weights,
+    network_input,
+    read_weights,
 )
+from unveil.training import packages
+from unveil.training.datasets import fetch_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.run import train_dsen2cr
+from unveil.training.series import SampleOptions, Series, draw_sample
 from unveil.training.single_image import (
+    Batch,
     SingleImageTask,
     clear_mean_predictor,
     cloudy_predictor,
+    encode,
     evaluate,
     network_predictor,
 )
 
-BANDS = ("B03", "B04", "B08")
-HOLDOUT = Block(60, 20, 40, 64)
+NETWORK = {"bands": ["B03", "B04", "B08"], "radar": False, "features": 8, "blocks": 1}
 PLAN = TrainingPlan(
     steps=40,
-    batch=4,
+    batch=8,
     crop=16,
     validation_crop=20,
     optimiser="adam",
-    learning_rate=0.005,
+    learning_rate=0.02,
     warmup=5,
     precision="float32",
     checkpoint_every=10,
     patience=10,
     seed=1,
 )
-build = functools.partial(build_network, bands=len(BANDS), radar=False, features=4, blocks=1)
+PLAIN = SampleOptions(synthetic=0, overcast=0, radiometry=False)
+TRAINED = {"a": 10.0}
+HELD_OUT = {"b": 20.0, "c": 30.0}
 
 
-def make_reflectance(bands: tuple[str, ...] = BANDS) -> np.ndarray:
-    """Land of correlated bands, ``(B, 128, 144)`` reflectance."""
-    rng = np.random.default_rng(0)
-    base = fractal_field((128, 144), slope=1.5, rng=rng)
-    levels = np.linspace(0.1, 0.3, len(bands), dtype=np.float32)[:, None, None]
-    return np.clip(levels * (1 + 0.25 * base), 0.02, 0.6).astype(np.float32)
+def with_radar(series: Series) -> Series:
+    """Give a series radar on all its dates but the last two."""
+    radar = np.full((len(series.days), 2, *series.classes.shape[1:]), -12, np.float32)
+    radar[:, 1] = -18
+    days = series.days.copy()
+    days[-2:] += 400
+    return replace(series, radar=radar, radar_days=days)
 
 
-def write_image(path: Path, bands: tuple[str, ...] = BANDS) -> Path:
-    """The same land as a GeoTIFF at 52.6 N 9 E."""
-    grid = raster.Grid("EPSG:32632", (10, 0, 500_000, 0, -10, 5_830_000), 128, 144)
-    dn = raster.to_dn(make_reflectance(bands))
-    raster.write_cog(path, dn, grid, descriptions=bands, nodata=0)
-    return path
+def make_task(network: dict = NETWORK, **changes) -> SingleImageTask:
+    """A place to learn from and two to validate on, as in a run of the config."""
+    settings = {
+        "series": [with_radar(make_series(n, west=w, seed=1)) for n, w in TRAINED.items()],
+        "images": [],
+        "held_out": [make_series(n, west=w, seed=2) for n, w in HELD_OUT.items()],
+        "options": SampleOptions(),
+        "pool": 40,
+    }
+    return SingleImageTask(network, **settings | changes)
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> TrainingImage:
-    path = write_image(tmp_path_factory.mktemp("images") / "land.tif")
-    return load_image(path, name="land", bands=BANDS, holdout=HOLDOUT, buffer=5)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(image, tmp_path_factory):
+def uninterrupted(tmp_path_factory):
     """A run from the first step to the last, with its folder."""
     folder = tmp_path_factory.mktemp("run")
-    return *train(SingleImageTask(build, [image]), PLAN, folder=folder), folder
+    return *train(make_task(), PLAN, folder=folder), folder
 
 
 def test_the_loss_falls(uninterrupted):
@@ -99,25 +101,24 @@ def test_the_loss_falls(uninterrupted):
     assert progress.best_score == min(row["mae_occluded"] for row in progress.log)
 
 
-def test_a_trained_network_is_nearer_to_the_truth_than_its_input(uninterrupted, image):
+def test_a_trained_network_is_nearer_to_the_truth_than_its_input(uninterrupted):
     network, _, _ = uninterrupted
-    held_out = validation_batches([image], size=20, seed=5)
+    held_out = make_task().validation(PLAN)
     learned = evaluate(network_predictor(network), held_out)
     cloudy = evaluate(cloudy_predictor, held_out)
-    for cover in held_out:
-        assert learned[cover]["mae_occluded"] < cloudy[cover]["mae_occluded"]
+    assert list(learned) == list(HELD_OUT)
+    for place in held_out:
+        assert learned[place]["mae_occluded"] < cloudy[place]["mae_occluded"]
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "nadam"])
-def test_a_resumed_run_ends_like_one_that_was_never_stopped(image, tmp_path, optimiser):
+def test_a_resumed_run_ends_like_one_that_was_never_stopped(tmp_path, optimiser):
     plan = replace(PLAN, steps=20, optimiser=optimiser)
-    whole, _ = train(SingleImageTask(build, [image]), plan, folder=tmp_path / "whole")
-    train(
-        SingleImageTask(build, [image]), plan, folder=tmp_path / "sliced", stop_after=13
-    )  # three steps are lost
+    whole, _ = train(make_task(), plan, folder=tmp_path / "whole")
+    train(make_task(), plan, folder=tmp_path / "sliced", stop_after=13)  # three steps are lost
     stored = np.load(tmp_path / "sliced" / "checkpoint.npz")
     assert json.loads(str(stored["header"]))["step"] == 10
-    resumed, progress = train(SingleImageTask(build, [image]), plan, folder=tmp_path / "sliced")
+    resumed, progress = train(make_task(), plan, folder=tmp_path / "sliced")
     assert progress.step == 20
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -125,31 +126,29 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(image, tmp_path, opt
     assert len(logs[0]) == len(logs[1]) == 3
 
 
-def test_a_finished_run_is_not_trained_again(uninterrupted, image):
+def test_a_finished_run_is_not_trained_again(uninterrupted):
     network, progress, folder = uninterrupted
-    again, same = train(SingleImageTask(build, [image]), PLAN, folder=folder)
+    again, same = train(make_task(), PLAN, folder=folder)
     assert same.step == progress.step and same.log == progress.log
     for one, other in zip(network.get_weights(), again.get_weights(), strict=True):
         assert np.array_equal(one, other)
 
 
-def test_a_checkpoint_of_another_plan_is_not_continued(image, tmp_path):
-    train(SingleImageTask(build, [image]), replace(PLAN, steps=10), folder=tmp_path)
-    _, progress = train(
-        SingleImageTask(build, [image]), replace(PLAN, steps=10, seed=2), folder=tmp_path
-    )
+def test_a_checkpoint_of_another_plan_is_not_continued(tmp_path):
+    train(make_task(), replace(PLAN, steps=10), folder=tmp_path)
+    _, progress = train(make_task(), replace(PLAN, steps=10, seed=2), folder=tmp_path)
     assert len(progress.log) == 1
 
 
-def test_training_stops_when_nothing_improves(image, tmp_path):
+def test_training_stops_when_nothing_improves(tmp_path):
     plan = replace(PLAN, steps=60, learning_rate=0.0, warmup=0, patience=2)
-    _, progress = train(SingleImageTask(build, [image]), plan, folder=tmp_path)
+    _, progress = train(make_task(), plan, folder=tmp_path)
     assert (progress.best_step, progress.step) == (10, 30)
 
 
-def test_mixed_precision_keeps_variables_in_float32(image, tmp_path):
+def test_mixed_precision_keeps_variables_in_float32(tmp_path):
     plan = replace(PLAN, steps=2, batch=1, precision="mixed_bfloat16")
-    network, _ = train(SingleImageTask(build, [image]), plan, folder=tmp_path)
+    network, _ = train(make_task(), plan, folder=tmp_path)
     assert {str(weight.dtype) for weight in network.get_weights()} == {"float32"}
     assert keras.mixed_precision.global_policy().name == "float32"
 
@@ -170,75 +169,6 @@ def test_progress_is_written_for_people_and_for_tensorboard(uninterrupted):
     assert values["loss"] == pytest.approx(progress.log[-1]["loss"])
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([8, 16, 24]))
-def test_no_training_crop_comes_near_the_held_out_block(image, seed, size):
-    crop = draw_crop(image, size=size, rng=np.random.default_rng(seed))
-    seen = np.zeros(image.grid.shape, int)
-    seen[crop.index[1:]] += 1
-    assert seen.sum() == size * size  # the crop lies inside the image
-    rows, cols = slice(60 - 5, 100 + 5), slice(20 - 5, 84 + 5)
-    assert not seen[rows, cols].any()
-
-
-def test_validation_crops_tile_the_held_out_block(image):
-    seen = np.zeros(image.grid.shape, int)
-    for block in validation_blocks(image, 20):
-        seen[block.index[1:]] += 1
-    assert seen.max() == 1 and seen.sum() == 2 * 3 * 20 * 20
-    seen[60:100, 20:84] = 0
-    assert not seen.any()
-
-
-def test_crops_avoid_nodata(image):
-    holes = image.reflectance.copy()
-    holes[0, :, 100:] = np.nan
-    broken = replace(image, reflectance=holes)
-    for seed in range(20):
-        crop = draw_crop(broken, size=16, rng=np.random.default_rng(seed))
-        assert crop.col + 16 <= 100
-
-
-def test_an_image_without_room_for_crops_is_refused(image):
-    with pytest.raises(InputError, match="smaller crops"):
-        draw_crop(replace(image, buffer=200), size=16, rng=np.random.default_rng(0))
-
-
-def test_a_held_out_block_beyond_the_image_is_refused(tmp_path):
-    path = write_image(tmp_path / "land.tif")
-    with pytest.raises(InputError, match="holdout"):
-        load_image(path, name="land", bands=BANDS, holdout=Block(100, 0, 60, 60), buffer=5)
-
-
-def test_a_missing_band_is_named(tmp_path):
-    path = write_image(tmp_path / "land.tif")
-    with pytest.raises(InputError, match="B11"):
-        load_image(path, name="land", bands=("B03", "B11"), holdout=HOLDOUT, buffer=5)
-
-
-def test_samples_are_in_network_units_and_differ_where_they_are_occluded(image):
-    batch = draw_batch([image], count=8, size=32, rng=np.random.default_rng(0))
-    assert batch.cloudy.shape == batch.clear.shape == (8, 32, 32, 3)
-    assert batch.cloudy.max() <= 5 and batch.cloudy.min() >= 0  # DN 0 ... 10000 by 2000
-    assert 0.1 < batch.clear.mean() / 5 < 0.4
-    change = np.abs(batch.cloudy - batch.clear).mean(axis=-1)
-    hidden = batch.occluded[..., 0] > 0
-    assert change[hidden].mean() > 20 * change[~hidden].mean()
-
-
-def test_validation_samples_do_not_depend_on_what_was_drawn_before(image):
-    first, second = (validation_batches([image], size=20, seed=3) for _ in range(2))
-    for cover, batch in first.items():
-        assert np.array_equal(batch.cloudy, second[cover].cloudy)
-        assert batch.occluded.mean() == pytest.approx(cover, abs=0.01)
-
-
-def test_the_eight_symmetries_are_all_drawn():
-    pixels = np.arange(9.0).reshape(1, 3, 3)
-    rng = np.random.default_rng(0)
-    assert len({turn(pixels, rng).tobytes() for _ in range(200)}) == 8
-
-
 def test_loss_asks_for_the_truth_under_cloud_and_for_the_input_elsewhere():
     """Closed form: half the pixels are occluded; truth 1, input 3, prediction 2."""
     shape = (1, 2, 2, 3)
@@ -249,14 +179,32 @@ def test_loss_asks_for_the_truth_under_cloud_and_for_the_input_elsewhere():
     assert float(loss) == pytest.approx((1.5 + 0.5) / 2 + 1.5)
 
 
-def test_error_is_counted_in_reflectance(image):
-    batch = draw_batch([image], count=2, size=16, rng=np.random.default_rng(0))
-    scores = evaluate(lambda b: b.clear + 0.5, {0.5: batch})
-    assert scores[0.5] == pytest.approx({"mae_occluded": 0.1, "mae_clear": 0.1}, rel=1e-4)
+def make_batch(hidden: Iterable[float], *, size: int = 20) -> Batch:
+    """Scenes of correlated noise, of which the uppermost share of rows is hidden."""
+    rng = np.random.default_rng(0)
+    shares = list(hidden)
+    clear = rng.uniform(0.2, 1, (len(shares), size, size, 3)).astype(np.float32)
+    occluded = np.zeros((len(shares), size, size, 1), np.float32)
+    for number, share in enumerate(shares):
+        occluded[number, : round(share * size)] = 1
+    return Batch(np.where(occluded > 0, np.float32(4), clear), clear, occluded)
 
 
-def test_the_mean_of_clear_pixels_fills_occluded_ones(image):
-    batch = draw_batch([image], count=1, size=16, rng=np.random.default_rng(3))
+def test_error_is_counted_in_reflectance_by_hidden_share():
+    batch = make_batch([0.2, 0.5, 0.9])
+    scores = evaluate(lambda b: b.clear + 0.5 * b.occluded, {"x": batch})["x"]
+    assert scores.pop("mae_clear") == pytest.approx(0, abs=1e-6)
+    levels = ("mae_occluded_below_35", "mae_occluded_35_to_65", "mae_occluded_above_65")
+    assert scores == pytest.approx(dict.fromkeys(("mae_occluded", *levels), 0.1), rel=1e-4)
+    wrong_once = evaluate(
+        lambda b: b.clear + np.float32([0, 0, 0.5])[:, None, None, None], {"x": batch}
+    )
+    assert wrong_once["x"]["mae_occluded_above_65"] == pytest.approx(0.1, rel=1e-4)
+    assert wrong_once["x"]["mae_occluded"] == pytest.approx(0.1 / 3, rel=1e-4)
+
+
+def test_the_mean_of_clear_pixels_fills_occluded_ones():
+    batch = make_batch([0.6])
     filled = clear_mean_predictor(batch)
     hidden = batch.occluded[0, ..., 0] > 0
     assert np.array_equal(filled[0][~hidden], batch.cloudy[0][~hidden])
@@ -264,41 +212,157 @@ def test_the_mean_of_clear_pixels_fills_occluded_ones(image):
     np.testing.assert_allclose(filled[0][hidden].mean(axis=0), expected, rtol=1e-4)
 
 
-def test_weights_and_card_leave_a_run(tmp_path):
+def test_a_sample_is_encoded_as_the_model_sees_it():
+    """What the network is given in training is what the model gives it in use."""
+    series = with_radar(make_series("a", west=10, seed=1))
+    options = replace(PLAIN, radar=1)
+    sample = draw_sample(
+        [series], [], size=32, options=options, rng=np.random.default_rng(2), alone=True
+    )
+    batch = encode(sample, CORE6, radar_fill=-13.0)
+    model = Dsen2Cr(ModelSpec("m", "dsen2cr", options={"bands": list(CORE6)}))
+    seen = []
+    model._run = lambda given: seen.append(given) or given[..., : len(CORE6)]
+    model.predict(sample.inputs)
+    np.testing.assert_allclose(batch.given, seen[0], rtol=1e-3, atol=1e-3)  # float16
+    hidden = sample.occluded
+    truth = sample.truth[:, hidden].T * 5
+    np.testing.assert_allclose(batch.clear[0][hidden], truth, rtol=1e-3)
+    assert np.array_equal(batch.occluded[0, ..., 0] > 0, hidden)
+
+
+def test_where_the_truth_is_unknown_the_input_stands_for_it():
+    series = make_series("a", west=10, seed=1)
+    sample = draw_sample(
+        [series], [], size=32, options=PLAIN, rng=np.random.default_rng(2), alone=True
+    )
+    truth = sample.truth.copy()
+    truth[:, 3, 4] = np.nan
+    batch = encode(replace(sample, truth=truth), CORE6, radar_fill=None)
+    assert np.array_equal(batch.clear[0, 3, 4], batch.cloudy[0, 3, 4])
+    assert batch.given.shape == (1, 32, 32, 6) and np.isfinite(batch.clear).all()
+
+
+def test_radar_that_is_missing_is_filled_by_the_mean_of_the_training():
+    """Where a place has none, or too far away, one value stands for both polarisations."""
+    network = NETWORK | {"radar": True}
+    task = make_task(network)
+    assert task.radar_fill == pytest.approx(-15)
+    expected = np.array([[-12, -18], [-15, -15]])  # dB; scaled as the model scales them
+    real, fill = (
+        network_input(np.zeros((1, 1, 1)), radar[:, None, None], Fill(0, 0))[0, 0, 1:]
+        for radar in expected
+    )
+    given = task.draw(replace(PLAN, batch=64), np.random.default_rng(0))[0]
+    kinds = {tuple(np.round(pixel, 2)) for pixel in given[:, 0, 0, 3:].astype(float)}
+    assert kinds == {tuple(np.round(k.astype(float), 2)) for k in (real, fill)}
+    assert make_task().draw(PLAN, np.random.default_rng(0))[0].shape[-1] == 3
+    with pytest.raises(InputError, match="no series trained on has radar"):
+        make_task(network, series=[make_series("a", west=10, seed=1)])
+
+
+def test_a_place_smaller_than_a_crop_is_named():
+    with pytest.raises(InputError, match="fewer than a crop of 64"):
+        make_task().draw(replace(PLAN, crop=64), np.random.default_rng(0))
+
+
+def test_validation_is_on_held_out_places_and_does_not_depend_on_what_was_drawn_before():
+    task = make_task()
+    first = task.validation(PLAN)
+    task.draw(PLAN, np.random.default_rng(0))
+    second = task.validation(PLAN)
+    for place in HELD_OUT:
+        assert np.array_equal(first[place].given, second[place].given)
+        shares = first[place].occluded.mean(axis=(1, 2, 3))
+        assert shares.min() < 0.35 and shares.max() > 0.65
+    marked = replace(task.held_out[1], reflectance=np.full_like(task.held_out[1].reflectance, 0.05))
+    marked = replace(marked, classes=np.full_like(marked.classes, CLEAR))
+    other = make_task(held_out=[task.held_out[0], marked]).validation(PLAN)
+    assert np.allclose(other["c"].clear, 0.25, atol=1e-3)
+    assert other["b"].clear.max() > 0.3
+
+
+@pytest.mark.parametrize("radar", [False, True])
+def test_weights_and_card_leave_a_run(tmp_path, radar):
     """The smoke test of a whole run: weights load into the model, the card lists places."""
-    path = write_image(tmp_path / "land.tif", CORE6)
-    source = {
-        "holdout": vars(HOLDOUT),
-        "buffer": 5,
-        **dict.fromkeys(("date", "level", "licence", "package", "version", "sha256"), "known"),
-    }
+    paths = {}
+    for name, west in (TRAINED | HELD_OUT).items():
+        place = with_radar(make_series(name, west=west, seed=1))
+        paths[name] = tmp_path / f"{name}.npz"
+        np.savez(
+            paths[name],
+            reflectance=raster.to_dn(place.reflectance),
+            **{k: getattr(place, k) for k in ("classes", "days", "radar", "radar_days")},
+            bands=np.array(CORE6),
+            bbox=np.array(place.bbox),
+            level=np.array("L1C"),
+        )
+    network = {"bands": list(CORE6), "radar": radar, "features": 4, "blocks": 1}
     run = {
         "title": "tiny",
-        "images": ["land"],
-        "network": {"bands": list(CORE6), "features": 4, "blocks": 1},
+        "series": {"a": 1.0},
+        "held_out": ["b", "c"],
+        "images": [],
+        "network": network,
+        "samples": {"pool": 10, "synthetic": 0.0},
         "plan": vars(replace(PLAN, steps=10)),
         "limits": ["a toy"],
     }
     weights = tmp_path / "out" / "tiny.npz"
-    train_dsen2cr(
-        run, sources={"land": source}, paths={"land": path}, weights=weights, command="here"
-    )
-    network = build_network(bands=6, radar=False, features=4, blocks=1)
-    load_weights(network, read_weights(weights))
+    sources = {name: {"licence": "none"} for name in paths}
+    train_dsen2cr(run, sources=sources, paths=paths, weights=weights, command="here")
+    built = build_network(bands=6, radar=radar, features=4, blocks=1)
+    load_weights(built, read_weights(weights))
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    place = card["places"][0]
-    west, south, east, north = place["bbox"]
-    assert west == pytest.approx(9.0, abs=1e-4) and 52.5 < south < north < 52.7
-    inner = place["held_out_bbox"]
-    assert west < inner[0] < inner[2] < east and south < inner[1] < inner[3] < north
+    roles = {place["id"]: place["role"] for place in card["places"]}
+    assert roles == {"a": "trained on", "b": "validated on", "c": "validated on"}
+    assert card["places"][0]["level"] == "L1C" and card["places"][0]["bbox"][0] == 10
     assert set(card["validation"]["scores"]) == {
         "network",
         "cloudy_input",
         "clear_mean_of_sample",
     }
+    assert set(card["validation"]["scores"]["network"]) == {"b", "c"}
+    assert ("radar_fill_db" in card["training"]) == radar
     assert card["training"]["steps_done"] == 10 and card["limits"] == ["a toy"]
     assert not (weights.parent / "checkpoint.npz").exists()
+    with pytest.raises(InputError, match="a and d are the same place"):
+        train_dsen2cr(
+            run | {"held_out": ["d"]},
+            sources=sources | {"d": {}},
+            paths=paths | {"d": paths["a"]},
+            weights=weights,
+            command="here",
+        )
+
+
+def test_no_place_that_was_trained_on_is_evaluated(root):
+    """Cards of all weights shipped, against the example and the accuracy benchmark."""
+    evaluated = {"Romania, benchmarks/accuracy.py": (22.0, 44.0, 28.0, 48.0)}
+    for path in (root / "resources/example").rglob("*.tif"):
+        with rasterio.open(path) as dataset:
+            if dataset.crs:
+                evaluated[str(path)] = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    assert len(evaluated) > 5
+    cards = list((root / "resources/weights").glob("*.json"))
+    assert cards
+    for card in cards:
+        for place in json.loads(card.read_text())["places"]:
+            west, south, east, north = place["bbox"]
+            for name, (w, s, e, n) in evaluated.items():
+                apart = w > east + 0.05 or e < west - 0.05 or s > north + 0.05 or n < south - 0.05
+                assert apart, f"{card.name}: {place['id']} and {name}"
+
+
+def test_runs_hold_out_what_they_do_not_train_on(root):
+    runs = yaml.safe_load((root / "config/training.yaml").read_text())["runs"]
+    for name, run in runs.items():
+        seen = {*run["series"], *run["images"]}
+        assert not seen & set(run["held_out"]), name
+    opponents = [{**runs[n], "network": 0, "title": 0, "limits": 0} for n in runs if "dsen2cr" in n]
+    seeds = [opponent.pop("plan").pop("seed") for opponent in opponents]
+    assert len(seeds) == 2 and opponents[0] == opponents[1]  # the same data
 
 
 def make_archive(path: Path, folder: Path) -> str:

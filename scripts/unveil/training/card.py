@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from unveil import raster
-from unveil.training.datasets import TrainingImage
 from unveil.training.loop import Progress, Scores, TrainingPlan
 
 _PACKAGES = ("numpy", "scipy", "tensorflow", "tensorflow-cpu", "keras", "rasterio", "unveil")
-_SOURCE_FACTS = ("date", "level", "licence", "package", "version", "sha256")
 
 
 def write_weights(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -73,17 +71,6 @@ def write_card(
     }
     with raster.replacing(path) as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n")
-
-
-def place_of_image(image: TrainingImage, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry of a card for an image with a held-out block."""
-    return {
-        "id": image.id,
-        "bbox": image.bbox(),
-        "held_out_bbox": image.bbox(image.holdout),
-        "buffer_px": image.buffer,
-        **{key: source[key] for key in _SOURCE_FACTS if key in source},
-    }
 
 
 def rounded(scores: Scores) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,9 @@ import tensorflow as tf
 from unveil.errors import InputError
 from unveil.models.chronos import CALIBRATION
 from unveil.models.chronos_network import network_arrays as chronos_arrays
-from unveil.models.dsen2cr import build_network, network_arrays
-from unveil.training.card import place_of_image, rounded, write_card, write_weights
-from unveil.training.datasets import (
-    Block,
-    image_bbox,
-    load_image,
-    read_core_image,
-    validation_batches,
-)
+from unveil.models.dsen2cr import network_arrays
+from unveil.training.card import rounded, write_card, write_weights
+from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.series import SampleOptions, Series, load_series
 from unveil.training.series_task import SeriesTask
@@ -51,67 +44,67 @@ def train_dsen2cr(
     weights: Path,
     command: str,
 ) -> None:
-    """Train a network of the DSen2-CR architecture without radar and write it with its card.
+    """Train a network of the DSen2-CR architecture and write it with its card.
 
     The checkpoint lies beside the weights, is resumed from, and goes when the card is written.
 
     Args:
-        run: title, network (bands, features, blocks), plan and limits, as in the config.
-        sources: facts of the images by id, as in the config.
-        paths: the images by id.
+        run: title, network (bands, radar, features, blocks), series, held_out, images, samples,
+            plan and limits, as in the config.
+        sources: facts of series and images by id, as in the config.
+        paths: their files by id.
         weights: the ``.npz`` to write; its card gets the suffix ``.json``.
         command: what repeats the run, for the card.
 
     Raises:
-        InputError: if an image is missing, damaged or unfit.
+        InputError: if a file is missing, damaged or unfit, or a place is on both sides.
     """
-    network, folder = run["network"], weights.parent
-    images = [
-        load_image(
-            path,
-            name=name,
-            bands=network["bands"],
-            holdout=Block(**sources[name]["holdout"]),
-            buffer=sources[name]["buffer"],
-        )
-        for name, path in paths.items()
-    ]
+    series = [load_series(paths[n], name=n, weight=w) for n, w in run["series"].items()]
+    held_out = [load_series(paths[name], name=name) for name in run["held_out"]]
+    refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
+    samples = dict(run["samples"])
     plan = TrainingPlan(**run["plan"])
-    build = functools.partial(
-        build_network,
-        bands=len(network["bands"]),
-        radar=False,
-        features=network["features"],
-        blocks=network["blocks"],
+    task = SingleImageTask(
+        run["network"],
+        series=series,
+        images=[read_core_image(paths[name]) for name in run["images"]],
+        held_out=held_out,
+        pool=samples.pop("pool"),
+        options=SampleOptions(**samples),
     )
-    trained, progress = train(SingleImageTask(build, images), plan, folder=folder)
-    held_out = validation_batches(images, size=plan.validation_crop, seed=plan.seed)
+    folder = weights.parent
+    trained, progress = train(task, plan, folder=folder)
+    batches = task.validation(plan)
     predictors = {
         "network": network_predictor(trained),
         "cloudy_input": cloudy_predictor,
         "clear_mean_of_sample": clear_mean_predictor,
     }
-    validation = {name: evaluate(predict, held_out) for name, predict in predictors.items()}
+    validation = {name: evaluate(predict, batches) for name, predict in predictors.items()}
     for name, scores in validation.items():
-        logger.info("%s: %s", name, {c: round(s["mae_occluded"], 4) for c, s in scores.items()})
+        logger.info("%s: %s", name, {p: round(s["mae_occluded"], 4) for p, s in scores.items()})
     write_weights(weights, network_arrays(trained))
     write_card(
         weights.with_suffix(".json"),
         weights=weights,
         run=run,
-        architecture={"name": "DSen2-CR", "radar": False, **network},
-        places=[place_of_image(image, sources[image.id]) for image in images],
+        architecture={"name": "DSen2-CR", "parameters": trained.count_params(), **run["network"]},
+        places=_places(series, held_out, run["images"], sources, paths),
         plan=plan,
         how={
             "loss": "cloud-adaptive regularised L1 of DSen2-CR, lambda 1",
-            "clouds": "simulated (unveil.clouds)",
-        },
+            "clouds": "real clouds of other dates of the place, real cloud shapes of any place, "
+            "and simulated clouds; thick and thin",
+            "samples": dict(run["samples"]),
+        }
+        | ({"radar_fill_db": round(task.radar_fill, 2)} if run["network"]["radar"] else {}),
         progress=progress,
         validation={
-            "what": "mean absolute error in reflectance on the held-out blocks, simulated clouds",
+            "what": "by place that was not trained on, mean over scenes of the mean absolute error "
+            "in reflectance on hidden and on clear pixels; the first also by hidden share",
             "scores": {
-                name: {f"{cover:g}": rounded(scores) for cover, scores in by_cover.items()}
-                for name, by_cover in validation.items()
+                name: {place: rounded(scores) for place, scores in by_place.items()}
+                for name, by_place in validation.items()
             },
         },
         command=command,
@@ -164,13 +157,7 @@ def train_chronos(
         weights=weights,
         run=run,
         architecture={"name": "chronos", "parameters": network.count_params(), **run["network"]},
-        places=[_place_of_series(s, sources, "trained on") for s in series]
-        + [_place_of_series(s, sources, "validated on") for s in held_out]
-        + [
-            {"id": name, "role": "trained on", "bbox": image_bbox(paths[name])}
-            | {k: v for k, v in sources[name].items() if k in ("package", "licence", "level")}
-            for name in run["images"]
-        ],
+        places=_places(series, held_out, run["images"], sources, paths),
         plan=plan,
         how={
             "loss": "Laplace negative log-likelihood and absolute error",
@@ -217,6 +204,26 @@ def refuse_shared_places(
                     field="held_out",
                     remedy="hold out a place that is not trained on",
                 )
+
+
+def _places(
+    series: Sequence[Series],
+    held_out: Sequence[Series],
+    images: Sequence[str],
+    sources: Mapping[str, Mapping[str, Any]],
+    paths: Mapping[str, Path],
+) -> list[dict[str, Any]]:
+    """Return what a card says about all places that a run has seen."""
+    places = [_place_of_series(one, sources, "trained on") for one in series]
+    places += [_place_of_series(one, sources, "validated on") for one in held_out]
+    listed = {place["id"] for place in places}
+    for name in images:
+        facts = {k: v for k, v in sources[name].items() if k in ("package", "licence", "level")}
+        if name not in listed:
+            places.append(
+                {"id": name, "role": "trained on", "bbox": image_bbox(paths[name])} | facts
+            )
+    return places
 
 
 def _place_of_series(

@@ -429,7 +429,7 @@ def draw_sample(
     radar = _radar_of(window, target) if rng.random() < options.radar else None
     dates = [target, *frames]
     image, classes = window.reflectance[dates], window.classes[dates]
-    if images and len(image[0]) == len(CORE6) and rng.random() < options.synthetic:
+    if images and window.bands == CORE6 and rng.random() < options.synthetic:
         follower = images[rng.integers(len(images))]
         image, radar = _follow(follower, window, dates, rng), None
     turn = _draw_turn(rng)
