@@ -351,7 +351,7 @@ def _read_ahead(model: Model, scene: Scene, tiles: list[Tile]) -> Iterator[tuple
     """
 
     def read(tile: Tile) -> Inputs:
-        return read_inputs(scene, window=tile.outer, radar_series=model.radar_series)
+        return read_inputs(scene, window=tile.outer, radar=model.radar_dates)
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(read, tiles[0])

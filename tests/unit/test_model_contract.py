@@ -148,7 +148,7 @@ def answer(spec: ModelSpec, scene: Scene, tile_px: int = 4096, model=None) -> np
     tiles = cut(scene.grid, model, tile_px)
 
     def read(window):
-        return read_inputs(scene, window=window, radar_series=model.radar_series)
+        return read_inputs(scene, window=window, radar=model.radar_dates)
 
     model.prepare(scene, [read(tile.core) for tile in tiles])
     result = None

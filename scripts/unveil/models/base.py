@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from unveil.scene import Inputs, Scene
+from unveil.scene import Inputs, RadarDates, Scene
 
 Origin = Literal["published", "trained-here", "none", "external"]
 
@@ -103,16 +103,16 @@ class Model(ABC):
             means the whole scene must be one window, or a patch of ``patch_px``.
         patch_px: edge of the only window size the model is defined on; larger scenes are
             cut in overlapping patches, each trusted in its middle. None where any size will do.
-        radar_series: True if it wants every radar date, not only the nearest.
+        radar_dates: the radar dates that it wants (``target``, ``paired`` or ``all``).
         precisions: what it can compute in; the engine sets ``precision`` before ``load``.
     """
 
     kind: ClassVar[str]
     citation: ClassVar[str]
     network: ClassVar[bool] = False
-    radar_series: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     precision: str = "float32"
+    radar_dates: RadarDates = "target"
     receptive_field: int | None = 0
     patch_px: int | None = None
     origin: Origin = "none"

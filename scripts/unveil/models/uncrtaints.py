@@ -23,9 +23,9 @@ from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
     pad_to_grid,
+    pair_radar,
     read_state,
     refuse_unknown_options,
-    repeat_radar,
     sequence_of,
 )
 from unveil.scene import Inputs
@@ -213,9 +213,8 @@ class UnCRtainTS(Model):
     another input, not more of the same. It is defined on the size it was trained on: a scene
     is cut in overlapping patches of ``patch_px``; ``predict`` runs one.
 
-    The published training paired every optical frame with a radar frame, and used the mean
-    of both dates. A scene carries one radar frame without its date: it is given to every
-    frame, and the dates are those of the optical frames.
+    Every optical frame is paired with the radar frame nearest to it in time, and the
+    network gets the mean of both dates, as in the published training.
     """
 
     kind = "uncrtaints"
@@ -225,6 +224,7 @@ class UnCRtainTS(Model):
         "Workshops, doi:10.1109/CVPRW59228.2023.00202."
     )
     network = True
+    radar_dates = "paired"
     receptive_field = None
     patch_px = 256
     origin = "published"
@@ -268,8 +268,10 @@ class UnCRtainTS(Model):
         if self._run is None:
             self.load()
         sequence = sequence_of(inputs, L1C13, frames=FRAMES)
-        frames = network_input(sequence.reflectance, repeat_radar(inputs, len(sequence.dates)))
-        days = np.array([(date - REFERENCE_DAY).days for date in sequence.dates], np.float32)
+        radar, later = pair_radar(inputs, sequence.dates)
+        frames = network_input(sequence.reflectance, radar)
+        optical_days = [(date - REFERENCE_DAY).days for date in sequence.dates]
+        days = np.array(optical_days, np.float32) + later / 2
         output = np.moveaxis(self._run(frames[None], days[None])[0], -1, 0)
         output = output[:, : inputs.shape[0], : inputs.shape[1]]
         reflectance = output[: len(L1C13)] / np.float32(SCALE)

@@ -24,9 +24,9 @@ from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
     option,
     pad_to_grid,
+    pair_radar,
     read_state,
     refuse_unknown_options,
-    repeat_radar,
     sequence_of,
     unpad,
 )
@@ -258,7 +258,7 @@ class UTilise(Model):
     The published training set frames of more than 90 % cloud wholly to 1, which is left out
     here: it needs the whole frame. Windows are cut in the cells of the lowest resolution
     counted from the scene's corner, so tiles with the halo of ``receptive_field`` give the
-    same result as the whole scene. The one radar frame of a scene is given to every date.
+    same result as the whole scene. Radar comes from the date nearest to each frame's.
     """
 
     kind = "utilise"
@@ -276,6 +276,7 @@ class UTilise(Model):
         name = option(spec.options, "configuration", tuple(CONFIGURATIONS), model=spec.id)
         self.configuration = CONFIGURATIONS[name]
         self.receptive_field = self.configuration.reach
+        self.radar_dates = "paired" if self.configuration.radar else "target"
         self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
@@ -314,7 +315,7 @@ class UTilise(Model):
             self.load()
         bands, step = self.configuration.bands, self.configuration.step
         sequence = sequence_of(inputs, bands, frames=LONGEST)
-        radar = repeat_radar(inputs, len(sequence.dates)) if self.configuration.radar else None
+        radar = pair_radar(inputs, sequence.dates)[0] if self.configuration.radar else None
         frames = network_input(sequence.reflectance, sequence.clear, radar)
         padded = pad_to_grid(frames, origin=inputs.origin, step=step, least=2 * step)
         days = np.array([_day_of_year(date) for date in sequence.dates], np.float32)
