@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
@@ -61,12 +63,14 @@ class Tile:
     """A tile and the larger window that is read for it.
 
     Attributes:
-        core: pixels that are written.
+        core: pixels that it is responsible for; the cores cover every pixel once.
         outer: pixels that are read: the core and its halo, clipped to the image.
+        blended: whether all of it counts where it overlaps others, not its core alone.
     """
 
     core: Window
     outer: Window
+    blended: bool = False
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -287,17 +291,14 @@ def cut(grid: Grid, model: Model, tile_px: int) -> list[Tile]:
 
 
 def patches_of(grid: Grid, *, patch_px: int) -> list[Tile]:
-    """Cut a grid in patches of one size that overlap by at least a quarter.
-
-    The core of a patch is what it is responsible for; the cores cover every pixel once.
-    """
+    """Cut a grid in patches of one size that overlap by at least a quarter and are blended."""
     rows, cols = (_starts(length, patch_px) for length in grid.shape)
     tiles = []
     for row, row_core in _with_cores(rows, grid.height, patch_px):
         for col, col_core in _with_cores(cols, grid.width, patch_px):
             outer = Window(col, row, min(patch_px, grid.width), min(patch_px, grid.height))
             core = Window(col_core[0], row_core[0], col_core[1], row_core[1])
-            tiles.append(Tile(core, outer))
+            tiles.append(Tile(core, outer, blended=True))
     return tiles
 
 
@@ -319,6 +320,84 @@ def _with_cores(
         yield start_at, (low, high - low)
 
 
+class Joint:
+    """Joins what tiles give to one image, piece by piece.
+
+    Cores lie side by side. Blended patches are weighted by the distance to their nearest
+    border inside the image, along rows times along columns: from one patch to the next the
+    result changes linearly, without a seam, and what one leaves empty (NaN) another fills.
+    Only the pieces that later patches overlap are held.
+
+    Args:
+        tiles: all tiles of an image, row by row.
+    """
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        slices = [tile.outer.toslices() for tile in tiles]
+        self._rows, self._cols = (_Overlaps(axis) for axis in zip(*slices, strict=True))
+        self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, values: np.ndarray, tile: Tile) -> Iterator[tuple[Window, np.ndarray]]:
+        """Take the next tile and yield what is complete, window by window.
+
+        Args:
+            values: ``(B, H, W)`` float32 of the tile's outer window, NaN where it has no answer.
+            tile: one of the tiles, in their order.
+        """
+        if not tile.blended:
+            yield tile.core, values[(slice(None), *tile.inside)]
+            return
+        height, width = tile.outer.toslices()
+        weight = np.outer(self._rows.weights(height), self._cols.weights(width))
+        weighted, weight = _weighted(values, weight.astype(np.float32))
+        for rows, last_row in self._rows.pieces(height):
+            for cols, last_col in self._cols.pieces(width):
+                inside = (slice(None), _shifted(rows, height.start), _shifted(cols, width.start))
+                key = rows.start, cols.start
+                earlier, earlier_weight = self._held.pop(key, (0, 0))
+                total, total_weight = earlier + weighted[inside], earlier_weight + weight[inside]
+                if last_row and last_col:
+                    none = np.full_like(total, np.nan)
+                    mean = np.divide(total, total_weight, out=none, where=total_weight > 0)
+                    yield Window.from_slices(rows, cols), mean
+                else:
+                    self._held[key] = total, total_weight
+
+
+def _weighted(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    seen = np.isfinite(values)
+    return np.where(seen, values * weight, 0), seen * weight
+
+
+def _shifted(part: slice, start: int) -> slice:
+    return slice(part.start - start, part.stop - start)
+
+
+class _Overlaps:
+    """How patches overlap along one axis."""
+
+    def __init__(self, patches: Sequence[slice]) -> None:
+        self._starts = sorted({patch.start for patch in patches})
+        self._stops = sorted({patch.stop for patch in patches})
+
+    def weights(self, patch: slice) -> np.ndarray:
+        """Return the distance of each pixel's centre to the nearest border inside the image."""
+        centres = np.arange(patch.start, patch.stop) + 0.5
+        distance = np.full(len(centres), np.inf)
+        if patch.start > self._starts[0]:
+            distance = centres - patch.start
+        if patch.stop < self._stops[-1]:
+            distance = np.minimum(distance, patch.stop - centres)
+        return np.where(np.isinf(distance), 1.0, distance)
+
+    def pieces(self, patch: slice) -> Iterator[tuple[slice, bool]]:
+        """Yield the parts of a patch between all borders, and whether it is their last one."""
+        borders = sorted(n for n in {*self._starts, *self._stops} if patch.start <= n <= patch.stop)
+        following = next((n for n in self._starts if n > patch.start), patch.stop)
+        for start_at, stop_at in pairwise(borders):
+            yield slice(start_at, stop_at), stop_at <= following
+
+
 def _predict_tiles(
     model: Model, scene: Scene, tiles: list[Tile], folder: Path
 ) -> tuple[float, Callable[[], None]]:
@@ -330,7 +409,7 @@ def _predict_tiles(
     seconds = 0.0
     reading = contextlib.closing(_read_ahead(model, scene, tiles))
     with reading as coming, contextlib.ExitStack() as stack:
-        writer = stack.enter_context(_Writer(scene, folder))
+        writer = stack.enter_context(_Writer(scene, folder, tiles))
         writing: Future | None = None
         for tile, inputs in progress(coming, len(tiles), scene):
             begin = time.monotonic()
@@ -378,11 +457,11 @@ class _Cores:
 
 
 class _Writer:
-    """Writes cores of predictions in a thread; files appear when all went well."""
+    """Writes predictions in a thread; files appear when all went well."""
 
-    def __init__(self, scene: Scene, folder: Path) -> None:
-        self.scene, self.folder = scene, folder
-        self.files: dict[str, Any] = {}
+    def __init__(self, scene: Scene, folder: Path, tiles: Sequence[Tile]) -> None:
+        self.scene, self.folder, self.tiles = scene, folder, tiles
+        self.files: dict[str, tuple[Any, Joint]] = {}
 
     def __enter__(self) -> _Writer:
         self.pool, self.stack = ThreadPoolExecutor(1), contextlib.ExitStack()
@@ -402,16 +481,16 @@ class _Writer:
     def _write(self, prediction: Prediction, tile: Tile) -> None:
         if not self.files:
             self._open(prediction)
-        for part, file in self.files.items():
-            values = getattr(prediction, part)[(slice(None), *tile.inside)]
-            file.write(raster.to_dn(values), window=tile.core)
+        for part, (file, joint) in self.files.items():
+            for window, values in joint.add(getattr(prediction, part), tile):
+                file.write(raster.to_dn(values), window=window)
 
     def _open(self, prediction: Prediction) -> None:
         names = {"reflectance": f"{self.scene.id}.tif"}
         if prediction.std is not None:
             names["std"] = f"{self.scene.id}_std.tif"
         for part, name in names.items():
-            self.files[part] = self.stack.enter_context(
+            file = self.stack.enter_context(
                 raster.cog_writer(
                     self.folder / name,
                     self.scene.grid,
@@ -420,6 +499,7 @@ class _Writer:
                     nodata=0,
                 )
             )
+            self.files[part] = file, Joint(self.tiles)
 
 
 def progress(

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12
-from unveil.inference import InferenceOptions, cut, limit_context, run_shard
+from unveil.inference import InferenceOptions, Joint, cut, limit_context, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create, kinds
 from unveil.raster import Grid
@@ -151,13 +151,13 @@ def answer(spec: ModelSpec, scene: Scene, tile_px: int = 4096, model=None) -> np
         return read_inputs(scene, window=window, radar=model.radar_dates)
 
     model.prepare(scene, [read(tile.core) for tile in tiles])
-    result = None
+    result, joint = None, Joint(tiles)
     for tile in tiles:
-        prediction = model.predict(read(tile.outer))
+        reflectance = model.predict(read(tile.outer)).reflectance
         if result is None:
-            result = np.full((len(prediction.reflectance), *SHAPE), np.nan, np.float32)
-        values = prediction.reflectance[(slice(None), *tile.inside)]
-        result[(slice(None), *tile.core.toslices())] = values
+            result = np.full((len(reflectance), *SHAPE), np.nan, np.float32)
+        for window, values in joint.add(reflectance, tile):
+            result[(slice(None), *window.toslices())] = values
     return result
 
 

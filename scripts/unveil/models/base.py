@@ -102,7 +102,7 @@ class Model(ABC):
         receptive_field: pixels of context on each side that ``predict`` looks at; None
             means the whole scene must be one window, or a patch of ``patch_px``.
         patch_px: edge of the only window size the model is defined on; larger scenes are
-            cut in overlapping patches, each trusted in its middle. None where any size will do.
+            cut in overlapping patches that are blended. None where any size will do.
         radar_dates: the radar dates that it wants (``target``, ``paired`` or ``all``).
         precisions: what it can compute in; the engine sets ``precision`` before ``load``.
     """
