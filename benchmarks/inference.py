@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,7 @@ def take_turns(engines: dict[str, Callable], batch: np.ndarray, turns: int) -> d
 
 def make_scene(folder: Path, size: int) -> Scene:
     """Write a scene of 13 bands of seeded noise, window by window."""
+    folder.mkdir(parents=True, exist_ok=True)
     grid = Grid("EPSG:32633", TRANSFORM, size, size)
     path = folder / f"{size}.tif"
     profile = {
@@ -197,6 +199,60 @@ def print_memory(args: argparse.Namespace) -> None:
         print(done.stdout, end="", flush=True)
 
 
+def print_shards(args: argparse.Namespace) -> None:
+    """Print the share of a shard's time that is spent in the model, and in its network alone.
+
+    A record's ``model_seconds`` also count what ``predict`` does before and after the network:
+    scaling, filling gaps. Loading the model is left out of neither.
+    """
+    sizes = {"small": (32, 4), "full": (256, 16)}
+    features, blocks = sizes[args.network]
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        weights = folder / "weights.npz"
+        write_arrays(weights, make_weights(channels=13, bands=13, features=features, blocks=blocks))
+        options = {"features": features, "blocks": blocks, "radar": False}
+        model = TimedDsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=options))
+        scenes = [
+            replace(make_scene(folder / f"{n}", args.size), id=f"patch-{n}")
+            for n in range(args.patches)
+        ]
+        inference = InferenceOptions(gpu=args.gpu, precision=args.precision)
+        begin = time.perf_counter()
+        records = run_shard(model, scenes, folder / "out", inference, config_hash="")
+        wall = time.perf_counter() - begin
+        inside = sum(record["model_seconds"] for record in records)
+        print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+        print(
+            f"DSen2-CR, {features} features, {blocks} blocks, 13 bands, {model.precision}, on "
+            f"{records[0]['device']}: {args.patches} patches of {args.size} pixels, {wall:.1f} s"
+        )
+        print(f"loading {model.load_seconds:.1f} s, {model.load_seconds / wall:.3f} of the time")
+        print(f"in predict {inside:.1f} s, {inside / wall:.3f}")
+        print(f"in the network {model.network_seconds:.1f} s, {model.network_seconds / wall:.3f}")
+
+
+class TimedDsen2Cr(dsen2cr.Dsen2Cr):
+    """DSen2-CR that counts the seconds of its network."""
+
+    load_seconds = network_seconds = 0.0
+
+    def load(self) -> None:
+        """Load, and put a clock around the network."""
+        begin = time.perf_counter()
+        super().load()
+        self.load_seconds = time.perf_counter() - begin
+        run = self._run
+
+        def timed(batch: np.ndarray) -> np.ndarray:
+            begin = time.perf_counter()
+            output = run(batch)
+            self.network_seconds += time.perf_counter() - begin
+            return output
+
+        self._run = timed
+
+
 def print_halo(args: argparse.Namespace) -> None:
     """Print computed over useful pixels for the halo of the published network."""
     print(f"computed over useful pixels, halo {RECEPTIVE_FIELD}")
@@ -230,6 +286,14 @@ def main() -> None:
     memory.add_argument("--folder", help="where the scenes are written, 26 bytes a pixel")
     memory.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     memory.set_defaults(run=lambda args: run_alone(args) if args.alone else print_memory(args))
+    shards = parts.add_parser("shards", help="share of the time in the model, many patches")
+    shards.add_argument("--patches", type=int, default=500)
+    shards.add_argument("--size", type=int, default=256)
+    shards.add_argument("--network", choices=["small", "full"], default="small")
+    shards.add_argument("--precision", default="auto")
+    shards.add_argument("--gpu", default="never", help="never, preferred or required")
+    shards.add_argument("--folder", help="where the patches are written, 2 MB each")
+    shards.set_defaults(run=print_shards)
     halo = parts.add_parser("halo", help="what the halo costs")
     halo.add_argument("--sizes", type=int, nargs="+", default=[4096, 10980])
     halo.set_defaults(run=print_halo)

@@ -2,7 +2,7 @@
 
 It knows no model by name. A scene is read, computed and written window by window, each in
 a thread of its own, so memory does not grow with the scene and the model rarely waits. A
-scene's files are finished while the next scene is computed.
+scene's files are finished, and the next small scene is read, while another is computed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -38,6 +38,7 @@ from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
 
 LOG = logging.getLogger(__name__)
+Item, Result = TypeVar("Item"), TypeVar("Result")
 SMALLEST_TILE_PX = 64
 BLOCK_CACHE_BYTES = 256 * 2**20
 """GDAL's own default is 5 % of the machine's memory, which large scenes fill."""
@@ -126,36 +127,57 @@ def run_shard(
         One record a scene: ``status`` predicted or skipped, with the reason.
     """
     records: list[dict[str, Any] | Future] = []
+    scenes = [limit_context(scene.without_truth(), model.needs.max_context) for scene in scenes]
+    reasons = [model.skip(scene) for scene in scenes]
+    possible = [scene for scene, reason in zip(scenes, reasons, strict=True) if not reason]
+
+    def look_up(scene: Scene) -> _Task:
+        identity = identity_of(scene, model, config_hash)
+        record = finished(folder / f"{scene.id}.json", identity)
+        tiles = cut(scene.grid, model, options.tile_px)
+        only = len(tiles) == 1 and not record
+        return _Task(scene, identity, record, read(model, scene, tiles[0]) if only else None)
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES))
         finisher = stack.enter_context(_Finisher())
-        device: Device | None = None
-        for number, full in enumerate(scenes, 1):
-            scene = limit_context(full.without_truth(), model.needs.max_context)
+        device = start(model, options, stack) if possible else CPU
+        tasks = stack.enter_context(contextlib.closing(one_ahead(look_up, possible)))
+        for number, (scene, reason) in enumerate(zip(scenes, reasons, strict=True), 1):
             place = f"{scene.id} ({number} of {len(scenes)})"
-            reason = model.skip(scene)
             if reason:
                 LOG.info("%s: skipped, %s", place, reason)
                 records.append(skipped(scene, reason))
                 continue
-            if device is None:
-                device = start(model, options, stack)
-            identity = identity_of(scene, model, config_hash)
-            record = finished(folder / f"{scene.id}.json", identity)
-            LOG.info("%s: %s", place, "finished earlier" if record else "starting")
+            task = next(tasks)
+            LOG.info("%s: %s", place, "finished earlier" if task.record else "starting")
             records.append(
-                record
-                or run_scene(
-                    model,
-                    scene,
-                    folder,
-                    options,
-                    identity=identity,
-                    device=device.name,
-                    finisher=finisher,
-                )
+                task.record
+                or run_scene(model, task, folder, options, device=device.name, finisher=finisher)
             )
         return [item.result() if isinstance(item, Future) else item for item in records]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A scene, what an earlier run left of it, and its inputs if they fit in one tile."""
+
+    scene: Scene
+    identity: dict[str, str]
+    record: dict[str, Any] | None
+    inputs: Inputs | None
+
+
+def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``function(item)`` of every item; the next one runs while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[Result] | None = None
+        for item in items:
+            last, coming = coming, pool.submit(function, item)
+            if last:
+                yield last.result()
+        if coming:
+            yield coming.result()
 
 
 class _Finisher:
@@ -208,11 +230,10 @@ def skipped(scene: Scene, reason: str) -> dict[str, Any]:
 
 def run_scene(
     model: Model,
-    scene: Scene,
+    task: _Task,
     folder: Path,
     options: InferenceOptions,
     *,
-    identity: dict[str, str],
     device: str,
     finisher: _Finisher,
 ) -> dict[str, Any] | Future:
@@ -223,18 +244,19 @@ def run_scene(
         by ``finisher``.
     """
     begin = time.monotonic()
-    tile_px = options.tile_px
+    scene, tile_px = task.scene, options.tile_px
     while True:
+        tiles = cut(scene.grid, model, tile_px)
         try:
-            tiles = cut(scene.grid, model, tile_px)
-            seconds, close = _predict_tiles(model, scene, tiles, folder)
+            seconds, close = _predict_tiles(model, scene, tiles, folder, task.inputs)
             break
         except SceneSkipped as fact:
             LOG.info("%s: skipped, %s", scene.id, fact)
             return skipped(scene, str(fact))
         except Exception as error:
             smaller = tile_px // 2
-            if not is_out_of_memory(error) or smaller < SMALLEST_TILE_PX:
+            fixed = cut(scene.grid, model, smaller) == tiles
+            if not is_out_of_memory(error) or smaller < SMALLEST_TILE_PX or fixed:
                 raise
             LOG.warning("%s: out of memory with tiles of %d, trying %d", scene.id, tile_px, smaller)
             tile_px = smaller
@@ -242,7 +264,7 @@ def run_scene(
         "scene": scene.id,
         "model": model.spec.id,
         "status": "predicted",
-        "identity": identity,
+        "identity": task.identity,
         "device": device,
         "precision": model.precision,
         "tile_px": tile_px,
@@ -399,7 +421,7 @@ class _Overlaps:
 
 
 def _predict_tiles(
-    model: Model, scene: Scene, tiles: list[Tile], folder: Path
+    model: Model, scene: Scene, tiles: list[Tile], folder: Path, only: Inputs | None
 ) -> tuple[float, Callable[[], None]]:
     """Read, compute and write all tiles, the three overlapping.
 
@@ -407,7 +429,7 @@ def _predict_tiles(
         Seconds in the model, and what to call to put the finished files in place.
     """
     seconds = 0.0
-    reading = contextlib.closing(_read_ahead(model, scene, tiles))
+    reading = contextlib.closing(_read_ahead(model, scene, tiles, only))
     with reading as coming, contextlib.ExitStack() as stack:
         writer = stack.enter_context(_Writer(scene, folder, tiles))
         writing: Future | None = None
@@ -418,31 +440,34 @@ def _predict_tiles(
             if writing:
                 writing.result()
             writing = writer.submit(prediction, tile)
-        if writing:
-            writing.result()
-        return seconds, stack.pop_all().close
+        done = stack.pop_all()
+
+    def close() -> None:
+        with done:
+            if writing:
+                writing.result()
+
+    return seconds, close
 
 
-def _read_ahead(model: Model, scene: Scene, tiles: list[Tile]) -> Iterator[tuple[Tile, Inputs]]:
+def read(model: Model, scene: Scene, tile: Tile) -> Inputs:
+    """Read what a model is given for one tile."""
+    return read_inputs(scene, window=tile.outer, radar=model.radar_dates)
+
+
+def _read_ahead(
+    model: Model, scene: Scene, tiles: list[Tile], only: Inputs | None
+) -> Iterator[tuple[Tile, Inputs]]:
     """Prepare the model, then yield tiles; the next is read while the last is computed.
 
-    The only tile of a small scene is read once for both.
+    The only tile of a small scene was read before, once for both.
     """
-
-    def read(tile: Tile) -> Inputs:
-        return read_inputs(scene, window=tile.outer, radar=model.radar_dates)
-
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(read, tiles[0])
-        if len(tiles) == 1:
-            model.prepare(scene, [coming.result()])
-        else:
-            model.prepare(scene, _Cores(scene, tiles))
-        for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
-            inputs = coming.result()
-            if following:
-                coming = pool.submit(read, following)
-            yield tile, inputs
+    if len(tiles) == 1 and only:
+        model.prepare(scene, [only])
+        yield tiles[0], only
+        return
+    model.prepare(scene, _Cores(scene, tiles))
+    yield from zip(tiles, one_ahead(partial(read, model, scene), tiles), strict=True)
 
 
 @dataclass(frozen=True)

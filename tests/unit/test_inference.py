@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -267,6 +268,21 @@ def test_a_killed_job_frees_its_gpu(tmp_path):
         assert gpu == "0"
 
 
+def test_out_of_memory_is_an_error_at_once_where_no_tile_is_smaller(tmp_path):
+    class Whole(Blur):
+        receptive_field = None
+
+        def predict(self, inputs):
+            self.predicts += 1
+            raise MemoryError("no room")
+
+    model = Whole(ModelSpec("whole", "blur"))
+    scenes = [make_scene(tmp_path / "scene")]
+    with pytest.raises(MemoryError, match="no room"):
+        run_shard(model, scenes, tmp_path / "o", InferenceOptions(), config_hash="x")
+    assert model.predicts == 1
+
+
 def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path):
     class Hungry(Blur):
         def predict(self, inputs):
@@ -459,6 +475,26 @@ def test_the_only_tile_of_a_small_scene_is_read_once(tmp_path, monkeypatch):
         run_shard(model, [scene], tmp_path / f"o-{tile_px}", options, config_hash="x")
         assert len(reads) == expected
         reads.clear()
+
+
+def test_the_next_small_scene_is_read_while_one_is_computed(tmp_path, monkeypatch):
+    second_was_read = threading.Event()
+
+    def watched(scene, **options):
+        if scene.id == "b":
+            second_was_read.set()
+        return read_inputs(scene, **options)
+
+    class Patient(Blur):
+        def predict(self, inputs):
+            assert second_was_read.wait(20), "the second scene was not read meanwhile"
+            return super().predict(inputs)
+
+    monkeypatch.setattr(inference, "read_inputs", watched)
+    scenes = [make_scene(tmp_path / name, scene=name) for name in "ab"]
+    model = Patient(ModelSpec("patient", "blur"))
+    run_shard(model, scenes, tmp_path / "out", InferenceOptions(), config_hash="x")
+    assert model.predicts == 2
 
 
 def test_costs_of_scenes_add_up_to_no_more_than_the_shard_took(tmp_path):
