@@ -15,7 +15,9 @@ import os
 import platform
 import resource
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +42,8 @@ from unveil.scene import Inputs, Scene, read_inputs
 LOG = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
 SMALLEST_TILE_PX = 64
+FINISHED_AT_ONCE = 2
+"""Compressing a small scene on a core that the network uses, too, takes longer than the network."""
 BLOCK_CACHE_BYTES = 256 * 2**20
 """GDAL's own default is 5 % of the machine's memory, which large scenes fill."""
 
@@ -181,11 +185,11 @@ def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
 
 
 class _Finisher:
-    """Finishes one scene in the background while the next is computed, never two."""
+    """Finishes scenes in the background while others are computed, few at a time."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1)
-        self.last: Future | None = None
+        self.pool, self.lock = ThreadPoolExecutor(FINISHED_AT_ONCE), threading.Lock()
+        self.pending: deque[Future] = deque()
         self.ended = 0.0
 
     def __enter__(self) -> _Finisher:
@@ -194,24 +198,26 @@ class _Finisher:
     def __exit__(self, *error: Any) -> None:
         self.pool.shutdown()
 
-    def submit(self, finish: Callable[[float], dict[str, Any]], begin: float) -> Future:
-        """Call ``finish`` with when the scene began to cost time; wait for the one before.
-
-        That is its own beginning or the end of the scene before, whichever is later, so
-        that the costs of all scenes add up to the cost of the shard.
+    def submit(self, finish: Callable[[], dict[str, Any]]) -> Future:
+        """Call ``finish`` when there is room; wait for an earlier scene if there is none.
 
         Raises:
-            Exception: what the scene before failed with; this one is finished all the same.
+            Exception: what that scene failed with; this one is finished all the same.
         """
-        before, self.last = self.last, self.pool.submit(self._finish, finish, begin)
-        if before:
-            before.result()
-        return self.last
+        future = self.pool.submit(finish)
+        self.pending.append(future)
+        if len(self.pending) > FINISHED_AT_ONCE:
+            self.pending.popleft().result()
+        return future
 
-    def _finish(self, finish: Callable[[float], dict[str, Any]], begin: float) -> dict[str, Any]:
-        record = finish(max(begin, self.ended))
-        self.ended = time.monotonic()
-        return record
+    def cost_since(self, begin: float) -> float:
+        """Return the seconds since ``begin`` that no scene before has been charged with.
+
+        So the costs of all scenes add up to the cost of the shard.
+        """
+        with self.lock:
+            begin, self.ended = max(begin, self.ended), time.monotonic()
+            return self.ended - begin
 
 
 def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) -> Device:
@@ -273,21 +279,21 @@ def run_scene(
         "model_seconds": round(seconds, 3),
     }
 
-    def finish(begin: float) -> dict[str, Any]:
+    def finish() -> dict[str, Any]:
         close()
-        return _write_record(known, folder, begin)
+        return _write_record(known, folder, wall_seconds=finisher.cost_since(begin))
 
-    return finisher.submit(finish, begin)
+    return finisher.submit(finish)
 
 
-def _write_record(known: dict[str, Any], folder: Path, begin: float) -> dict[str, Any]:
+def _write_record(known: dict[str, Any], folder: Path, *, wall_seconds: float) -> dict[str, Any]:
     """Complete the record of a scene whose files are in place, write it and return it."""
     path = folder / f"{known['scene']}.tif"
     record = known | {
         "file": path.name,
         "bytes": path.stat().st_size,
         "sha256": raster.sha256(path),
-        "wall_seconds": round(time.monotonic() - begin, 3),
+        "wall_seconds": round(wall_seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": _versions(),
         "host": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12
+from unveil.errors import InputError
 from unveil.inference import InferenceOptions, Joint, cut, limit_context, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create, kinds
@@ -206,6 +207,19 @@ class TestEveryModel:
         assert len(model.citation) > 20
         assert model.origin in ("published", "trained-here", "none", "external")
         assert model.skip(scene_for(kind, scenes).without_truth()) is None
+
+    def test_refuses_an_option_that_it_does_not_have_by_name(self, kind, scenes, specs):
+        options = specs[kind].options | {"nonsense": 1}
+        with pytest.raises(InputError, match=rf"{kind}.*nonsense|nonsense.*{kind}"):
+            create(replace(specs[kind], options=options))
+
+    def test_says_how_to_get_its_weights_when_it_has_none(self, kind, scenes, specs):
+        model = create(replace(specs[kind], weights=None))
+        if model.network:
+            scene = scene_for(kind, scenes).without_truth()
+            assert "snakemake fetch_weights" in model.skip(scene)
+            with pytest.raises(InputError, match="snakemake fetch_weights"):
+                model.load()
 
     def test_skips_a_scene_that_lacks_what_it_needs(self, kind, scenes, specs, tmp_path):
         scene = scene_for(kind, scenes).without_truth()

@@ -338,7 +338,7 @@ class AnytimeFormer(Model):
         Raises:
             InputError: if the file is missing, damaged or of another network.
         """
-        weights = read_state(self.spec.weights or "", "", expected_shapes())
+        weights = read_state(self.weights, "", expected_shapes())
         self.weights_checksum = weights.sha256
         self._run = compile_network(weights.arrays)
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from unveil.errors import InputError
 from unveil.scene import Inputs, RadarDates, Scene
 
 Origin = Literal["published", "trained-here", "none", "external"]
@@ -131,6 +132,17 @@ class Model(ABC):
         if self.network and (self.spec.weights is None or not self.spec.weights.is_file()):
             return NOT_FETCHED
         return unmet_need(self.needs, scene)
+
+    @property
+    def weights(self) -> Path:
+        """The weights file that its row of the models table names.
+
+        Raises:
+            InputError: if it names none.
+        """
+        if self.spec.weights is None:
+            raise InputError(f"model '{self.spec.id}': {NOT_FETCHED}", field="weights")
+        return self.spec.weights
 
     def load(self) -> None:  # noqa: B027 - optional hook
         """Load weights, once per process. The default has none."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from unveil.bands import band_positions
-from unveil.errors import InputError
 from unveil.scene import Inputs
 from unveil.weights.arrays import (
     ZIP_SIGNATURE,
@@ -172,36 +171,3 @@ def _is_numpy(path: Path) -> bool:
     with open(path, "rb") as stream:
         head = stream.read(512)
     return head.startswith(ZIP_SIGNATURE) and b".npy" in head
-
-
-def option(options: Mapping[str, object], key: str, allowed: tuple[str, ...], *, model: str) -> str:
-    """Return one option of a model, by default the first of the values allowed.
-
-    Raises:
-        InputError: naming the model, the option, its value and the values allowed.
-    """
-    value = options.get(key, allowed[0])
-    if value not in allowed:
-        raise InputError(
-            f"model '{model}': found {value!r}",
-            field=f"options.{key}",
-            remedy=f"use {' or '.join(allowed)}",
-        )
-    return str(value)
-
-
-def refuse_unknown_options(
-    options: Mapping[str, object], known: tuple[str, ...], *, model: str
-) -> None:
-    """Check the names of a model's options.
-
-    Raises:
-        InputError: naming the model and the option.
-    """
-    for key in options:
-        if key not in known:
-            raise InputError(
-                f"model '{model}': unknown option",
-                field=f"options.{key}",
-                remedy=f"use {', '.join(known)}" if known else "take it out, there are none",
-            )

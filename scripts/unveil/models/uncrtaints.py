@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.bands import L1C13, SAR2
-from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
     pad_to_grid,
     pair_radar,
     read_state,
-    refuse_unknown_options,
     sequence_of,
 )
+from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs
 
 if TYPE_CHECKING:
@@ -231,7 +230,7 @@ class UnCRtainTS(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        refuse_unknown_options(spec.options, (), model=spec.id)
+        parse_options(NoOptions, spec)
         self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
@@ -251,15 +250,9 @@ class UnCRtainTS(Model):
         Raises:
             InputError: if they are missing, damaged or of another architecture.
         """
-        if self.spec.weights is None:
-            raise InputError(
-                f"model '{self.spec.id}' has no weights",
-                field="weights",
-                remedy="run `snakemake fetch_weights`, or give the file in the models table",
-            )
         from unveil.models.torch_layers import compile_network
 
-        state = read_state(self.spec.weights, "state_dict_G", state_shapes())
+        state = read_state(self.weights, "state_dict_G", state_shapes())
         self.weights_checksum = state.sha256
         self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
 

@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.bands import L1C13, SAR2
-from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
-    option,
     pad_to_grid,
     pair_radar,
     read_state,
-    refuse_unknown_options,
     sequence_of,
     unpad,
 )
+from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs
 
 if TYPE_CHECKING:
@@ -247,6 +245,17 @@ def network_input(optical: np.ndarray, clear: np.ndarray, radar: np.ndarray | No
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class UTiliseOptions:
+    """Options of the model.
+
+    Attributes:
+        configuration: one of :data:`CONFIGURATIONS`.
+    """
+
+    configuration: str = "earthnet"
+
+
 class UTilise(Model):
     """U-TILISE with published weights.
 
@@ -272,8 +281,8 @@ class UTilise(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        refuse_unknown_options(spec.options, ("configuration",), model=spec.id)
-        name = option(spec.options, "configuration", tuple(CONFIGURATIONS), model=spec.id)
+        name = parse_options(UTiliseOptions, spec).configuration
+        check_choice(spec, "configuration", name, tuple(CONFIGURATIONS))
         self.configuration = CONFIGURATIONS[name]
         self.receptive_field = self.configuration.reach
         self.radar_dates = "paired" if self.configuration.radar else "target"
@@ -296,16 +305,10 @@ class UTilise(Model):
         Raises:
             InputError: if they are missing, damaged or of another configuration.
         """
-        if self.spec.weights is None:
-            raise InputError(
-                f"model '{self.spec.id}' has no weights",
-                field="weights",
-                remedy="run `snakemake fetch_weights`, or give the file in the models table",
-            )
         from unveil.models.torch_layers import compile_network
 
         shapes = state_shapes(self.configuration)
-        state = read_state(self.spec.weights, "model_state_dict", shapes)
+        state = read_state(self.weights, "model_state_dict", shapes)
         self.weights_checksum = state.sha256
         self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
 
