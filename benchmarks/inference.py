@@ -1,6 +1,6 @@
 """Speed and memory of inference: DSen2-CR against a plain PyTorch one, and large scenes.
 
-Run: ``python benchmarks/inference.py speed`` (or ``memory``, ``halo``). The peer needs
+Run: ``python benchmarks/inference.py speed`` (or ``memory``, ``shards``, ``halo``). The peer needs
 PyTorch, which Unveil does not: ``pip install torch==2.13.0`` into an environment of your
 own; without it the rows of Unveil are printed alone. All engines run in one process with
 the same weights and take turns, and the median of the turns counts, so that a busy machine
@@ -17,22 +17,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import rasterio
 
-from unveil.bands import CORE6, L1C13
+from unveil.bands import CLOUD, L1C13
 from unveil.inference import InferenceOptions, run_shard, tiles_of
 from unveil.models import dsen2cr
-from unveil.models.base import ModelSpec
-from unveil.raster import Grid
+from unveil.models.base import Model, ModelSpec
+from unveil.models.registry import create
+from unveil.raster import BLOCK, Grid
 from unveil.scene import Frame, Scene
 from unveil.weights.arrays import NamedArrays, write_arrays
 
 PEER = "torch channels_last"
 TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
 RECEPTIVE_FIELD = 34
+CONTEXT = 6
+"""Frames beside the target in the memory benchmark."""
 
 
 def make_weights(*, channels: int, bands: int, features: int, blocks: int) -> dict:
@@ -133,30 +138,55 @@ def take_turns(engines: dict[str, Callable], batch: np.ndarray, turns: int) -> d
     return seconds
 
 
-def make_scene(folder: Path, size: int) -> Scene:
-    """Write a scene of 13 bands of seeded noise, window by window."""
+def make_scene(folder: Path, size: int, *, context: int = 0) -> Scene:
+    """Write a scene of 13 bands of seeded noise, every frame half under clouds when there are more.
+
+    Args:
+        folder: where to write; 26 bytes a pixel and frame.
+        size: rows and columns.
+        context: frames beside the target.
+    """
     grid = Grid("EPSG:32633", TRANSFORM, size, size)
-    path = folder / f"{size}.tif"
+    frames = []
+    for number in range(context + 1):
+        date, path = f"2020-06-{number + 1:02d}", folder / f"{number}.tif"
+        rng = np.random.default_rng(number)
+        write_noise(path, grid, rng.integers(300, 4000, (len(L1C13), BLOCK, BLOCK), np.uint16))
+        mask = folder / f"{number}-mask.tif" if context else None
+        if mask:
+            write_noise(mask, grid, clouds(number))
+        role = "context" if number else "target"
+        frames.append(Frame(date, role, path, L1C13, mask, checksum=f"{size}-{number}"))
+    return Scene(f"scene-{size}", "none", "p", grid, tuple(frames), {"level": "L1C"})
+
+
+def clouds(number: int) -> np.ndarray:
+    """Return classes and cloud probability of a block, stripes that move from frame to frame."""
+    rows, cols = np.mgrid[:BLOCK, :BLOCK]
+    cloudy = (rows + 2 * cols + 40 * number) % 256 < 128
+    return np.stack([np.where(cloudy, CLOUD, 0), np.where(cloudy, 90, 5)]).astype(np.uint8)
+
+
+def write_noise(path: Path, grid: Grid, block: np.ndarray) -> None:
+    """Write a raster that repeats one block, each time rolled to another place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     profile = {
         "driver": "GTiff",
-        "height": size,
-        "width": size,
-        "count": len(L1C13),
-        "dtype": "uint16",
-        "nodata": 0,
+        "height": grid.height,
+        "width": grid.width,
+        "count": len(block),
+        "dtype": block.dtype,
         "transform": grid.affine,
         "crs": grid.crs,
         "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "bigtiff": "if_safer",
     }
-    rng = np.random.default_rng(size)
     with rasterio.open(path, "w", **profile) as writer:
-        for window in grid.windows(512):
-            shape = (len(L1C13), int(window.height), int(window.width))
-            writer.write(rng.integers(300, 4000, shape, np.uint16), window=window)
-    frame = Frame("2020-06-01", "target", path, L1C13, checksum=str(size))
-    return Scene(f"scene-{size}", "none", "p", grid, (frame,), {"level": "L1C"})
+        for number, window in enumerate(grid.windows(BLOCK)):
+            rolled = np.roll(block, 37 * number, axis=2)
+            writer.write(rolled[:, : int(window.height), : int(window.width)], window=window)
 
 
 def peak_mib() -> float:
@@ -165,36 +195,99 @@ def peak_mib() -> float:
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
 
 
+def memory_model(kind: str, folder: Path) -> Model:
+    """Return a model of the memory benchmark: 13 bands, and all frames where it uses them."""
+    if kind != "dsen2cr":
+        return create(ModelSpec(kind, kind))
+    weights, shape = folder / "weights.npz", NETWORKS["small"]
+    write_arrays(weights, make_weights(channels=13, bands=13, **shape))
+    options = {**shape, "radar": False}
+    return create(ModelSpec("dsen2cr", "dsen2cr", weights=weights, options=options))
+
+
 def run_alone(args: argparse.Namespace) -> None:
     """Run the engine on one scene and print its costs; the whole work of a process."""
-    shape = {"features": 16, "blocks": 2}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
-        weights = folder / "weights.npz"
-        write_arrays(weights, make_weights(channels=6, bands=6, **shape))
-        options = {**shape, "bands": list(CORE6), "radar": False}
-        model = dsen2cr.Dsen2Cr(ModelSpec("small", "dsen2cr", weights=weights, options=options))
-        inference = InferenceOptions(tile_px=args.tile, gpu="never", precision="float32")
-        scene = make_scene(folder, args.alone)
+        [kind] = args.kinds
+        model = memory_model(kind, folder)
+        inference = InferenceOptions(tile_px=args.tile, gpu="never")
+        scene = make_scene(folder / "scene", args.alone, context=CONTEXT)
         before = peak_mib()
         [record] = run_shard(model, [scene], folder / "out", inference, config_hash="")
         share = record["model_seconds"] / record["wall_seconds"]
         print(
-            f"{args.alone:6}  {args.tile:5}  {record['tiles']:5}  {before:9.0f}  {peak_mib():8.0f}"
-            f"  {record['wall_seconds']:7.1f}  {share:6.2f}",
+            f"{kind:10}  {args.alone:6}  {args.tile:5}  {record['tiles']:5}  {before:9.0f}  "
+            f"{peak_mib():8.0f}  {record['wall_seconds']:7.1f}  {share:6.2f}",
             flush=True,
         )
 
 
 def print_memory(args: argparse.Namespace) -> None:
     """Print the peak memory for scenes of several sizes, each in a process of its own."""
-    print("DSen2-CR, 16 features, 2 blocks, 6 of 13 bands; resident memory in MiB")
-    print("  size   tile  tiles  before it      peak   wall s  in the model")
-    for size in args.sizes:
+    print(f"13 bands, {CONTEXT} context frames; resident memory in MiB")
+    print("method        size   tile  tiles  before it      peak   wall s  in the model")
+    for kind, size in product(args.kinds, args.sizes):
         command = [sys.executable, __file__, "memory", f"--alone={size}", f"--tile={args.tile}"]
-        command += [f"--folder={args.folder}"] if args.folder else []
+        command += ["--kinds", kind, *([f"--folder={args.folder}"] if args.folder else [])]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         print(done.stdout, end="", flush=True)
+
+
+NETWORKS = {"small": {"features": 32, "blocks": 4}, "full": {"features": 256, "blocks": 16}}
+"""Sizes of DSen2-CR: the one trained here, and the published one."""
+
+
+def print_shards(args: argparse.Namespace) -> None:
+    """Print the share of a shard's time that is spent in the model, and in its network alone.
+
+    ``predict`` also scales its input and fills gaps. Starting TensorFlow and loading the
+    weights happens once a job and is printed apart.
+    """
+    shape = NETWORKS[args.network]
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        weights = folder / "weights.npz"
+        write_arrays(weights, make_weights(channels=13, bands=13, **shape))
+        spec = ModelSpec("m", "dsen2cr", weights=weights, options={**shape, "radar": False})
+        model = TimedDsen2Cr(spec)
+        ids = [f"patch-{number}" for number in range(args.patches)]
+        scenes = [replace(make_scene(folder / id, args.size), id=id) for id in ids]
+        inference = InferenceOptions(gpu=args.gpu, precision=args.precision)
+        begin = time.perf_counter()
+        records = run_shard(model, scenes, folder / "out", inference, config_hash="")
+        wall = time.perf_counter() - begin
+    starting = model.loaded - begin
+    print(
+        f"DSen2-CR, {shape['features']} features, {shape['blocks']} blocks, 13 bands, "
+        f"{records[0]['precision']}, {records[0]['device']}, {len(os.sched_getaffinity(0))} cores, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"{args.patches} patches of {args.size} pixels in {wall:.1f} s, {starting:.1f} to start")
+    print("                seconds  share of all  share after the start")
+    inside = sum(record["model_seconds"] for record in records)
+    for part, seconds in (("in predict", inside), ("in the network", model.network_seconds)):
+        shares = f"{seconds / wall:12.3f}  {seconds / (wall - starting):21.3f}"
+        print(f"{part:14}  {seconds:7.1f}  {shares}")
+
+
+class TimedDsen2Cr(dsen2cr.Dsen2Cr):
+    """DSen2-CR with a clock around its network."""
+
+    loaded = network_seconds = 0.0
+
+    def load(self) -> None:
+        """Load the network, and say when that was done."""
+        super().load()
+        run = self._run
+
+        def timed(batch: np.ndarray) -> np.ndarray:
+            begin = time.perf_counter()
+            output = run(batch)
+            self.network_seconds += time.perf_counter() - begin
+            return output
+
+        self._run, self.loaded = timed, time.perf_counter()
 
 
 def print_halo(args: argparse.Namespace) -> None:
@@ -224,12 +317,23 @@ def main() -> None:
     speed.set_defaults(run=print_speed)
     memory = parts.add_parser("memory", help="peak memory for scenes of several sizes")
     memory.add_argument(
-        "--sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="10980 is a whole product"
+        "--sizes", type=int, nargs="+", default=[1024, 2048, 4096, 10980], metavar="PIXELS"
     )
     memory.add_argument("--tile", type=int, default=1024)
-    memory.add_argument("--folder", help="where the scenes are written, 26 bytes a pixel")
+    memory.add_argument(
+        "--kinds", nargs="+", default=["dsen2cr", "regressed"], help="methods without options"
+    )
+    memory.add_argument("--folder", help="where scenes are written, 196 bytes a pixel")
     memory.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     memory.set_defaults(run=lambda args: run_alone(args) if args.alone else print_memory(args))
+    shards = parts.add_parser("shards", help="share of the time in the model, many patches")
+    shards.add_argument("--patches", type=int, default=500)
+    shards.add_argument("--size", type=int, default=256)
+    shards.add_argument("--network", choices=["small", "full"], default="small")
+    shards.add_argument("--precision", default="auto")
+    shards.add_argument("--gpu", default="never", help="never, preferred or required")
+    shards.add_argument("--folder", help="where the patches are written, 2 MB each")
+    shards.set_defaults(run=print_shards)
     halo = parts.add_parser("halo", help="what the halo costs")
     halo.add_argument("--sizes", type=int, nargs="+", default=[4096, 10980])
     halo.set_defaults(run=print_halo)

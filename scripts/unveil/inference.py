@@ -2,7 +2,7 @@
 
 It knows no model by name. A scene is read, computed and written window by window, each in
 a thread of its own, so memory does not grow with the scene and the model rarely waits. A
-scene's files are finished while the next scene is computed.
+scene's files are finished, and the next small scene is read, while another is computed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ import os
 import platform
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
@@ -36,7 +40,10 @@ from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
 
 LOG = logging.getLogger(__name__)
+Item, Result = TypeVar("Item"), TypeVar("Result")
 SMALLEST_TILE_PX = 64
+FINISHED_AT_ONCE = 2
+"""Compressing a small scene on a core that the network uses, too, takes longer than the network."""
 BLOCK_CACHE_BYTES = 256 * 2**20
 """GDAL's own default is 5 % of the machine's memory, which large scenes fill."""
 
@@ -61,12 +68,14 @@ class Tile:
     """A tile and the larger window that is read for it.
 
     Attributes:
-        core: pixels that are written.
+        core: pixels that it is responsible for; the cores cover every pixel once.
         outer: pixels that are read: the core and its halo, clipped to the image.
+        blended: whether all of it counts where it overlaps others, not its core alone.
     """
 
     core: Window
     outer: Window
+    blended: bool = False
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -122,44 +131,65 @@ def run_shard(
         One record a scene: ``status`` predicted or skipped, with the reason.
     """
     records: list[dict[str, Any] | Future] = []
+    scenes = [limit_context(scene.without_truth(), model.needs.max_context) for scene in scenes]
+    reasons = [model.skip(scene) for scene in scenes]
+    possible = [scene for scene, reason in zip(scenes, reasons, strict=True) if not reason]
+
+    def look_up(scene: Scene) -> _Task:
+        identity = identity_of(scene, model, config_hash)
+        record = finished(folder / f"{scene.id}.json", identity)
+        tiles = cut(scene.grid, model, options.tile_px)
+        only = len(tiles) == 1 and not record
+        return _Task(scene, identity, record, read(model, scene, tiles[0]) if only else None)
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES))
         finisher = stack.enter_context(_Finisher())
-        device: Device | None = None
-        for number, full in enumerate(scenes, 1):
-            scene = limit_context(full.without_truth(), model.needs.max_context)
+        device = start(model, options, stack) if possible else CPU
+        tasks = stack.enter_context(contextlib.closing(one_ahead(look_up, possible)))
+        for number, (scene, reason) in enumerate(zip(scenes, reasons, strict=True), 1):
             place = f"{scene.id} ({number} of {len(scenes)})"
-            reason = model.skip(scene)
             if reason:
                 LOG.info("%s: skipped, %s", place, reason)
                 records.append(skipped(scene, reason))
                 continue
-            if device is None:
-                device = start(model, options, stack)
-            identity = identity_of(scene, model, config_hash)
-            record = finished(folder / f"{scene.id}.json", identity)
-            LOG.info("%s: %s", place, "finished earlier" if record else "starting")
+            task = next(tasks)
+            LOG.info("%s: %s", place, "finished earlier" if task.record else "starting")
             records.append(
-                record
-                or run_scene(
-                    model,
-                    scene,
-                    folder,
-                    options,
-                    identity=identity,
-                    device=device.name,
-                    finisher=finisher,
-                )
+                task.record
+                or run_scene(model, task, folder, options, device=device.name, finisher=finisher)
             )
         return [item.result() if isinstance(item, Future) else item for item in records]
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A scene, what an earlier run left of it, and its inputs if they fit in one tile."""
+
+    scene: Scene
+    identity: dict[str, str]
+    record: dict[str, Any] | None
+    inputs: Inputs | None
+
+
+def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``function(item)`` of every item; the next one runs while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[Result] | None = None
+        for item in items:
+            last, coming = coming, pool.submit(function, item)
+            if last:
+                yield last.result()
+        if coming:
+            yield coming.result()
+
+
 class _Finisher:
-    """Finishes one scene in the background while the next is computed, never two."""
+    """Finishes scenes in the background while others are computed, few at a time."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1)
-        self.last: Future | None = None
+        self.pool, self.lock = ThreadPoolExecutor(FINISHED_AT_ONCE), threading.Lock()
+        self.pending: deque[Future] = deque()
         self.ended = 0.0
 
     def __enter__(self) -> _Finisher:
@@ -168,24 +198,26 @@ class _Finisher:
     def __exit__(self, *error: Any) -> None:
         self.pool.shutdown()
 
-    def submit(self, finish: Callable[[float], dict[str, Any]], begin: float) -> Future:
-        """Call ``finish`` with when the scene began to cost time; wait for the one before.
-
-        That is its own beginning or the end of the scene before, whichever is later, so
-        that the costs of all scenes add up to the cost of the shard.
+    def submit(self, finish: Callable[[], dict[str, Any]]) -> Future:
+        """Call ``finish`` when there is room; wait for an earlier scene if there is none.
 
         Raises:
-            Exception: what the scene before failed with; this one is finished all the same.
+            Exception: what that scene failed with; this one is finished all the same.
         """
-        before, self.last = self.last, self.pool.submit(self._finish, finish, begin)
-        if before:
-            before.result()
-        return self.last
+        future = self.pool.submit(finish)
+        self.pending.append(future)
+        if len(self.pending) > FINISHED_AT_ONCE:
+            self.pending.popleft().result()
+        return future
 
-    def _finish(self, finish: Callable[[float], dict[str, Any]], begin: float) -> dict[str, Any]:
-        record = finish(max(begin, self.ended))
-        self.ended = time.monotonic()
-        return record
+    def cost_since(self, begin: float) -> float:
+        """Return the seconds since ``begin`` that no scene before has been charged with.
+
+        So the costs of all scenes add up to the cost of the shard.
+        """
+        with self.lock:
+            begin, self.ended = max(begin, self.ended), time.monotonic()
+            return self.ended - begin
 
 
 def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) -> Device:
@@ -204,11 +236,10 @@ def skipped(scene: Scene, reason: str) -> dict[str, Any]:
 
 def run_scene(
     model: Model,
-    scene: Scene,
+    task: _Task,
     folder: Path,
     options: InferenceOptions,
     *,
-    identity: dict[str, str],
     device: str,
     finisher: _Finisher,
 ) -> dict[str, Any] | Future:
@@ -219,18 +250,19 @@ def run_scene(
         by ``finisher``.
     """
     begin = time.monotonic()
-    tile_px = options.tile_px
+    scene, tile_px = task.scene, options.tile_px
     while True:
+        tiles = cut(scene.grid, model, tile_px)
         try:
-            tiles = cut(scene.grid, model, tile_px)
-            seconds, close = _predict_tiles(model, scene, tiles, folder)
+            seconds, close = _predict_tiles(model, scene, tiles, folder, task.inputs)
             break
         except SceneSkipped as fact:
             LOG.info("%s: skipped, %s", scene.id, fact)
             return skipped(scene, str(fact))
         except Exception as error:
             smaller = tile_px // 2
-            if not is_out_of_memory(error) or smaller < SMALLEST_TILE_PX:
+            fixed = cut(scene.grid, model, smaller) == tiles
+            if not is_out_of_memory(error) or smaller < SMALLEST_TILE_PX or fixed:
                 raise
             LOG.warning("%s: out of memory with tiles of %d, trying %d", scene.id, tile_px, smaller)
             tile_px = smaller
@@ -238,7 +270,7 @@ def run_scene(
         "scene": scene.id,
         "model": model.spec.id,
         "status": "predicted",
-        "identity": identity,
+        "identity": task.identity,
         "device": device,
         "precision": model.precision,
         "tile_px": tile_px,
@@ -247,21 +279,21 @@ def run_scene(
         "model_seconds": round(seconds, 3),
     }
 
-    def finish(begin: float) -> dict[str, Any]:
+    def finish() -> dict[str, Any]:
         close()
-        return _write_record(known, folder, begin)
+        return _write_record(known, folder, wall_seconds=finisher.cost_since(begin))
 
-    return finisher.submit(finish, begin)
+    return finisher.submit(finish)
 
 
-def _write_record(known: dict[str, Any], folder: Path, begin: float) -> dict[str, Any]:
+def _write_record(known: dict[str, Any], folder: Path, *, wall_seconds: float) -> dict[str, Any]:
     """Complete the record of a scene whose files are in place, write it and return it."""
     path = folder / f"{known['scene']}.tif"
     record = known | {
         "file": path.name,
         "bytes": path.stat().st_size,
         "sha256": raster.sha256(path),
-        "wall_seconds": round(time.monotonic() - begin, 3),
+        "wall_seconds": round(wall_seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": _versions(),
         "host": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
@@ -287,17 +319,14 @@ def cut(grid: Grid, model: Model, tile_px: int) -> list[Tile]:
 
 
 def patches_of(grid: Grid, *, patch_px: int) -> list[Tile]:
-    """Cut a grid in patches of one size that overlap by at least a quarter.
-
-    The core of a patch is what it is responsible for; the cores cover every pixel once.
-    """
+    """Cut a grid in patches of one size that overlap by at least a quarter and are blended."""
     rows, cols = (_starts(length, patch_px) for length in grid.shape)
     tiles = []
     for row, row_core in _with_cores(rows, grid.height, patch_px):
         for col, col_core in _with_cores(cols, grid.width, patch_px):
             outer = Window(col, row, min(patch_px, grid.width), min(patch_px, grid.height))
             core = Window(col_core[0], row_core[0], col_core[1], row_core[1])
-            tiles.append(Tile(core, outer))
+            tiles.append(Tile(core, outer, blended=True))
     return tiles
 
 
@@ -319,8 +348,86 @@ def _with_cores(
         yield start_at, (low, high - low)
 
 
+class Joint:
+    """Joins what tiles give to one image, piece by piece.
+
+    Cores lie side by side. Blended patches are weighted by the distance to their nearest
+    border inside the image, along rows times along columns: from one patch to the next the
+    result changes linearly, without a seam, and what one leaves empty (NaN) another fills.
+    Only the pieces that later patches overlap are held.
+
+    Args:
+        tiles: all tiles of an image, row by row.
+    """
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        slices = [tile.outer.toslices() for tile in tiles]
+        self._rows, self._cols = (_Overlaps(axis) for axis in zip(*slices, strict=True))
+        self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, values: np.ndarray, tile: Tile) -> Iterator[tuple[Window, np.ndarray]]:
+        """Take the next tile and yield what is complete, window by window.
+
+        Args:
+            values: ``(B, H, W)`` float32 of the tile's outer window, NaN where it has no answer.
+            tile: one of the tiles, in their order.
+        """
+        if not tile.blended:
+            yield tile.core, values[(slice(None), *tile.inside)]
+            return
+        height, width = tile.outer.toslices()
+        weight = np.outer(self._rows.weights(height), self._cols.weights(width))
+        weighted, weight = _weighted(values, weight.astype(np.float32))
+        for rows, last_row in self._rows.pieces(height):
+            for cols, last_col in self._cols.pieces(width):
+                inside = (slice(None), _shifted(rows, height.start), _shifted(cols, width.start))
+                key = rows.start, cols.start
+                earlier, earlier_weight = self._held.pop(key, (0, 0))
+                total, total_weight = earlier + weighted[inside], earlier_weight + weight[inside]
+                if last_row and last_col:
+                    none = np.full_like(total, np.nan)
+                    mean = np.divide(total, total_weight, out=none, where=total_weight > 0)
+                    yield Window.from_slices(rows, cols), mean
+                else:
+                    self._held[key] = total, total_weight
+
+
+def _weighted(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    seen = np.isfinite(values)
+    return np.where(seen, values * weight, 0), seen * weight
+
+
+def _shifted(part: slice, start: int) -> slice:
+    return slice(part.start - start, part.stop - start)
+
+
+class _Overlaps:
+    """How patches overlap along one axis."""
+
+    def __init__(self, patches: Sequence[slice]) -> None:
+        self._starts = sorted({patch.start for patch in patches})
+        self._stops = sorted({patch.stop for patch in patches})
+
+    def weights(self, patch: slice) -> np.ndarray:
+        """Return the distance of each pixel's centre to the nearest border inside the image."""
+        centres = np.arange(patch.start, patch.stop) + 0.5
+        distance = np.full(len(centres), np.inf)
+        if patch.start > self._starts[0]:
+            distance = centres - patch.start
+        if patch.stop < self._stops[-1]:
+            distance = np.minimum(distance, patch.stop - centres)
+        return np.where(np.isinf(distance), 1.0, distance)
+
+    def pieces(self, patch: slice) -> Iterator[tuple[slice, bool]]:
+        """Yield the parts of a patch between all borders, and whether it is their last one."""
+        borders = sorted(n for n in {*self._starts, *self._stops} if patch.start <= n <= patch.stop)
+        following = next((n for n in self._starts if n > patch.start), patch.stop)
+        for start_at, stop_at in pairwise(borders):
+            yield slice(start_at, stop_at), stop_at <= following
+
+
 def _predict_tiles(
-    model: Model, scene: Scene, tiles: list[Tile], folder: Path
+    model: Model, scene: Scene, tiles: list[Tile], folder: Path, only: Inputs | None
 ) -> tuple[float, Callable[[], None]]:
     """Read, compute and write all tiles, the three overlapping.
 
@@ -328,9 +435,9 @@ def _predict_tiles(
         Seconds in the model, and what to call to put the finished files in place.
     """
     seconds = 0.0
-    reading = contextlib.closing(_read_ahead(model, scene, tiles))
+    reading = contextlib.closing(_read_ahead(model, scene, tiles, only))
     with reading as coming, contextlib.ExitStack() as stack:
-        writer = stack.enter_context(_Writer(scene, folder))
+        writer = stack.enter_context(_Writer(scene, folder, tiles))
         writing: Future | None = None
         for tile, inputs in progress(coming, len(tiles), scene):
             begin = time.monotonic()
@@ -339,31 +446,34 @@ def _predict_tiles(
             if writing:
                 writing.result()
             writing = writer.submit(prediction, tile)
-        if writing:
-            writing.result()
-        return seconds, stack.pop_all().close
+        done = stack.pop_all()
+
+    def close() -> None:
+        with done:
+            if writing:
+                writing.result()
+
+    return seconds, close
 
 
-def _read_ahead(model: Model, scene: Scene, tiles: list[Tile]) -> Iterator[tuple[Tile, Inputs]]:
+def read(model: Model, scene: Scene, tile: Tile) -> Inputs:
+    """Read what a model is given for one tile."""
+    return read_inputs(scene, window=tile.outer, radar=model.radar_dates)
+
+
+def _read_ahead(
+    model: Model, scene: Scene, tiles: list[Tile], only: Inputs | None
+) -> Iterator[tuple[Tile, Inputs]]:
     """Prepare the model, then yield tiles; the next is read while the last is computed.
 
-    The only tile of a small scene is read once for both.
+    The only tile of a small scene was read before, once for both.
     """
-
-    def read(tile: Tile) -> Inputs:
-        return read_inputs(scene, window=tile.outer, radar_series=model.radar_series)
-
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(read, tiles[0])
-        if len(tiles) == 1:
-            model.prepare(scene, [coming.result()])
-        else:
-            model.prepare(scene, _Cores(scene, tiles))
-        for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
-            inputs = coming.result()
-            if following:
-                coming = pool.submit(read, following)
-            yield tile, inputs
+    if len(tiles) == 1 and only:
+        model.prepare(scene, [only])
+        yield tiles[0], only
+        return
+    model.prepare(scene, _Cores(scene, tiles))
+    yield from zip(tiles, one_ahead(partial(read, model, scene), tiles), strict=True)
 
 
 @dataclass(frozen=True)
@@ -381,11 +491,11 @@ class _Cores(Sequence[Inputs]):
 
 
 class _Writer:
-    """Writes cores of predictions in a thread; files appear when all went well."""
+    """Writes predictions in a thread; files appear when all went well."""
 
-    def __init__(self, scene: Scene, folder: Path) -> None:
-        self.scene, self.folder = scene, folder
-        self.files: dict[str, Any] = {}
+    def __init__(self, scene: Scene, folder: Path, tiles: Sequence[Tile]) -> None:
+        self.scene, self.folder, self.tiles = scene, folder, tiles
+        self.files: dict[str, tuple[Any, Joint]] = {}
 
     def __enter__(self) -> _Writer:
         self.pool, self.stack = ThreadPoolExecutor(1), contextlib.ExitStack()
@@ -405,16 +515,16 @@ class _Writer:
     def _write(self, prediction: Prediction, tile: Tile) -> None:
         if not self.files:
             self._open(prediction)
-        for part, file in self.files.items():
-            values = getattr(prediction, part)[(slice(None), *tile.inside)]
-            file.write(raster.to_dn(values), window=tile.core)
+        for part, (file, joint) in self.files.items():
+            for window, values in joint.add(getattr(prediction, part), tile):
+                file.write(raster.to_dn(values), window=window)
 
     def _open(self, prediction: Prediction) -> None:
         names = {"reflectance": f"{self.scene.id}.tif"}
         if prediction.std is not None:
             names["std"] = f"{self.scene.id}_std.tif"
         for part, name in names.items():
-            self.files[part] = self.stack.enter_context(
+            file = self.stack.enter_context(
                 raster.cog_writer(
                     self.folder / name,
                     self.scene.grid,
@@ -423,6 +533,7 @@ class _Writer:
                     nodata=0,
                 )
             )
+            self.files[part] = file, Joint(self.tiles)
 
 
 def progress(

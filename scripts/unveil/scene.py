@@ -25,7 +25,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rasterio.transform import array_bounds
@@ -46,6 +46,9 @@ from unveil.raster import Grid
 
 ROLES = ("target", "context", "radar", "reference", "occlusion")
 TRUTH_ROLES = ("reference", "occlusion")
+RadarDates = Literal["target", "paired", "all"]
+"""Radar dates that a model wants: the one nearest to the target, those nearest to any of the
+optical frames, or all."""
 PROTOCOLS = ("paired", "transplant", "simulate", "none")
 
 
@@ -114,9 +117,21 @@ class Scene:
     @property
     def radar(self) -> Frame | None:
         """The radar frame nearest to the target in time, if there is any."""
+        return self.radar_nearest(self.target.day)
+
+    def radar_nearest(self, day: dt.date) -> Frame | None:
+        """Return the radar frame nearest to a day, of two as near the earlier, if there is any."""
         frames = self.with_role("radar")
-        day = self.target.day
         return min(frames, key=lambda f: abs((f.day - day).days)) if frames else None
+
+    def radar_of(self, dates: RadarDates) -> tuple[Frame, ...]:
+        """Return the radar frames of the dates that a model wants, sorted by date."""
+        frames = self.with_role("radar")
+        if dates == "all":
+            return frames
+        optical = (self.target, *(self.context if dates == "paired" else ()))
+        wanted = [self.radar_nearest(frame.day) for frame in optical]
+        return tuple(frame for frame in frames if frame in wanted)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -149,8 +164,8 @@ class Inputs:
         target_date: ``YYYY-MM-DD``.
         level: ``L1C`` or ``L2A``.
         origin: row and column of the window's upper left pixel in the scene.
-        sar_series: ``(T_sar, 2, H, W)`` float32 dB of all radar dates, sorted by date, VV
-            then VH, NaN where nodata; None unless it was asked for.
+        sar_series: ``(T_sar, 2, H, W)`` float32 dB of the radar dates that were asked for,
+            sorted by date, VV then VH, NaN where nodata; None without radar.
         sar_days: ``(T_sar,)`` float32, days of the radar dates from the target.
     """
 
@@ -205,7 +220,7 @@ def read_inputs(
     *,
     bands: Sequence[str] | None = None,
     window: Window | None = None,
-    radar_series: bool = False,
+    radar: RadarDates = "target",
 ) -> Inputs:
     """Read one window of a scene for a model; the truth is out of reach here.
 
@@ -213,7 +228,7 @@ def read_inputs(
         scene: a scene whose masks stage has run.
         bands: bands to read, default all bands of the target.
         window: pixels to read, default the whole scene.
-        radar_series: read every radar date as well, not only the nearest.
+        radar: radar dates to read into ``sar_series``.
 
     Raises:
         KeyError: if a wanted band is missing.
@@ -226,8 +241,12 @@ def read_inputs(
     context = [read_reflectance(frame, wanted, window) for frame in scene.context]
     masks = [read_mask(frame, size, window)[0] for frame in scene.context]
     day = scene.target.day
-    radar = scene.radar
-    sar_series, sar_days = _read_radar_series(scene, window) if radar_series else (None, None)
+    frames = scene.radar_of(radar)
+    series = (
+        np.stack([read_bands(frame, SAR2, window).astype(np.float32) for frame in frames])
+        if frames
+        else None
+    )
     return Inputs(
         bands=wanted,
         target=target,
@@ -236,23 +255,13 @@ def read_inputs(
         context=np.stack(context) if context else np.empty((0, len(wanted), *size), np.float32),
         context_class=np.stack(masks) if masks else np.empty((0, *size), np.uint8),
         days=np.array([(frame.day - day).days for frame in scene.context], np.float32),
-        sar=read_bands(radar, SAR2, window).astype(np.float32) if radar else None,
+        sar=series[frames.index(scene.radar)] if frames else None,
         target_date=scene.target.date,
         level=scene.level,
         origin=(int(window.row_off), int(window.col_off)) if window else (0, 0),
-        sar_series=sar_series,
-        sar_days=sar_days,
+        sar_series=series,
+        sar_days=np.array([(f.day - day).days for f in frames], np.float32) if frames else None,
     )
-
-
-def _read_radar_series(
-    scene: Scene, window: Window | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    frames, day = scene.with_role("radar"), scene.target.day
-    if not frames:
-        return None, None
-    series = [read_bands(frame, SAR2, window).astype(np.float32) for frame in frames]
-    return np.stack(series), np.array([(frame.day - day).days for frame in frames], np.float32)
 
 
 def read_bands(frame: Frame, bands: Sequence[str], window: Window | None = None) -> np.ndarray:

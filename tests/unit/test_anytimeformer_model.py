@@ -149,7 +149,7 @@ def test_a_pixel_without_target_data_stays_without_answer(model):
 
 
 def test_inputs_without_radar_series_are_refused(model):
-    with pytest.raises(ValueError, match="radar_series=True"):
+    with pytest.raises(ValueError, match="without radar dates"):
         model.predict(replace(window_of(), sar_series=None))
 
 
@@ -203,8 +203,7 @@ def test_the_radar_series_is_read_by_date_when_asked_for(tmp_path):
     for number, frame in enumerate(scene.with_role("radar"), 1):
         write(frame.path, SAR2, -float(number), "float32")
     window = Window(1, 2, 3, 2)
-    assert read_inputs(scene, window=window).sar_series is None
-    inputs = read_inputs(scene, window=window, radar_series=True)
+    inputs = read_inputs(scene, window=window, radar="all")
     assert inputs.sar_series.shape == (3, 2, 2, 3)
     np.testing.assert_array_equal(inputs.sar_series[:, 0, 0, 0], [-1, -2, -3])
     np.testing.assert_array_equal(inputs.sar_days, [-13, -2, 17])

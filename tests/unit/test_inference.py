@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +20,14 @@ from unveil import inference, raster
 from unveil.bands import CLOUD
 from unveil.devices import Device, choose_precision, claim_device, claim_gpu
 from unveil.errors import InputError, SceneSkipped
-from unveil.inference import InferenceOptions, limit_context, patches_of, run_shard, tiles_of
+from unveil.inference import (
+    InferenceOptions,
+    Joint,
+    limit_context,
+    patches_of,
+    run_shard,
+    tiles_of,
+)
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.registry import create
 from unveil.raster import Grid
@@ -260,6 +268,21 @@ def test_a_killed_job_frees_its_gpu(tmp_path):
         assert gpu == "0"
 
 
+def test_out_of_memory_is_an_error_at_once_where_no_tile_is_smaller(tmp_path):
+    class Whole(Blur):
+        receptive_field = None
+
+        def predict(self, inputs):
+            self.predicts += 1
+            raise MemoryError("no room")
+
+    model = Whole(ModelSpec("whole", "blur"))
+    scenes = [make_scene(tmp_path / "scene")]
+    with pytest.raises(MemoryError, match="no room"):
+        run_shard(model, scenes, tmp_path / "o", InferenceOptions(), config_hash="x")
+    assert model.predicts == 1
+
+
 def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path):
     class Hungry(Blur):
         def predict(self, inputs):
@@ -290,6 +313,107 @@ def test_patches_have_one_size_and_their_cores_cover_every_pixel_once(height, wi
         assert 0 <= left <= tile.outer.width - tile.core.width
         count[tile.core.toslices()] += 1
     assert (count == 1).all()
+
+
+def joined(tiles, values_of, grid) -> np.ndarray:
+    """Join ``values_of(tile)`` over a grid; every pixel must come exactly once."""
+    joint = Joint(tiles)
+    result, count = np.full(grid.shape, np.nan), np.zeros(grid.shape, int)
+    for tile in tiles:
+        for window, values in joint.add(values_of(tile), tile):
+            result[window.toslices()] = values[0]
+            count[window.toslices()] += 1
+    assert (count == 1).all()
+    return result
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+@settings(max_examples=60, deadline=None)
+def test_patches_that_agree_are_joined_to_what_they_agree_on(height, width):
+    grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width)
+    image = np.random.default_rng(height).uniform(0.1, 1, grid.shape).astype(np.float32)
+    found = joined(
+        patches_of(grid, patch_px=32), lambda tile: image[tile.outer.toslices()][None], grid
+    )
+    np.testing.assert_allclose(found, image, rtol=3e-7)
+
+
+def test_between_patches_that_differ_the_result_is_a_straight_line():
+    grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), 56, 64)  # two by one, 40 pixels wide
+    tiles = patches_of(grid, patch_px=40)
+    assert [(t.outer.row_off, t.outer.col_off) for t in tiles] == [
+        (0, 0),
+        (0, 24),
+        (16, 0),
+        (16, 24),
+    ]
+
+    def answer(tile):  # one number a patch: steps of 4 to the right, of 1 downwards
+        level = 1 + (tile.outer.row_off > 0) + 4 * (tile.outer.col_off > 0)
+        return np.full((1, 40, 40), level, np.float32)
+
+    found = joined(tiles, answer, grid)
+    right = np.clip((np.arange(64) + 0.5 - 24) / 16, 0, 1)
+    down = np.clip((np.arange(56) + 0.5 - 16) / 24, 0, 1)
+    np.testing.assert_allclose(found, 1 + down[:, None] + 4 * right, rtol=1e-6)
+
+
+@given(st.integers(60, 300), st.integers(60, 300))
+@settings(max_examples=30, deadline=None)
+def test_no_seam_is_left_wherever_patches_lie(height, width):
+    grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width)
+    tiles, rng = patches_of(grid, patch_px=32), np.random.default_rng(height)
+    levels = {tile: rng.uniform(0, 1) for tile in tiles}
+    found = joined(tiles, lambda tile: np.full((1, 32, 32), levels[tile], np.float32), grid)
+    steps = max(np.abs(np.diff(found, axis=axis)).max() for axis in (0, 1))
+    assert steps < 0.25  # at the middle of the narrowest overlap, 8 pixels, a cut would be 1
+
+
+def test_what_one_patch_leaves_empty_another_fills():
+    grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), 40, 64)
+    empty_left = {0: slice(30, None), 24: slice(0, 12)}  # columns; 24 to 30 are seen by both
+
+    def answer(tile):
+        values = np.full((1, 40, 40), 1.0 + tile.outer.col_off, np.float32)
+        values[..., empty_left[tile.outer.col_off]] = np.nan
+        return values
+
+    found = joined(patches_of(grid, patch_px=40), answer, grid)
+    assert (found[:, :30] == 1).all()
+    assert np.isnan(found[:, 30:36]).all()
+    assert (found[:, 36:] == 25).all()
+
+
+def test_joining_holds_no_more_than_the_rows_that_overlap():
+    grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), 2000, 500)
+    tiles = patches_of(grid, patch_px=64)
+    joint, most = Joint(tiles), 0
+    for tile in tiles:
+        list(joint.add(np.ones((1, 64, 64), np.float32), tile))
+        most = max(most, sum(total.size for total, _ in joint._held.values()))
+    rows = sorted({tile.outer.row_off for tile in tiles})
+    overlap = max(a + 64 - b for a, b in pairwise(rows))
+    assert most <= 500 * overlap + 64 * 64
+    assert not joint._held
+
+
+def test_patches_are_blended_in_both_files(tmp_path):
+    class Patchy(Blur):
+        patch_px, receptive_field = 40, None
+
+        def predict(self, inputs):
+            level = 0.1 if inputs.origin[1] == 0 else 0.2
+            values = np.full_like(inputs.target, level)
+            return Prediction(values, std=values / 10)
+
+    scene = make_scene(tmp_path / "scene", shape=(40, 64))
+    [record] = run_shard(
+        Patchy(ModelSpec("p", "p")), [scene], tmp_path / "o", InferenceOptions(), config_hash="x"
+    )
+    ramp = 0.1 + 0.1 * np.clip((np.arange(64) + 0.5 - 24) / 16, 0, 1)
+    for name, scale in (("s.tif", 10_000), ("s_std.tif", 1_000)):
+        found = raster.read(tmp_path / "o" / name)
+        np.testing.assert_allclose(found, np.broadcast_to(scale * ramp, found.shape), atol=0.51)
 
 
 def delivered(tmp_path, scene, *, grid=None, bands=BANDS, value=1500, dtype="uint16"):
@@ -351,6 +475,26 @@ def test_the_only_tile_of_a_small_scene_is_read_once(tmp_path, monkeypatch):
         run_shard(model, [scene], tmp_path / f"o-{tile_px}", options, config_hash="x")
         assert len(reads) == expected
         reads.clear()
+
+
+def test_the_next_small_scene_is_read_while_one_is_computed(tmp_path, monkeypatch):
+    second_was_read = threading.Event()
+
+    def watched(scene, **options):
+        if scene.id == "b":
+            second_was_read.set()
+        return read_inputs(scene, **options)
+
+    class Patient(Blur):
+        def predict(self, inputs):
+            assert second_was_read.wait(20), "the second scene was not read meanwhile"
+            return super().predict(inputs)
+
+    monkeypatch.setattr(inference, "read_inputs", watched)
+    scenes = [make_scene(tmp_path / name, scene=name) for name in "ab"]
+    model = Patient(ModelSpec("patient", "blur"))
+    run_shard(model, scenes, tmp_path / "out", InferenceOptions(), config_hash="x")
+    assert model.predicts == 2
 
 
 def test_costs_of_scenes_add_up_to_no_more_than_the_shard_took(tmp_path):

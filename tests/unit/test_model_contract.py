@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter
 
 from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12
-from unveil.inference import InferenceOptions, cut, limit_context, run_shard
+from unveil.errors import InputError
+from unveil.inference import InferenceOptions, Joint, cut, limit_context, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create, kinds
 from unveil.raster import Grid
@@ -148,16 +149,16 @@ def answer(spec: ModelSpec, scene: Scene, tile_px: int = 4096, model=None) -> np
     tiles = cut(scene.grid, model, tile_px)
 
     def read(window):
-        return read_inputs(scene, window=window, radar_series=model.radar_series)
+        return read_inputs(scene, window=window, radar=model.radar_dates)
 
     model.prepare(scene, [read(tile.core) for tile in tiles])
-    result = None
+    result, joint = None, Joint(tiles)
     for tile in tiles:
-        prediction = model.predict(read(tile.outer))
+        reflectance = model.predict(read(tile.outer)).reflectance
         if result is None:
-            result = np.full((len(prediction.reflectance), *SHAPE), np.nan, np.float32)
-        values = prediction.reflectance[(slice(None), *tile.inside)]
-        result[(slice(None), *tile.core.toslices())] = values
+            result = np.full((len(reflectance), *SHAPE), np.nan, np.float32)
+        for window, values in joint.add(reflectance, tile):
+            result[(slice(None), *window.toslices())] = values
     return result
 
 
@@ -206,6 +207,19 @@ class TestEveryModel:
         assert len(model.citation) > 20
         assert model.origin in ("published", "trained-here", "none", "external")
         assert model.skip(scene_for(kind, scenes).without_truth()) is None
+
+    def test_refuses_an_option_that_it_does_not_have_by_name(self, kind, scenes, specs):
+        options = specs[kind].options | {"nonsense": 1}
+        with pytest.raises(InputError, match=rf"{kind}.*nonsense|nonsense.*{kind}"):
+            create(replace(specs[kind], options=options))
+
+    def test_says_how_to_get_its_weights_when_it_has_none(self, kind, scenes, specs):
+        model = create(replace(specs[kind], weights=None))
+        if model.network:
+            scene = scene_for(kind, scenes).without_truth()
+            assert "snakemake fetch_weights" in model.skip(scene)
+            with pytest.raises(InputError, match="snakemake fetch_weights"):
+                model.load()
 
     def test_skips_a_scene_that_lacks_what_it_needs(self, kind, scenes, specs, tmp_path):
         scene = scene_for(kind, scenes).without_truth()

@@ -233,6 +233,7 @@ def inputs_of(
 ) -> Inputs:
     generator = np.random.default_rng(9)
     count = len(days)
+    series = generator.uniform(-40, 5, (3, 2, *shape)).astype(np.float32) if radar else None
     context = generator.uniform(0, 1, (count, len(bands), *shape)).astype(np.float32)
     classes = generator.choice([CLEAR, CLEAR, CLOUD, SHADOW], (count + 1, *shape))
     return Inputs(
@@ -243,9 +244,11 @@ def inputs_of(
         context=context,
         context_class=classes[1:].astype(np.uint8),
         days=np.array(days, np.float32),
-        sar=generator.uniform(-40, 5, (2, *shape)).astype(np.float32) if radar else None,
+        sar=series[1] if radar else None,
         target_date="2020-03-01",
         level="L1C",
+        sar_series=series,
+        sar_days=np.array([-13, -1, 11], np.float32) if radar else None,
     )
 
 
@@ -270,6 +273,30 @@ def test_radar_is_mapped_from_minus_25_decibels_and_gaps_are_zero():
     decibels = np.array([-30, -25, -12.5, 0, 3, np.nan]).reshape(2, 1, 3)
     expected = np.array([0, 0, 0.5, 1, 1, 0]).reshape(2, 1, 3)
     np.testing.assert_array_equal(multitemporal.scale_radar(decibels), expected)
+
+
+def test_every_optical_date_gets_its_nearest_radar_and_of_two_the_earlier():
+    inputs = inputs_of(("B02",), [], radar=True)  # radar 13 days and 1 day before, 11 after
+    dates = tuple(dt.date(2020, 3, 1) + dt.timedelta(days) for days in (-30, -7, -6, 0, 5, 6, 40))
+    frames, later = multitemporal.pair_radar(inputs, dates)
+    np.testing.assert_array_equal(later, [17, -6, 5, -1, -6, 5, -29])
+    expected = multitemporal.scale_radar(inputs.sar_series[0])
+    np.testing.assert_array_equal(frames[0], expected)
+    np.testing.assert_array_equal(
+        frames, multitemporal.scale_radar(inputs.sar_series)[[0, 0, 1, 1, 1, 2, 2]]
+    )
+
+
+def test_a_scene_gives_the_radar_of_its_frames_and_no_other():
+    optical = {"2020-03-01": "target", "2020-01-05": "context", "2020-03-20": "context"}
+    radar = ("2020-01-01", "2020-01-09", "2020-02-10", "2020-02-29", "2020-03-03", "2020-04-30")
+    frames = [Frame(date, role, Path(date), ("B02",)) for date, role in optical.items()]
+    frames += [Frame(date, "radar", Path(f"sar{date}"), ("VV", "VH")) for date in radar]
+    scene = Scene("s", "none", "p", Grid("", (1.0, 0, 0, 0, -1.0, 0), 4, 4), tuple(frames), {})
+    assert [f.date for f in scene.radar_of("target")] == ["2020-02-29"]
+    assert [f.date for f in scene.radar_of("paired")] == ["2020-01-01", "2020-02-29", "2020-03-03"]
+    assert [f.date for f in scene.radar_of("all")] == list(radar)
+    assert replace(scene, frames=tuple(frames[:3])).radar_of("paired") == ()
 
 
 @given(
@@ -329,6 +356,24 @@ def test_uncrtaints_gives_reflectance_and_its_standard_deviation(uncrtaints_mode
 def test_uncrtaints_clears_images_smaller_than_its_attention(uncrtaints_model):
     inputs = inputs_of(L1C13, [-10, 12], shape=(20, 7), radar=True)
     assert uncrtaints_model.predict(inputs).reflectance.shape == (13, 20, 7)
+
+
+def test_uncrtaints_gets_the_mean_of_the_optical_and_the_radar_date(uncrtaints_model, monkeypatch):
+    given = []
+    uncrtaints_model.load()
+    run = uncrtaints_model._run
+    monkeypatch.setattr(
+        uncrtaints_model,
+        "_run",
+        lambda frames, days: given.append((frames, days)) or run(frames, days),
+    )
+    inputs = inputs_of(L1C13, [-10, 12], radar=True)
+    uncrtaints_model.predict(inputs)
+    [(frames, days)] = given
+    target = (dt.date(2020, 3, 1) - uncrtaints.REFERENCE_DAY).days
+    np.testing.assert_array_equal(days, [[target - 11.5, target - 0.5, target + 11.5]])
+    radar = multitemporal.scale_radar(inputs.sar_series)  # 13 and 1 before, 11 after
+    np.testing.assert_allclose(frames[0, ..., :2], 10 * np.moveaxis(radar, 1, -1), rtol=1e-6)
 
 
 def test_utilise_is_blind_to_what_clouds_hide(utilise_model):

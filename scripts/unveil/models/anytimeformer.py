@@ -300,8 +300,7 @@ class AnytimeFormer(Model):
     network = True
     origin = "published"
     receptive_field = 0
-    radar_series = True
-    """Wants :attr:`unveil.scene.Inputs.sar_series`."""
+    radar_dates = "all"
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -339,7 +338,7 @@ class AnytimeFormer(Model):
         Raises:
             InputError: if the file is missing, damaged or of another network.
         """
-        weights = read_state(self.spec.weights or "", "", expected_shapes())
+        weights = read_state(self.weights, "", expected_shapes())
         self.weights_checksum = weights.sha256
         self._run = compile_network(weights.arrays)
 
@@ -347,10 +346,10 @@ class AnytimeFormer(Model):
         """Reconstruct the target date of one window; NaN where the target has no data.
 
         Raises:
-            ValueError: if the inputs come without their radar series.
+            ValueError: if the inputs come without radar dates.
         """
         if inputs.sar_series is None:
-            raise ValueError("read the inputs with radar_series=True for this model")
+            raise ValueError("the inputs come without radar dates")
         if self._run is None:
             self.load()
         has_data = np.isfinite(inputs.target).all(axis=0)

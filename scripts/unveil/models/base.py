@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from unveil.scene import Inputs, Scene
+from unveil.errors import InputError
+from unveil.scene import Inputs, RadarDates, Scene
 
 Origin = Literal["published", "trained-here", "none", "external"]
 
@@ -102,17 +103,17 @@ class Model(ABC):
         receptive_field: pixels of context on each side that ``predict`` looks at; None
             means the whole scene must be one window, or a patch of ``patch_px``.
         patch_px: edge of the only window size the model is defined on; larger scenes are
-            cut in overlapping patches, each trusted in its middle. None where any size will do.
-        radar_series: True if it wants every radar date, not only the nearest.
+            cut in overlapping patches that are blended. None where any size will do.
+        radar_dates: the radar dates that it wants (``target``, ``paired`` or ``all``).
         precisions: what it can compute in; the engine sets ``precision`` before ``load``.
     """
 
     kind: ClassVar[str]
     citation: ClassVar[str]
     network: ClassVar[bool] = False
-    radar_series: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     precision: str = "float32"
+    radar_dates: RadarDates = "target"
     receptive_field: int | None = 0
     patch_px: int | None = None
     origin: Origin = "none"
@@ -131,6 +132,17 @@ class Model(ABC):
         if self.network and (self.spec.weights is None or not self.spec.weights.is_file()):
             return NOT_FETCHED
         return unmet_need(self.needs, scene)
+
+    @property
+    def weights(self) -> Path:
+        """The weights file that its row of the models table names.
+
+        Raises:
+            InputError: if it names none.
+        """
+        if self.spec.weights is None:
+            raise InputError(f"model '{self.spec.id}': {NOT_FETCHED}", field="weights")
+        return self.spec.weights
 
     def load(self) -> None:  # noqa: B027 - optional hook
         """Load weights, once per process. The default has none."""

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unveil.errors import InputError
-from unveil.models.base import NOT_FETCHED, Model, ModelSpec, Needs, Prediction
+from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.experts import REACH_PX, SceneFit, estimate, fit_scene
 from unveil.models.multitemporal import pad_to_grid, unpad
-from unveil.models.options import parse_options
+from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs, Scene
 from unveil.weights.arrays import check_shapes, check_values, read_arrays
 
@@ -34,6 +33,7 @@ calibration of the instrument (Gascon et al. 2017, Remote Sens. 9:584) and thin 
 CALIBRATION = "calibration"
 """Array of the weights file: factor of the standard deviation, found on held-out places."""
 KEEP = ("true", "false", "blend")
+ADAPT = ("none", "scene")
 
 
 @dataclass(frozen=True)
@@ -76,25 +76,14 @@ class Chronos(Model):
         keep = spec.options.get("keep_clear", "true")
         written = spec.options | {"keep_clear": str(keep).lower()}  # YAML reads true as a bool
         self.options = parse_options(ChronosOptions, replace(spec, options=written))
-        self._check("size", tuple(SIZES))
-        self._check("keep_clear", KEEP)
-        self._check("adapt", ("none", "scene"))
-        self._check("calibrate", ("none", "scene"))
+        choices = {"size": tuple(SIZES), "keep_clear": KEEP, "adapt": ADAPT, "calibrate": ADAPT}
+        for name, allowed in choices.items():
+            check_choice(spec, name, getattr(self.options, name), allowed)
         self.receptive_field = REACH_PX + UNET_REACH_PX
         self._network: keras.Model | None = None
         self._run: Callable[..., np.ndarray] | None = None
         self._trained: list[np.ndarray] = []
         self._fit: SceneFit | None = None
-
-    def _check(self, name: str, allowed: tuple[str, ...]) -> None:
-        value = getattr(self.options, name)
-        if value not in allowed:
-            raise InputError(
-                f"found {value!r}",
-                file="models table",
-                field=f"{self.spec.id}.options.{name}",
-                remedy=f"use one of {', '.join(allowed)}",
-            )
 
     @property
     def needs(self) -> Needs:
@@ -109,9 +98,7 @@ class Chronos(Model):
         """
         from unveil.models.chronos_network import build_network, network_arrays
 
-        if self.spec.weights is None:
-            raise InputError(f"model '{self.spec.id}': {NOT_FETCHED}", field="weights")
-        named = read_arrays(self.spec.weights)
+        named = read_arrays(self.weights)
         network = build_network(self.options.size)
         start = network_arrays(network)
         check_shapes(named, {name: a.shape for name, a in start.items()} | {CALIBRATION: ()})

@@ -15,16 +15,11 @@ import numpy as np
 
 from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.options import parse_options
+from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs
 
 DAMPED_DAYS = 20.0
 """Default time constant of :class:`Damped` in days."""
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """Most baselines have nothing to set."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +92,10 @@ class Cloudy(Model):
 
     kind = "cloudy"
     citation = "Identity: the cloudy input, the floor of every comparison."
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        parse_options(NoOptions, spec)
 
     @property
     def needs(self) -> Needs:

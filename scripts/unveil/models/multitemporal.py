@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unveil.bands import SAR2, band_positions
-from unveil.errors import InputError
+from unveil.bands import band_positions
 from unveil.scene import Inputs
 from unveil.weights.arrays import (
     ZIP_SIGNATURE,
@@ -91,14 +90,28 @@ def scale_radar(sar_db: np.ndarray) -> np.ndarray:
     return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
 
 
-def repeat_radar(inputs: Inputs, frames: int) -> np.ndarray:
-    """Return the scaled radar frame of the target for every frame, ``(T, 2, H, W)`` float32.
+def pair_radar(inputs: Inputs, dates: tuple[dt.date, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the radar frame nearest to each optical date; of two as near, the earlier.
 
-    A scene carries one radar frame, the nearest to the target; the published training paired
-    each optical frame with its own.
+    Args:
+        inputs: one window, read with the radar of its frames.
+        dates: ``(T,)`` optical dates.
+
+    Returns:
+        ``(T, 2, H, W)`` float32 of :func:`scale_radar` and ``(T,)`` float32 days by which
+        the radar is later than the optical frame.
+
+    Raises:
+        ValueError: if the inputs come without radar dates.
     """
-    assert inputs.sar is not None
-    return np.broadcast_to(scale_radar(inputs.sar), (frames, len(SAR2), *inputs.shape))
+    if inputs.sar_series is None or inputs.sar_days is None:
+        raise ValueError("the inputs come without radar dates")
+    target = dt.date.fromisoformat(inputs.target_date)
+    optical_days = np.array([(date - target).days for date in dates], np.float32)
+    later = inputs.sar_days[None] - optical_days[:, None]
+    nearest = np.lexsort((later, np.abs(later)))[:, 0]
+    frames = np.stack([scale_radar(inputs.sar_series[i]) for i in nearest])
+    return frames, later[np.arange(len(dates)), nearest]
 
 
 def pad_to_grid(
@@ -158,36 +171,3 @@ def _is_numpy(path: Path) -> bool:
     with open(path, "rb") as stream:
         head = stream.read(512)
     return head.startswith(ZIP_SIGNATURE) and b".npy" in head
-
-
-def option(options: Mapping[str, object], key: str, allowed: tuple[str, ...], *, model: str) -> str:
-    """Return one option of a model, by default the first of the values allowed.
-
-    Raises:
-        InputError: naming the model, the option, its value and the values allowed.
-    """
-    value = options.get(key, allowed[0])
-    if value not in allowed:
-        raise InputError(
-            f"model '{model}': found {value!r}",
-            field=f"options.{key}",
-            remedy=f"use {' or '.join(allowed)}",
-        )
-    return str(value)
-
-
-def refuse_unknown_options(
-    options: Mapping[str, object], known: tuple[str, ...], *, model: str
-) -> None:
-    """Check the names of a model's options.
-
-    Raises:
-        InputError: naming the model and the option.
-    """
-    for key in options:
-        if key not in known:
-            raise InputError(
-                f"model '{model}': unknown option",
-                field=f"options.{key}",
-                remedy=f"use {', '.join(known)}" if known else "take it out, there are none",
-            )

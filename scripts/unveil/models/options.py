@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from unveil.errors import InputError
@@ -12,11 +13,16 @@ from unveil.models.base import ModelSpec
 Options = TypeVar("Options")
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a model that has none."""
+
+
 def parse_options(options: type[Options], spec: ModelSpec) -> Options:
     """Return the options of a model, ``options(**spec.options)`` with names and types checked.
 
     Args:
-        options: a dataclass whose fields all have defaults of type bool, int or float.
+        options: a dataclass whose fields all have defaults of type bool, int, float or str.
         spec: the row of the models table.
 
     Raises:
@@ -25,13 +31,28 @@ def parse_options(options: type[Options], spec: ModelSpec) -> Options:
     defaults = {field.name: field.default for field in fields(options)}
     for name, value in spec.options.items():
         if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, n=1, cutoff=0.5)
-            remedy = f"use {near[0]!r}" if near else f"use one of {', '.join(defaults)}"
-            raise _error(spec, name, f"unknown option {name!r}", remedy)
+            raise _error(spec, name, f"unknown option {name!r}", _remedy(name, tuple(defaults)))
         if not _fits(value, defaults[name]):
             kind = type(defaults[name]).__name__
             raise _error(spec, name, f"found {value!r}", f"give a value of type {kind}")
     return options(**spec.options)
+
+
+def check_choice(spec: ModelSpec, name: str, value: str, allowed: Sequence[str]) -> None:
+    """Check an option that is one of a few words.
+
+    Raises:
+        InputError: naming the model, the option, what was found and what is allowed.
+    """
+    if value not in allowed:
+        raise _error(spec, name, f"found {value!r}", f"use one of {', '.join(allowed)}")
+
+
+def _remedy(name: str, known: tuple[str, ...]) -> str:
+    if not known:
+        return "take it out, there are none"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"use {near[0]!r}" if near else f"use one of {', '.join(known)}"
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -147,9 +147,11 @@ def softmax_over_frames(scores: tf.Tensor, padded: tf.Tensor) -> tf.Tensor:
         scores: ``(N, ..., T)``.
         padded: ``(N, T)`` bool.
     """
-    n, *middle, t = scores.shape
-    mask = tf.reshape(padded, (n, *[1] * len(middle), t))
-    return tf.nn.softmax(tf.where(mask, MASKED_SCORE, scores))
+    n, *_, t = scores.shape
+    # TensorFlow's oneDNN softmax, which CPUs with AVX-512 get, refuses more than five axes.
+    flat = tf.reshape(scores, (n, -1, t))
+    attention = tf.nn.softmax(tf.where(padded[:, None], MASKED_SCORE, flat))
+    return tf.reshape(attention, scores.shape)
 
 
 def aggregate(frames: tf.Tensor, attention: tf.Tensor) -> tf.Tensor:

@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.bands import L1C13, SAR2
-from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
     pad_to_grid,
+    pair_radar,
     read_state,
-    refuse_unknown_options,
-    repeat_radar,
     sequence_of,
 )
+from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs
 
 if TYPE_CHECKING:
@@ -213,9 +212,8 @@ class UnCRtainTS(Model):
     another input, not more of the same. It is defined on the size it was trained on: a scene
     is cut in overlapping patches of ``patch_px``; ``predict`` runs one.
 
-    The published training paired every optical frame with a radar frame, and used the mean
-    of both dates. A scene carries one radar frame without its date: it is given to every
-    frame, and the dates are those of the optical frames.
+    Every optical frame is paired with the radar frame nearest to it in time, and the
+    network gets the mean of both dates, as in the published training.
     """
 
     kind = "uncrtaints"
@@ -225,13 +223,14 @@ class UnCRtainTS(Model):
         "Workshops, doi:10.1109/CVPRW59228.2023.00202."
     )
     network = True
+    radar_dates = "paired"
     receptive_field = None
     patch_px = 256
     origin = "published"
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        refuse_unknown_options(spec.options, (), model=spec.id)
+        parse_options(NoOptions, spec)
         self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
@@ -251,15 +250,9 @@ class UnCRtainTS(Model):
         Raises:
             InputError: if they are missing, damaged or of another architecture.
         """
-        if self.spec.weights is None:
-            raise InputError(
-                f"model '{self.spec.id}' has no weights",
-                field="weights",
-                remedy="run `snakemake fetch_weights`, or give the file in the models table",
-            )
         from unveil.models.torch_layers import compile_network
 
-        state = read_state(self.spec.weights, "state_dict_G", state_shapes())
+        state = read_state(self.weights, "state_dict_G", state_shapes())
         self.weights_checksum = state.sha256
         self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
 
@@ -268,8 +261,10 @@ class UnCRtainTS(Model):
         if self._run is None:
             self.load()
         sequence = sequence_of(inputs, L1C13, frames=FRAMES)
-        frames = network_input(sequence.reflectance, repeat_radar(inputs, len(sequence.dates)))
-        days = np.array([(date - REFERENCE_DAY).days for date in sequence.dates], np.float32)
+        radar, later = pair_radar(inputs, sequence.dates)
+        frames = network_input(sequence.reflectance, radar)
+        optical_days = [(date - REFERENCE_DAY).days for date in sequence.dates]
+        days = np.array(optical_days, np.float32) + later / 2
         output = np.moveaxis(self._run(frames[None], days[None])[0], -1, 0)
         output = output[:, : inputs.shape[0], : inputs.shape[1]]
         reflectance = output[: len(L1C13)] / np.float32(SCALE)

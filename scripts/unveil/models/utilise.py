@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.bands import L1C13, SAR2
-from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.multitemporal import (
-    option,
     pad_to_grid,
+    pair_radar,
     read_state,
-    refuse_unknown_options,
-    repeat_radar,
     sequence_of,
     unpad,
 )
+from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs
 
 if TYPE_CHECKING:
@@ -247,6 +245,17 @@ def network_input(optical: np.ndarray, clear: np.ndarray, radar: np.ndarray | No
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class UTiliseOptions:
+    """Options of the model.
+
+    Attributes:
+        configuration: one of :data:`CONFIGURATIONS`.
+    """
+
+    configuration: str = "earthnet"
+
+
 class UTilise(Model):
     """U-TILISE with published weights.
 
@@ -258,7 +267,7 @@ class UTilise(Model):
     The published training set frames of more than 90 % cloud wholly to 1, which is left out
     here: it needs the whole frame. Windows are cut in the cells of the lowest resolution
     counted from the scene's corner, so tiles with the halo of ``receptive_field`` give the
-    same result as the whole scene. The one radar frame of a scene is given to every date.
+    same result as the whole scene. Radar comes from the date nearest to each frame's.
     """
 
     kind = "utilise"
@@ -272,10 +281,11 @@ class UTilise(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        refuse_unknown_options(spec.options, ("configuration",), model=spec.id)
-        name = option(spec.options, "configuration", tuple(CONFIGURATIONS), model=spec.id)
+        name = parse_options(UTiliseOptions, spec).configuration
+        check_choice(spec, "configuration", name, tuple(CONFIGURATIONS))
         self.configuration = CONFIGURATIONS[name]
         self.receptive_field = self.configuration.reach
+        self.radar_dates = "paired" if self.configuration.radar else "target"
         self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
@@ -295,16 +305,10 @@ class UTilise(Model):
         Raises:
             InputError: if they are missing, damaged or of another configuration.
         """
-        if self.spec.weights is None:
-            raise InputError(
-                f"model '{self.spec.id}' has no weights",
-                field="weights",
-                remedy="run `snakemake fetch_weights`, or give the file in the models table",
-            )
         from unveil.models.torch_layers import compile_network
 
         shapes = state_shapes(self.configuration)
-        state = read_state(self.spec.weights, "model_state_dict", shapes)
+        state = read_state(self.weights, "model_state_dict", shapes)
         self.weights_checksum = state.sha256
         self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
 
@@ -314,7 +318,7 @@ class UTilise(Model):
             self.load()
         bands, step = self.configuration.bands, self.configuration.step
         sequence = sequence_of(inputs, bands, frames=LONGEST)
-        radar = repeat_radar(inputs, len(sequence.dates)) if self.configuration.radar else None
+        radar = pair_radar(inputs, sequence.dates)[0] if self.configuration.radar else None
         frames = network_input(sequence.reflectance, sequence.clear, radar)
         padded = pad_to_grid(frames, origin=inputs.origin, step=step, least=2 * step)
         days = np.array([_day_of_year(date) for date in sequence.dates], np.float32)
