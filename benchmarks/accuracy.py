@@ -27,8 +27,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 from unveil.bands import CLEAR, CLOUD, CORE6, NODATA, REFLECTANCE_SCALE
 from unveil.classes import SCL_TO_CLASS
 from unveil.config import read_yaml

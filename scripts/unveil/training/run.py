@@ -89,7 +89,7 @@ def train_dsen2cr(
         weights=weights,
         run=run,
         architecture={"name": "DSen2-CR", "parameters": trained.count_params(), **run["network"]},
-        places=_places(series, held_out, run["images"], sources, paths),
+        places=_places(task.series, task.held_out, run["images"], sources, paths),
         plan=plan,
         how={
             "loss": "cloud-adaptive regularised L1 of DSen2-CR, lambda 1",
@@ -132,20 +132,8 @@ def train_chronos(
     Raises:
         InputError: if a file is missing, damaged or unfit, or a place is on both sides.
     """
-    series = [load_series(paths[n], name=n, weight=w) for n, w in run["series"].items()]
-    held_out = [load_series(paths[name], name=name) for name in run["held_out"]]
-    refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
-    samples = dict(run["samples"])
+    task = chronos_task(run, paths)
     plan = TrainingPlan(**run["plan"])
-    task = SeriesTask(
-        run["network"]["size"],
-        series=series,
-        images=[read_core_image(paths[name]) for name in run["images"]],
-        held_out=held_out,
-        pool=samples.pop("pool"),
-        fresh=samples.pop("fresh"),
-        options=SampleOptions(**samples),
-    )
     folder = weights.parent
     network, progress = train(task, plan, folder=folder)
     scores = task.scorer(plan)(network)
@@ -157,10 +145,10 @@ def train_chronos(
         weights=weights,
         run=run,
         architecture={"name": "chronos", "parameters": network.count_params(), **run["network"]},
-        places=_places(series, held_out, run["images"], sources, paths),
+        places=_places(task.series, task.held_out, run["images"], sources, paths),
         plan=plan,
         how={
-            "loss": "Laplace negative log-likelihood and absolute error",
+            "loss": "Laplace negative log-likelihood, absolute error and spectral angle",
             "clouds": "real masks and simulated clouds on real series",
             "samples": dict(run["samples"]),
         },
@@ -173,6 +161,31 @@ def train_chronos(
         command=command,
     )
     (folder / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def chronos_task(run: Mapping[str, Any], paths: Mapping[str, Path]) -> SeriesTask:
+    """Return the task of a run of the time-series network.
+
+    Args:
+        run: network (size), series, held_out, images and samples.
+        paths: files of series and images by id.
+
+    Raises:
+        InputError: if a file is missing, damaged or unfit, or a place is on both sides.
+    """
+    series = [load_series(paths[n], name=n, weight=w) for n, w in run["series"].items()]
+    held_out = [load_series(paths[name], name=name) for name in run["held_out"]]
+    refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
+    samples = dict(run["samples"])
+    return SeriesTask(
+        run["network"]["size"],
+        series=series,
+        images=[read_core_image(paths[name]) for name in run["images"]],
+        held_out=held_out,
+        pool=samples.pop("pool"),
+        fresh=samples.pop("fresh"),
+        options=SampleOptions(**samples),
+    )
 
 
 def refuse_shared_places(

@@ -23,6 +23,10 @@ from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.series import SampleOptions, Series, draw_sample
 
 VALIDATION_SAMPLES = 64
+PLAIN = SampleOptions(
+    synthetic=0, missed=0, gaps=0, overcast=0, borrowed=0, radar=0, radiometry=False
+)
+"""Scenes as they are."""
 
 
 class SeriesTask(Task):
@@ -92,18 +96,22 @@ class SeriesTask(Task):
 
     def scorer(self, plan: TrainingPlan) -> Callable[[keras.Model], Scores]:
         """Return what scores a network on the held-out places."""
-        plain = SampleOptions(synthetic=0, missed=0, gaps=0, overcast=0, radiometry=False)
+        samples = self.held_out_samples(plan, PLAIN)
+        return lambda network: score_samples(network, samples)
+
+    def held_out_samples(
+        self, plan: TrainingPlan, options: SampleOptions
+    ) -> list[tuple[np.ndarray, ...]]:
+        """Draw scenes of the held-out places, the same for every plan of a seed."""
+        size = plan.validation_crop
 
         def draw(number: int) -> tuple[np.ndarray, ...]:
             rng = np.random.default_rng([plan.seed, 2, number])
-            sample = draw_sample(
-                self.held_out, [], size=plan.validation_crop, options=plain, rng=rng
-            )
-            return prepare_sample(sample, plan.validation_crop)
+            sample = draw_sample(self.held_out, [], size=size, options=options, rng=rng)
+            return prepare_sample(sample, size)
 
         with ThreadPoolExecutor(2) as pool:
-            samples = list(pool.map(draw, range(VALIDATION_SAMPLES)))
-        return lambda network: score_samples(network, samples)
+            return list(pool.map(draw, range(VALIDATION_SAMPLES)))
 
     def identity(self) -> str:
         """Return a checksum of the data and of how it is varied."""
