@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tests.small_run import ROWS, snakemake, write_config, write_place
 from tests.unit.test_chronos import make_series
 
 from unveil.bands import CORE6
@@ -46,7 +47,7 @@ RUN = {
 }
 
 
-def write_table(folder: Path) -> Path:
+def write_table(folder: Path) -> None:
     """Write two places and the table that trains on one of them."""
     series = {}
     for name, west, seed in (("a", 10.0, 1), ("b", 20.0, 2)):
@@ -62,39 +63,37 @@ def write_table(folder: Path) -> Path:
         file = {"path": str(folder / f"{name}.npz")}
         series[name] = {"layout": "arrays", "files": [file], "licence": "none"}
     table = {"run": ["toy"], "series": series, "images": {}, "runs": {"toy": RUN}}
-    path = folder / "training.yaml"
-    path.write_text(yaml.safe_dump(table))
-    return path
+    (folder / "training.yaml").write_text(yaml.safe_dump(table))
 
 
-def command(folder: Path, table: Path) -> list[str]:
-    words = f"--snakefile {ROOT / 'Snakefile'} --directory {folder} --cores 2 --resources gpu=1"
-    settings = ["--config", f"training={table}", f"results={folder / 'results'}"]
-    return [sys.executable, "-m", "snakemake", "train", *words.split(), *settings]
+def start(folder: Path, **kwargs) -> subprocess.Popen:
+    """Start the target train in a working directory of its own."""
+    words = [sys.executable, "-m", "snakemake", "train", "--snakefile", str(ROOT / "Snakefile")]
+    words += ["--configfile", "mine.yaml", "--cores", "2", "--resources", "gpu=1", "--nocolor"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **kwargs)
 
 
 @pytest.mark.xdist_group("training")
 def test_a_killed_training_goes_on_where_it_was_and_lowers_the_loss(tmp_path):
-    table = write_table(tmp_path)
-    words = command(tmp_path, table)
+    write_place(tmp_path / "place")
+    write_table(tmp_path)
+    write_config(tmp_path, ROWS, training="training.yaml")
     folder = tmp_path / "results" / "training" / "toy"
     with open(tmp_path / "first.log", "w") as log:
-        first = subprocess.Popen(
-            words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    for _ in range(1200):
-        if (folder / "checkpoint.npz").exists() or first.poll() is not None:
-            break
-        time.sleep(0.2)
-    assert first.poll() is None, (tmp_path / "first.log").read_text()[-3000:]
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+        first = start(tmp_path, stdout=log, stderr=subprocess.STDOUT)
+        for _ in range(1200):
+            if (folder / "checkpoint.npz").exists() or first.poll() is not None:
+                break
+            time.sleep(0.2)
+        assert first.poll() is None, (tmp_path / "first.log").read_text()[-3000:]
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
     assert not (folder / "toy.npz").exists()
 
-    subprocess.run([*words, "--unlock"], cwd=ROOT, check=True, capture_output=True)
-    done = subprocess.run(
-        [*words, "--rerun-incomplete"], cwd=ROOT, capture_output=True, text=True, timeout=900
-    )
+    unlocked = snakemake(tmp_path, "train", "--unlock")
+    assert unlocked.returncode == 0, unlocked.stderr[-3000:]
+    done = snakemake(tmp_path, "train", "--rerun-incomplete", "--resources", "gpu=1", timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "resumed at step" in (tmp_path / "results/logs/train_network/toy.log").read_text()
     with open(folder / "log.csv", newline="") as stream:
