@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.warp import transform_bounds
+from scipy.ndimage import gaussian_filter
 from tests.unit.test_experts import make_inputs
 
-from unveil.bands import CLEAR, CLOUD, CORE6
+from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
 from unveil.models import chronos_learning as learning
 from unveil.models.base import ModelSpec
@@ -27,6 +28,7 @@ from unveil.training.run import refuse_shared_places
 from unveil.training.series import SampleOptions, Series, draw_sample, load_series
 from unveil.training.series_task import SeriesTask
 
+TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 GRID = Grid("EPSG:32634", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 48, 64)
 SCENE = Scene("s", "none", "p", GRID, (Frame("2020-06-01", "target", Path(), CORE6),))
 
@@ -75,6 +77,34 @@ def test_the_order_of_the_bands_does_not_matter(weights):
     )
     one, other = answer(weights, inputs), answer(weights, turned)
     np.testing.assert_allclose(one.reflectance[order], other.reflectance, atol=2e-5)
+
+
+@pytest.mark.parametrize(("bands", "frames"), [(("B04",), 3), (TEN, 6), (L1C13, 1), (CORE6, 24)])
+def test_any_bands_and_any_number_of_frames_will_do(weights, bands, frames):
+    inputs = make_inputs(bands=bands, frames=frames)
+    found = answer(weights, inputs, keep_clear=False)
+    assert found.reflectance.shape == found.std.shape == (len(bands), *inputs.shape)
+    assert np.isfinite(found.reflectance).all() and (found.std > 0).all()
+    if frames > 1:  # the target is a mixture of the frames
+        error = np.abs(found.reflectance - inputs.target)[:, ~inputs.target_clear].mean()
+        nearest = np.abs(inputs.context[1] - inputs.target)[:, ~inputs.target_clear].mean()
+        assert error < nearest
+
+
+def test_radar_helps_where_the_target_follows_it_and_can_be_missing(weights):
+    inputs = make_inputs()
+    rng = np.random.default_rng(3)
+    sar = (-14 + 4 * gaussian_filter(rng.normal(0, 3, (2, *inputs.shape)), (0, 2, 2))).astype("f4")
+    target = np.clip(inputs.target + 0.02 * (sar[:1] + 14), 0.01, 1).astype(np.float32)
+    seen, blind = replace(inputs, target=target, sar=sar), replace(inputs, target=target)
+    gaps = replace(seen, sar=np.full_like(sar, np.nan))
+    hidden = ~inputs.target_clear
+    errors = [
+        np.abs(answer(weights, one).reflectance - target)[:, hidden].mean()
+        for one in (seen, blind, gaps)
+    ]
+    assert errors[0] < 0.5 * errors[1]
+    assert errors[2] == pytest.approx(errors[1], rel=0.05)
 
 
 def test_clear_pixels_are_kept_predicted_or_blended(weights):

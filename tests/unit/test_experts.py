@@ -17,19 +17,22 @@ from unveil.scene import Inputs
 SHAPE = (64, 48)
 
 
-def make_inputs(seed: int = 0, *, frames: int = 4, cover: float = 0.5) -> Inputs:
+def make_inputs(
+    seed: int = 0, *, frames: int = 4, cover: float = 0.5, bands: tuple[str, ...] = CORE6
+) -> Inputs:
     """Return a textured scene whose target is a mixture of its frames, plus a little noise."""
     rng = np.random.default_rng(seed)
-    surface = gaussian_filter(rng.normal(0, 1, (frames, 6, *SHAPE)), (0, 0, 3, 3))
+    surface = gaussian_filter(rng.normal(0, 1, (frames, len(bands), *SHAPE)), (0, 0, 3, 3))
     context = np.clip(0.2 + 0.3 * surface, 0.01, 1).astype(np.float32)
     share = rng.dirichlet(np.ones(frames))
-    target = np.tensordot(share, context, axes=1) + 0.01 + rng.normal(0, 1e-4, (6, *SHAPE))
+    target_shape = context.shape[1:]
+    target = np.tensordot(share, context, axes=1) + 0.01 + rng.normal(0, 1e-4, target_shape)
     classes = np.full(SHAPE, CLEAR, np.uint8)
     classes[: round(cover * SHAPE[0])] = CLOUD
     context_class = np.full((frames, *SHAPE), CLEAR, np.uint8)
-    days = np.array([-30.0, -10.0, 5.0, 25.0, 40.0, 60.0][:frames], np.float32)
+    days = np.array([-30.0, -10.0, 5.0, 25.0, 40.0, *range(60, 300, 10)][:frames], np.float32)
     return Inputs(
-        bands=CORE6,
+        bands=bands,
         target=target.astype(np.float32),
         target_class=classes,
         target_probability=np.full(SHAPE, np.nan, np.float32),
