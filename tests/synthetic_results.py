@@ -202,9 +202,7 @@ def write_tables(folder: Path, recipes: Sequence[Recipe], metrics: list, skips: 
             }
             for model, (title, kind, origin) in MODELS.items()
         },
-        "costs": {
-            "regressed": {"pixels": 27648, "model_seconds": 0.5, "devices": ["CPU, float32"]}
-        },
+        "costs": {"regressed": {"pixels": 27648, "model_seconds": 0.5, "devices": ["cpu"]}},
         "scenes": {
             r.id: {
                 "protocol": r.protocol,

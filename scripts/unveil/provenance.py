@@ -120,7 +120,7 @@ def write_manifest(
 
 
 def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Sum pixels and seconds of each model's predictions; list devices and precisions used."""
+    """Sum pixels and seconds of all predictions of each model; list the devices used."""
     total: dict[str, dict[str, Any]] = {}
     for path in records:
         document = json.loads(Path(path).read_text())
@@ -132,7 +132,6 @@ def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
             cost["pixels"] += record["pixels"]
             cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
             cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)
-            device = f"{record['device']}, {record['precision']}"
-            if device not in cost["devices"]:
-                cost["devices"].append(device)
+            if record["device"] not in cost["devices"]:
+                cost["devices"].append(record["device"])
     return total

@@ -19,7 +19,6 @@ from tests.synthetic_results import HOSTILE_TITLE, Recipe, Results, make_results
 
 from unveil.errors import InputError
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
-from unveil.provenance import costs
 from unveil.report import FIGURES, ReportOptions, render
 from unveil.report.evidence import pick_scenes, read_evidence, read_methods
 from unveil.report.images import render as render_bands
@@ -55,18 +54,6 @@ def results(tmp_path_factory):
 def page(results):
     render(**results.inputs(), options=ReportOptions())
     return results.inputs()["output"].read_text(encoding="utf-8")
-
-
-def test_the_page_says_on_what_and_in_which_precision_a_method_ran(tmp_path, page):
-    record = {"status": "predicted", "pixels": 5, "wall_seconds": 1.0, "model_seconds": 0.5}
-    pairs = [("CPU", "float32"), ("GPU 0 (X)", "mixed_bfloat16"), ("CPU", "float32")]
-    scenes = [record | {"device": device, "precision": name} for device, name in pairs]
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps({"model": "m", "scenes": [*scenes, {"status": "skipped"}]}))
-    cost = costs([path])["m"]
-    assert cost["devices"] == ["CPU, float32", "GPU 0 (X), mixed_bfloat16"]
-    assert (cost["pixels"], cost["model_seconds"]) == (15, 1.5)
-    assert "s/Mpx; CPU, float32<" in page
 
 
 # --- pooling and comparison -----------------------------------------------------------

@@ -747,8 +747,8 @@ def bibtex(evidence: Evidence, citations: Mapping[str, str]) -> str:
 
 
 def _speed(cost: Mapping[str, Any]) -> str:
-    """Return the time per megapixel of a method, with the devices and precisions it ran in."""
+    """Return the time per megapixel of a method, with the devices it ran on."""
     if not cost.get("pixels"):
         return "–"
     seconds = cost["model_seconds"] / cost["pixels"] * 1e6
-    return "; ".join([f"{seconds:.3g} s/Mpx", *cost.get("devices", [])])
+    return f"{seconds:.3g} s/Mpx, {', '.join(cost.get('devices', []))}".rstrip(", ")
