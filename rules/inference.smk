@@ -2,7 +2,7 @@ rule infer:
     input:
         scenes=get_shard_scenes,
         weights=get_weights,
-        code=code("models", "weights", "inference"),
+        code=code("models", "weights", "inference", "devices"),
     output:
         # Predictions themselves are not declared: a pair that a model must skip has none.
         # The record names each with its checksum, and later stages verify it.

@@ -42,6 +42,8 @@ from unveil.scene import Inputs, Scene, read_inputs
 LOG = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
 SMALLEST_TILE_PX = 64
+SMALL_SCENE_PIXELS = 2**20
+"""Scenes up to this size are read while the one before is computed; more would cost memory."""
 FINISHED_AT_ONCE = 2
 """Compressing a small scene on a core that the network uses, too, takes longer than the network."""
 BLOCK_CACHE_BYTES = 256 * 2**20
@@ -137,10 +139,11 @@ def run_shard(
 
     def look_up(scene: Scene) -> _Task:
         identity = identity_of(scene, model, config_hash)
-        record = finished(folder / f"{scene.id}.json", identity)
-        tiles = cut(scene.grid, model, options.tile_px)
-        only = len(tiles) == 1 and not record
-        return _Task(scene, identity, record, read(model, scene, tiles[0]) if only else None)
+        record, tile_px = finished(folder / f"{scene.id}.json", identity), options.tile_px
+        tiles = cut(scene.grid, model, tile_px)
+        small = len(tiles) == 1 and scene.grid.pixels <= SMALL_SCENE_PIXELS
+        inputs = read(model, scene, tiles[0]) if small and not record else None
+        return _Task(scene, identity, record, tile_px, inputs)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES))
@@ -156,19 +159,19 @@ def run_shard(
             task = next(tasks)
             LOG.info("%s: %s", place, "finished earlier" if task.record else "starting")
             records.append(
-                task.record
-                or run_scene(model, task, folder, options, device=device.name, finisher=finisher)
+                task.record or run_scene(model, task, folder, device=device.name, finisher=finisher)
             )
         return [item.result() if isinstance(item, Future) else item for item in records]
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A scene, what an earlier run left of it, and its inputs if they fit in one tile."""
+    """A scene, what an earlier run left of it, and its inputs if it is small."""
 
     scene: Scene
     identity: dict[str, str]
     record: dict[str, Any] | None
+    tile_px: int
     inputs: Inputs | None
 
 
@@ -238,7 +241,6 @@ def run_scene(
     model: Model,
     task: _Task,
     folder: Path,
-    options: InferenceOptions,
     *,
     device: str,
     finisher: _Finisher,
@@ -250,7 +252,7 @@ def run_scene(
         by ``finisher``.
     """
     begin = time.monotonic()
-    scene, tile_px = task.scene, options.tile_px
+    scene, tile_px = task.scene, task.tile_px
     while True:
         tiles = cut(scene.grid, model, tile_px)
         try:
@@ -466,9 +468,10 @@ def _read_ahead(
 ) -> Iterator[tuple[Tile, Inputs]]:
     """Prepare the model, then yield tiles; the next is read while the last is computed.
 
-    The only tile of a small scene was read before, once for both.
+    The only tile of a scene is read once for both; of a small scene, it was read before.
     """
-    if len(tiles) == 1 and only:
+    if len(tiles) == 1:
+        only = only or read(model, scene, tiles[0])
         model.prepare(scene, [only])
         yield tiles[0], only
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unveil.metrics import published
+from unveil.metrics import definitions, published
 
 CASES = (
     "cloudy_as_prediction_full",
@@ -61,6 +61,12 @@ def test_dsen2cr_metrics_match_the_authors_program(golden, triplet, case) -> Non
         if "sam" in name:
             tolerance = 5e-4 if value < 1e-3 else 1e-4 * value
         assert found[name] == pytest.approx(value, rel=0, abs=tolerance + 1e-12), name
+
+
+def test_the_ssim_of_one_band_matches_tensorflows(golden, triplet) -> None:
+    blend, target = (triplet[name][:, 3] / 10_000 for name in ("blend", "target"))
+    expected = np.load(golden / "A4_dsen2cr_metrics.npz")["ssim_band_B4_only_blend"]
+    assert definitions.ssim(blend, target) == pytest.approx(float(expected), abs=2e-5)
 
 
 def _pair(triplet: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -100,6 +100,23 @@ def test_the_published_network_has_the_published_size(radar, parameters):
     assert len(dsen2cr.convolutions(network)) == 34
 
 
+def test_the_network_keeps_the_output_it_had_when_it_matched_the_published_one():
+    """Recorded with the golden vectors of A1 passing; weights and input by seed."""
+    network = dsen2cr.build_network(bands=3, radar=True, features=FEATURES, blocks=BLOCKS)
+    weights = NamedArrays(recipe(bands=3, radar=True), Path("drawn"), "")
+    dsen2cr.load_weights(network, weights)
+    image = np.random.default_rng(8).uniform(0, 5, (1, 7, 9, 5)).astype(np.float32)
+    found = dsen2cr.compile_network(network)(image)[0, [0, 3, 6], [0, 4, 8]]
+    np.testing.assert_allclose(found, RECORDED, rtol=0, atol=1e-4)
+
+
+RECORDED = [
+    [2.06328, 4.73933, 2.08381],
+    [1.15302, 5.12479, 1.73538],
+    [0.81779, 3.20230, 1.16063],
+]
+
+
 def test_the_receptive_field_is_exact(tmp_path):
     model = model_of(tmp_path)
     reach = model.receptive_field

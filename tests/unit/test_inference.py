@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -124,6 +126,22 @@ def test_a_model_is_loaded_once_for_many_scenes_and_finished_results_are_kept(tm
     assert again.predicts == 0
     run_shard(changed, scenes, folder, options, config_hash="y")
     assert changed.predicts == 2
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(
+    tmp_path, monkeypatch, caplog, terminal
+):
+    stderr = io.StringIO()
+    stderr.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", stderr)
+    scene = make_scene(tmp_path / "scene")
+    with caplog.at_level("INFO"):
+        options = InferenceOptions(tile_px=64)
+        run_shard(blur(), [scene], tmp_path / "out", options, config_hash="x")
+    assert re.search(r"s: tile 4 of 4, \d+\.\d\d Mpx/s, 0 s left", caplog.text)
+    assert "running blur on CPU in float32" in caplog.text
+    assert ("4/4" in stderr.getvalue()) == terminal
 
 
 def test_a_damaged_result_is_made_again(tmp_path):
@@ -266,6 +284,12 @@ def test_a_killed_job_frees_its_gpu(tmp_path):
     holder.wait()
     with claim_gpu(["0"], tmp_path) as gpu:
         assert gpu == "0"
+
+
+def test_tensorflows_own_error_counts_as_out_of_memory():
+    tf = pytest.importorskip("tensorflow")
+    assert inference.is_out_of_memory(tf.errors.ResourceExhaustedError(None, None, "OOM"))
+    assert not inference.is_out_of_memory(tf.errors.InternalError(None, None, "else"))
 
 
 def test_out_of_memory_is_an_error_at_once_where_no_tile_is_smaller(tmp_path):

@@ -81,11 +81,11 @@ def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return state
 
 
-def weights_of(kind: str) -> dict[str, np.ndarray] | None:
+def weights_of(kind: str, options: dict) -> dict[str, np.ndarray] | None:
     if kind == "dsen2cr":
         from unveil.models.dsen2cr import build_network, network_arrays
 
-        network = build_network(bands=13, radar=True, features=8, blocks=2)
+        network = build_network(bands=13, **{"radar": True, **options})
         names = {name: array.shape for name, array in network_arrays(network).items()}
         return {n: a * (0.3 if a.ndim > 1 else 1) for n, a in drawn(names).items()}
     if kind == "uncrtaints":
@@ -95,7 +95,7 @@ def weights_of(kind: str) -> dict[str, np.ndarray] | None:
     if kind == "utilise":
         from unveil.models import utilise
 
-        return drawn(utilise.state_shapes(utilise.CONFIGURATIONS["earthnet"]))
+        return drawn(utilise.state_shapes(utilise.CONFIGURATIONS[options["configuration"]]))
     if kind == "anytimeformer":
         from unveil.models.anytimeformer import expected_shapes
 
@@ -111,33 +111,37 @@ def weights_of(kind: str) -> dict[str, np.ndarray] | None:
     return None
 
 
-OPTIONS = {
-    "dsen2cr": {"features": 8, "blocks": 2},
-    "utilise": {"configuration": "earthnet"},
+SMALL = {"features": 8, "blocks": 2}
+ROWS: dict[str, tuple[str, dict]] = {kind: (kind, {}) for kind in kinds()} | {
+    "dsen2cr": ("dsen2cr", SMALL),
+    "dsen2cr-nosar": ("dsen2cr", SMALL | {"radar": False}),
+    "utilise": ("utilise", {"configuration": "earthnet"}),
+    "utilise-sen12mscrts": ("utilise", {"configuration": "sen12mscrts"}),
+    "utilise-sen12mscrts-s1": ("utilise", {"configuration": "sen12mscrts-s1"}),
 }
+"""Every registered kind, and the configurations that change what a network is given."""
 
 
 @pytest.fixture(scope="session")
 def specs(scenes, tmp_path_factory) -> dict[str, ModelSpec]:
-    """A row of the model table for every kind, weights and deliveries included."""
+    """The rows of the model table, weights and deliveries included."""
     folder = tmp_path_factory.mktemp("weights")
     made = {}
-    for kind in kinds():
-        path, arrays = None, weights_of(kind)
+    for row, (kind, options) in ROWS.items():
+        path, arrays = None, weights_of(kind, options)
         if arrays:
-            path = folder / f"{kind}.npz"
+            path = folder / f"{row}.npz"
             write_arrays(path, arrays)
-        options = OPTIONS.get(kind, {})
         if kind == "external":
             target = scenes["L1C"].target.path
             (folder / "s.tif").write_bytes(target.read_bytes())
             options = {"folder": str(folder)}
-        made[kind] = ModelSpec(kind, kind, weights=path, options=options)
+        made[row] = ModelSpec(row, kind, weights=path, options=options)
     return made
 
 
-def scene_for(kind: str, scenes: dict[str, Scene]) -> Scene:
-    return scenes["L2A" if kind in ("anytimeformer", "utilise") else "L1C"]
+def scene_for(row: str, scenes: dict[str, Scene]) -> Scene:
+    return scenes["L2A" if row in ("anytimeformer", "utilise") else "L1C"]
 
 
 def answer(spec: ModelSpec, scene: Scene, tile_px: int = 4096, model=None) -> np.ndarray:
@@ -162,25 +166,25 @@ def answer(spec: ModelSpec, scene: Scene, tile_px: int = 4096, model=None) -> np
     return result
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("row", ROWS)
 class TestEveryModel:
-    def test_gives_finite_reflectance_of_its_bands_and_is_deterministic(self, kind, scenes, specs):
-        scene = scene_for(kind, scenes)
-        first = answer(specs[kind], scene)
+    def test_gives_finite_reflectance_of_its_bands_and_is_deterministic(self, row, scenes, specs):
+        scene = scene_for(row, scenes)
+        first = answer(specs[row], scene)
         assert first.dtype == np.float32
         assert first.shape[1:] == SHAPE
         assert first.shape[0] in (4, 10, len(scene.bands))
         seen = np.isfinite(first)
         assert seen.mean() > 0.95, "every pixel of this scene is seen clearly by some frame"
-        np.testing.assert_array_equal(first, answer(specs[kind], scene))
+        np.testing.assert_array_equal(first, answer(specs[row], scene))
 
-    def test_does_not_depend_on_the_tile_size(self, kind, scenes, specs):
-        scene = scene_for(kind, scenes)
-        whole, tiled = (answer(specs[kind], scene, tile_px) for tile_px in (4096, 24))
+    def test_does_not_depend_on_the_tile_size(self, row, scenes, specs):
+        scene = scene_for(row, scenes)
+        whole, tiled = (answer(specs[row], scene, tile_px) for tile_px in (4096, 24))
         np.testing.assert_allclose(tiled, whole, atol=2e-5)
 
-    def test_is_blind_to_the_reference(self, kind, scenes, specs, tmp_path):
-        scene = scene_for(kind, scenes)
+    def test_is_blind_to_the_reference(self, row, scenes, specs, tmp_path):
+        scene = scene_for(row, scenes)
         other = tmp_path / "other.tif"
         values = np.full((len(scene.bands), *SHAPE), 4321, np.uint16)
         raster.write_cog(other, values, GRID, descriptions=scene.bands, nodata=0)
@@ -189,41 +193,41 @@ class TestEveryModel:
         for number, given in enumerate((scene, replace(scene, frames=frames))):
             folder = tmp_path / str(number)
             [record] = run_shard(
-                create(specs[kind]), [given], folder, InferenceOptions(), config_hash="x"
+                create(specs[row]), [given], folder, InferenceOptions(), config_hash="x"
             )
             seen.append(record["sha256"])
         assert seen[0] == seen[1]
 
-    def test_does_not_carry_anything_from_one_scene_to_the_next(self, kind, scenes, specs):
-        scene = scene_for(kind, scenes)
-        fresh = answer(specs[kind], scene)
-        model = create(specs[kind])
+    def test_does_not_carry_anything_from_one_scene_to_the_next(self, row, scenes, specs):
+        scene = scene_for(row, scenes)
+        fresh = answer(specs[row], scene)
+        model = create(specs[row])
         turned = replace(scene, frames=tuple(_darkened(frame) for frame in scene.frames))
-        answer(specs[kind], turned, model=model)
-        np.testing.assert_array_equal(answer(specs[kind], scene, model=model), fresh)
+        answer(specs[row], turned, model=model)
+        np.testing.assert_array_equal(answer(specs[row], scene, model=model), fresh)
 
-    def test_says_what_it_is_and_where_it_comes_from(self, kind, scenes, specs):
-        model = create(specs[kind])
+    def test_says_what_it_is_and_where_it_comes_from(self, row, scenes, specs):
+        model = create(specs[row])
         assert len(model.citation) > 20
         assert model.origin in ("published", "trained-here", "none", "external")
-        assert model.skip(scene_for(kind, scenes).without_truth()) is None
+        assert model.skip(scene_for(row, scenes).without_truth()) is None
 
-    def test_refuses_an_option_that_it_does_not_have_by_name(self, kind, scenes, specs):
-        options = specs[kind].options | {"nonsense": 1}
-        with pytest.raises(InputError, match=rf"{kind}.*nonsense|nonsense.*{kind}"):
-            create(replace(specs[kind], options=options))
+    def test_refuses_an_option_that_it_does_not_have_by_name(self, row, scenes, specs):
+        options = specs[row].options | {"nonsense": 1}
+        with pytest.raises(InputError, match=rf"{row}.*nonsense|nonsense.*{row}"):
+            create(replace(specs[row], options=options))
 
-    def test_says_how_to_get_its_weights_when_it_has_none(self, kind, scenes, specs):
-        model = create(replace(specs[kind], weights=None))
+    def test_says_how_to_get_its_weights_when_it_has_none(self, row, scenes, specs):
+        model = create(replace(specs[row], weights=None))
         if model.network:
-            scene = scene_for(kind, scenes).without_truth()
+            scene = scene_for(row, scenes).without_truth()
             assert "snakemake fetch_weights" in model.skip(scene)
             with pytest.raises(InputError, match="snakemake fetch_weights"):
                 model.load()
 
-    def test_skips_a_scene_that_lacks_what_it_needs(self, kind, scenes, specs, tmp_path):
-        scene = scene_for(kind, scenes).without_truth()
-        model = create(specs[kind])
+    def test_skips_a_scene_that_lacks_what_it_needs(self, row, scenes, specs, tmp_path):
+        scene = scene_for(row, scenes).without_truth()
+        model = create(specs[row])
         bare = replace(scene, frames=(scene.target,))
         poor = bool(model.needs.min_context or model.needs.radar == "required")
         assert bool(model.skip(bare)) == poor

@@ -54,6 +54,34 @@ def test_one_missing_pixel_is_the_weighted_mean_of_its_neighbours():
     assert weighted[1, 1] == pytest.approx((priority * carried).sum() / priority.sum())
 
 
+@pytest.mark.parametrize(
+    ("settings_", "row", "count"),
+    [
+        (Propagation(), [4769.112, 4168.845, 1920.531, 3336.169, 503.057, 4238.270], 62),
+        (
+            Propagation(identity=1, resistance=0.02, resistance_above=2500),
+            [4101.346, 3627.624, 1711.353, 2916.593, 453.228, 3949.854],
+            60,
+        ),
+        (
+            Propagation(tolerance=0, max_iterations=10),
+            [5085.966, 4018.803, 2346.988, 3167.421, 622.657, 4140.797],
+            10,
+        ),
+    ],
+    ids=["default", "identity_resistance", "iter10"],
+)
+def test_a_run_keeps_the_values_it_had_when_it_matched_the_published_ones(settings_, row, count):
+    """Recorded with the golden vectors of F passing; the scene by seed."""
+    generator = np.random.default_rng(4)
+    reference = generator.uniform(300, 4000, (9, 11))
+    target = reference * generator.uniform(0.7, 1.4, (9, 11))
+    missing = hole(reference.shape, slice(2, 7), slice(3, 9))
+    values, found = propagate(target, reference, missing, settings_)
+    np.testing.assert_allclose(values[4, 3:9], row, rtol=1e-6)
+    assert found == count
+
+
 def test_outside_the_image_there_is_no_neighbour():
     weights = neighbour_weights(np.full((3, 4), 7.0))
     counts = (priorities(weights, 1.0) > 0).sum(axis=0)
