@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from unveil.bands import CORE6, L1C13
+from unveil.bands import L1C13
 from unveil.inference import InferenceOptions, run_shard, tiles_of
 from unveil.models import dsen2cr
 from unveil.models.base import ModelSpec
@@ -167,31 +167,36 @@ def peak_mib() -> float:
 
 def run_alone(args: argparse.Namespace) -> None:
     """Run the engine on one scene and print its costs; the whole work of a process."""
-    shape = {"features": 16, "blocks": 2}
+    shape = {"features": args.features, "blocks": args.blocks}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         weights = folder / "weights.npz"
-        write_arrays(weights, make_weights(channels=6, bands=6, **shape))
-        options = {**shape, "bands": list(CORE6), "radar": False}
-        model = dsen2cr.Dsen2Cr(ModelSpec("small", "dsen2cr", weights=weights, options=options))
-        inference = InferenceOptions(tile_px=args.tile, gpu="never", precision="float32")
+        write_arrays(weights, make_weights(channels=13, bands=13, **shape))
+        options = {**shape, "bands": list(L1C13), "radar": False}
+        model = dsen2cr.Dsen2Cr(ModelSpec("drawn", "dsen2cr", weights=weights, options=options))
+        inference = InferenceOptions(
+            tile_px=args.tile, gpu="never", backend=args.backend, precision=args.precision
+        )
         scene = make_scene(folder, args.alone)
         before = peak_mib()
         [record] = run_shard(model, [scene], folder / "out", inference, config_hash="")
         share = record["model_seconds"] / record["wall_seconds"]
         print(
-            f"{args.alone:6}  {args.tile:5}  {record['tiles']:5}  {before:9.0f}  {peak_mib():8.0f}"
-            f"  {record['wall_seconds']:7.1f}  {share:6.2f}",
+            f"{args.alone:6}  {record['backend']:10} {record['precision']:14}  "
+            f"{record['tile_px']:5}  {record['tiles']:5}  {before:6.0f}  {peak_mib():6.0f}  "
+            f"{record['wall_seconds']:7.1f}  {share:6.2f}",
             flush=True,
         )
 
 
 def print_memory(args: argparse.Namespace) -> None:
     """Print the peak memory for scenes of several sizes, each in a process of its own."""
-    print("DSen2-CR, 16 features, 2 blocks, 6 of 13 bands; resident memory in MiB")
-    print("  size   tile  tiles  before it      peak   wall s  in the model")
+    print(f"DSen2-CR, {args.features} features, {args.blocks} blocks, 13 bands; MiB resident")
+    print("  size  backend    precision       tile  tiles  before    peak   wall s  in the model")
     for size in args.sizes:
         command = [sys.executable, __file__, "memory", f"--alone={size}", f"--tile={args.tile}"]
+        command += [f"--{key}={getattr(args, key)}" for key in ("features", "blocks")]
+        command += [f"--{key}={getattr(args, key)}" for key in ("backend", "precision")]
         command += [f"--folder={args.folder}"] if args.folder else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         print(done.stdout, end="", flush=True)
@@ -207,6 +212,11 @@ def print_halo(args: argparse.Namespace) -> None:
             tiles = tiles_of(grid, tile_px=tile_px, halo=RECEPTIVE_FIELD)
             computed = sum(tile.outer.width * tile.outer.height for tile in tiles)
             print(f"{size:6}  {tile_px:5}  {computed / grid.pixels:5.3f}")
+
+
+def tile(text: str) -> int | str:
+    """Read the edge of a tile."""
+    return text if text == "auto" else int(text)
 
 
 def main() -> None:
@@ -226,7 +236,11 @@ def main() -> None:
     memory.add_argument(
         "--sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="10980 is a whole product"
     )
-    memory.add_argument("--tile", type=int, default=1024)
+    memory.add_argument("--tile", type=tile, default=1024)
+    memory.add_argument("--features", type=int, default=16)
+    memory.add_argument("--blocks", type=int, default=2)
+    memory.add_argument("--backend", default="auto")
+    memory.add_argument("--precision", default="float32")
     memory.add_argument("--folder", help="where the scenes are written, 26 bytes a pixel")
     memory.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     memory.set_defaults(run=lambda args: run_alone(args) if args.alone else print_memory(args))

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import resource
@@ -21,14 +22,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
 
 from unveil import raster
-from unveil.devices import CPU, Device, choose_precision, claim_device
+from unveil.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.errors import SceneSkipped
 from unveil.models.base import Model, Prediction
 from unveil.provenance import versions
@@ -37,6 +38,9 @@ from unveil.scene import Inputs, Scene, read_inputs
 
 LOG = logging.getLogger(__name__)
 SMALLEST_TILE_PX = 64
+USUAL_TILE_PX = 1024
+ALIGNMENT_PX = 256
+"""Tiles of whole blocks are written faster."""
 BLOCK_CACHE_BYTES = 256 * 2**20
 """GDAL's own default is 5 % of the machine's memory, which large scenes fill."""
 
@@ -46,13 +50,18 @@ class InferenceOptions:
     """How models are run.
 
     Attributes:
-        tile_px: edge of a tile without its halo.
+        tile_px: edge of a tile without its halo; ``auto`` is the largest that ``memory_mb``
+            allows for models that know what a pixel costs, :data:`USUAL_TILE_PX` for others.
+        memory_mb: most memory of the whole process on a CPU, in units of 10^6 bytes.
         gpu: ``required``, ``preferred`` or ``never``.
-        precision: ``auto``, ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+        backend: one of :data:`unveil.devices.BACKENDS`.
+        precision: one of :data:`unveil.devices.PRECISIONS`.
     """
 
-    tile_px: int = 1024
+    tile_px: int | Literal["auto"] = "auto"
+    memory_mb: int = 8000
     gpu: str = "preferred"
+    backend: str = "auto"
     precision: str = "auto"
 
 
@@ -126,6 +135,7 @@ def run_shard(
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES))
         finisher = stack.enter_context(_Finisher())
         device: Device | None = None
+        automatic, largest = options.tile_px == "auto", USUAL_TILE_PX
         for number, full in enumerate(scenes, 1):
             scene = limit_context(full.without_truth(), model.needs.max_context)
             place = f"{scene.id} ({number} of {len(scenes)})"
@@ -136,6 +146,7 @@ def run_shard(
                 continue
             if device is None:
                 device = start(model, options, stack)
+                largest = largest_tile(model, options, device)
             identity = identity_of(scene, model, config_hash)
             record = finished(folder / f"{scene.id}.json", identity)
             LOG.info("%s: %s", place, "finished earlier" if record else "starting")
@@ -145,7 +156,7 @@ def run_shard(
                     model,
                     scene,
                     folder,
-                    options,
+                    tile_px=even_tile(scene.grid, largest) if automatic else largest,
                     identity=identity,
                     device=device.name,
                     finisher=finisher,
@@ -190,11 +201,54 @@ class _Finisher:
 
 def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) -> Device:
     """Claim a device for as long as ``stack`` is open, and load the model on it."""
-    device = stack.enter_context(claim_device(options.gpu)) if model.network else CPU
-    model.precision = choose_precision(options.precision, model.precisions, device)
-    LOG.info("running %s on %s in %s", model.spec.id, device.name, model.precision)
+    device = CPU
+    if model.network:
+        device = stack.enter_context(claim_device(options.gpu))
+        model.backend, reason = choose_backend(
+            options.backend,
+            precision=options.precision,
+            supported=model.openvino_precisions,
+            device=device,
+        )
+        if reason and options.backend != "auto":
+            LOG.warning("%s: TensorFlow instead of OpenVINO, %s", model.spec.id, reason)
+    able = model.openvino_precisions if model.backend == "openvino" else model.precisions
+    model.precision = choose_precision(options.precision, able, device)
+    if model.network and options.precision not in ("auto", model.precision):
+        model.precision_note = f"{options.precision} is not to be had with {model.backend}"
+        LOG.warning("%s: %s", model.spec.id, model.precision_note)
+    place = f"{device.name}, {model.backend}, {model.precision}"
+    LOG.info("running %s on %s", model.spec.id, place)
     model.load()
     return device
+
+
+def largest_tile(model: Model, options: InferenceOptions, device: Device) -> int:
+    """Return the edge of the largest tile that fits the memory, after ``load``."""
+    if options.tile_px != "auto":
+        return options.tile_px
+    if model.bytes_per_px is None or model.receptive_field is None or device.kind == "GPU":
+        return USUAL_TILE_PX
+    left = options.memory_mb * 10**6 - BLOCK_CACHE_BYTES - resident_bytes()
+    edge = math.isqrt(max(left, 0) // model.bytes_per_px) - 2 * model.receptive_field
+    return max(edge, SMALLEST_TILE_PX)
+
+
+def even_tile(grid: Grid, largest: int) -> int:
+    """Return the smallest edge that cuts a grid in no more tiles than ``largest`` does."""
+    length = max(grid.shape)
+    edge = -(-length // -(-length // largest))
+    aligned = -(-edge // ALIGNMENT_PX) * ALIGNMENT_PX
+    return aligned if aligned <= largest else edge
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds now, or has held at most where unknown."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()
 
 
 def skipped(scene: Scene, reason: str) -> dict[str, Any]:
@@ -206,8 +260,8 @@ def run_scene(
     model: Model,
     scene: Scene,
     folder: Path,
-    options: InferenceOptions,
     *,
+    tile_px: int,
     identity: dict[str, str],
     device: str,
     finisher: _Finisher,
@@ -219,7 +273,6 @@ def run_scene(
         by ``finisher``.
     """
     begin = time.monotonic()
-    tile_px = options.tile_px
     while True:
         try:
             tiles = cut(scene.grid, model, tile_px)
@@ -240,7 +293,9 @@ def run_scene(
         "status": "predicted",
         "identity": identity,
         "device": device,
+        "backend": model.backend,
         "precision": model.precision,
+        "precision_note": model.precision_note,
         "tile_px": tile_px,
         "tiles": len(tiles),
         "pixels": scene.grid.pixels,

@@ -104,7 +104,16 @@ class Model(ABC):
         patch_px: edge of the only window size the model is defined on; larger scenes are
             cut in overlapping patches, each trusted in its middle. None where any size will do.
         radar_series: True if it wants every radar date, not only the nearest.
-        precisions: what it can compute in; the engine sets ``precision`` before ``load``.
+        precisions: what it can compute in with its usual library.
+        openvino_precisions: what it can compute in with OpenVINO; empty if it cannot.
+
+    Attributes:
+        backend: library that computes, ``numpy``, ``tensorflow`` or ``openvino``; the engine
+            sets it and ``precision`` before ``load``.
+        precision: what it computes in; ``prepare`` may change it for a scene.
+        precision_note: why that is not what was asked for, or what is known of its cost.
+        bytes_per_px: most memory that one pixel of a window costs while it is computed, known
+            after ``load``; None where nobody measured it.
     """
 
     kind: ClassVar[str]
@@ -112,7 +121,11 @@ class Model(ABC):
     network: ClassVar[bool] = False
     radar_series: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    openvino_precisions: ClassVar[tuple[str, ...]] = ()
+    backend: str = "numpy"
     precision: str = "float32"
+    precision_note: str = ""
+    bytes_per_px: int | None = None
     receptive_field: int | None = 0
     patch_px: int | None = None
     origin: Origin = "none"
