@@ -146,7 +146,7 @@ def run_shard(
                 continue
             if device is None:
                 device = start(model, options, stack)
-                largest = largest_tile(model, options, device)
+                largest = largest_tile(model, options, device, resident=resident_bytes())
             identity = identity_of(scene, model, config_hash)
             record = finished(folder / f"{scene.id}.json", identity)
             LOG.info("%s: %s", place, "finished earlier" if record else "starting")
@@ -223,13 +223,20 @@ def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) 
     return device
 
 
-def largest_tile(model: Model, options: InferenceOptions, device: Device) -> int:
-    """Return the edge of the largest tile that fits the memory, after ``load``."""
+def largest_tile(model: Model, options: InferenceOptions, device: Device, *, resident: int) -> int:
+    """Return the edge of the largest tile that fits the memory.
+
+    Args:
+        model: loaded.
+        options: what the user allows.
+        device: what the model runs on.
+        resident: bytes that the process holds without a tile.
+    """
     if options.tile_px != "auto":
         return options.tile_px
     if model.bytes_per_px is None or model.receptive_field is None or device.kind == "GPU":
         return USUAL_TILE_PX
-    left = options.memory_mb * 10**6 - BLOCK_CACHE_BYTES - resident_bytes()
+    left = options.memory_mb * 10**6 - BLOCK_CACHE_BYTES - resident
     edge = math.isqrt(max(left, 0) // model.bytes_per_px) - 2 * model.receptive_field
     return max(edge, SMALLEST_TILE_PX)
 
@@ -331,7 +338,9 @@ _versions = cache(versions)
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on the host or on a GPU."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return True
+    return isinstance(error, RuntimeError) and "Failed to allocate" in str(error)  # OpenVINO
 
 
 def cut(grid: Grid, model: Model, tile_px: int) -> list[Tile]:

@@ -49,7 +49,16 @@ SAR_MAXIMUM = 2.0
 """Network units of the upper end of the radar ranges."""
 
 
-IMAGES_HELD = 10
+HIDDEN_BYTES = {
+    ("tensorflow", "float32"): 15,
+    ("tensorflow", "mixed_bfloat16"): 8,
+    ("tensorflow", "mixed_float16"): 8,
+    ("openvino", "float32"): 9,
+    ("openvino", "mixed_bfloat16"): 5,
+    ("openvino", "int8"): 7,
+}
+"""Bytes of a pixel and feature, from ``benchmarks/inference.py memory``: two to four layers."""
+IMAGES_HELD = 14
 """Copies of the input's channels that a window costs while it is read, computed and written."""
 PATCH_PX, PATCHES_PER_EDGE, FEWEST_PATCHES = 128, 4, 4
 """Of a scene, to calibrate int8 and to check it."""
@@ -321,6 +330,7 @@ class Dsen2Cr(Model):
     network = True
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     openvino_precisions = ("float32", "mixed_bfloat16", "int8")
+    backend = "tensorflow"
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -360,13 +370,13 @@ class Dsen2Cr(Model):
             )
         weights = read_weights(self.spec.weights)
         self.weights_checksum = weights.sha256
+        self.bytes_per_px = self.window_bytes_per_px()
         if self.backend == "openvino":
             self._load_openvino(layers_of(weights, self.options.kernel_shapes))
         else:
             self._load_keras(weights)
 
     def _load_keras(self, weights: NamedArrays) -> None:
-        self.bytes_per_px = self._bytes_per_px(hidden_layers=3.7)
         network = build_network(
             bands=len(self.options.bands),
             radar=self.options.radar,
@@ -380,20 +390,15 @@ class Dsen2Cr(Model):
     def _load_openvino(self, layers: list[tuple[np.ndarray, np.ndarray]]) -> None:
         from unveil.models import dsen2cr_openvino
 
-        int8 = self.precision == "int8"
-        if int8:
+        if self.precision == "int8":
             self._to_quantise, self.precision = layers, dsen2cr_openvino.half_precision()
-        self.bytes_per_px = self._bytes_per_px(hidden_layers=3.7 if int8 else 2.6)
         self._unquantised = self.precision
         self._run = self._plain = dsen2cr_openvino.compile_network(layers, precision=self.precision)
 
-    def _bytes_per_px(self, *, hidden_layers: float) -> int:
-        """Return the memory of one pixel: hidden layers held at once, and the images.
-
-        From ``benchmarks/inference.py memory``.
-        """
-        hidden = self.options.features * (4 if self.precision == "float32" else 2)
-        return round(hidden_layers * hidden + IMAGES_HELD * self.options.channels * 4)
+    def window_bytes_per_px(self) -> int:
+        """Return the most memory of one pixel: hidden values held at once, and the images."""
+        hidden = HIDDEN_BYTES[self.backend, self.precision] * self.options.features
+        return hidden + IMAGES_HELD * self.options.channels * 4
 
     def prepare(self, scene: Scene, tiles: Iterable[Inputs]) -> None:
         """Find the fill values of the whole scene; for int8, calibrate on patches of it.

@@ -92,7 +92,18 @@ def compile_network(
     # One stream: a tile fills all cores, and every stream would hold a copy of the activations.
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
     compiled = openvino.Core().compile_model(model, "CPU", hints)
-    return lambda batch: compiled([np.ascontiguousarray(batch, np.float32)])[0]
+    request = compiled.create_infer_request()
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        nonlocal request
+        try:
+            return request.infer([np.ascontiguousarray(batch, np.float32)])[0]
+        except RuntimeError:
+            # Out of memory leaves a request unfit even for smaller tiles.
+            request = compiled.create_infer_request()
+            raise
+
+    return run
 
 
 def observe(layers: Layers, patches: Sequence[np.ndarray]) -> list[Activation]:
