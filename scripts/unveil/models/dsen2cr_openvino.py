@@ -91,16 +91,16 @@ def compile_network(
     model, _ = _graph(layers, split=precision != "float32", activations=activations)
     # One stream: a tile fills all cores, and every stream would hold a copy of the activations.
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
-    compiled = openvino.Core().compile_model(model, "CPU", hints)
-    request = compiled.create_infer_request()
+    core = openvino.Core()
+    compiled = core.compile_model(model, "CPU", hints)
 
     def run(batch: np.ndarray) -> np.ndarray:
-        nonlocal request
+        nonlocal compiled
         try:
-            return request.infer([np.ascontiguousarray(batch, np.float32)])[0]
+            compiled = compiled or core.compile_model(model, "CPU", hints)
+            return compiled([np.ascontiguousarray(batch, np.float32)])[0]
         except RuntimeError:
-            # Out of memory leaves a request unfit even for smaller tiles.
-            request = compiled.create_infer_request()
+            compiled = None  # out of memory leaves it unfit, even for smaller tiles
             raise
 
     return run
