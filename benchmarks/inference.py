@@ -2,9 +2,9 @@
 
 Run: ``python benchmarks/inference.py speed`` (or ``memory``, ``shards``, ``halo``). The peer needs
 PyTorch, which Unveil does not: ``pip install torch==2.13.0`` into an environment of your
-own; without it the rows of Unveil are printed alone. All engines run in one process with
-the same weights and take turns, and the median of the turns counts, so that a busy machine
-disturbs all alike; processor seconds of all threads are disturbed least.
+own; without it the rows of Unveil are printed alone. OpenVINO is an extra of Unveil. All
+engines run in one process with the same weights and take turns, and the median of the turns
+counts, so that a busy machine disturbs all alike; processor seconds are disturbed least.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ import numpy as np
 import rasterio
 
 from unveil.bands import CLOUD, L1C13
-from unveil.inference import InferenceOptions, run_shard, tiles_of
-from unveil.models import dsen2cr
+from unveil.devices import CPU
+from unveil.inference import InferenceOptions, even_tile, largest_tile, run_shard, tiles_of
+from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import Model, ModelSpec
 from unveil.models.registry import create
 from unveil.raster import BLOCK, Grid
@@ -38,6 +39,13 @@ TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
 RECEPTIVE_FIELD = 34
 CONTEXT = 6
 """Frames beside the target in the memory benchmark."""
+ENGINES = (
+    "tensorflow float32",
+    "tensorflow mixed_bfloat16",
+    "openvino float32",
+    "openvino mixed_bfloat16",
+    "openvino int8",
+)
 
 
 def make_weights(*, channels: int, bands: int, features: int, blocks: int) -> dict:
@@ -52,13 +60,32 @@ def make_weights(*, channels: int, bands: int, features: int, blocks: int) -> di
     return weights
 
 
-def ours(weights: dict, precision: str, *, features: int, blocks: int) -> Callable:
-    """Return Unveil's network, channels last."""
+def ours(weights: dict, engine: str, *, features: int, blocks: int) -> Callable:
+    """Return Unveil's network, channels last, on one of :data:`ENGINES`."""
+    backend, precision = engine.split()
+    if backend == "openvino":
+        return _openvino(weights, precision)
     network = dsen2cr.build_network(
         bands=13, radar=True, features=features, blocks=blocks, precision=precision
     )
     dsen2cr.load_weights(network, NamedArrays(weights, Path("drawn"), ""))
     return dsen2cr.compile_network(network)
+
+
+def _openvino(weights: dict, precision: str) -> Callable:
+    arrays = list(weights.values())
+    layers = list(zip(arrays[::2], arrays[1::2], strict=True))
+    if precision != "int8":
+        return dsen2cr_openvino.compile_network(layers, precision=precision)
+    patches = [make_batch(64, seed) for seed in range(3, 7)]
+    run, loss = dsen2cr_openvino.compile_int8(layers, calibration=patches[:2], held_out=patches[2:])
+    print(f"int8 may cost {loss:.3f} dB of PSNR with these drawn weights on drawn images")
+    return run
+
+
+def make_batch(size: int, seed: int) -> np.ndarray:
+    """Draw one image in network units."""
+    return np.random.default_rng(seed).uniform(0, 5, (1, size, size, 15)).astype(np.float32)
 
 
 def peer(weights: dict, *, blocks: int) -> Callable:
@@ -101,16 +128,16 @@ def print_speed(args: argparse.Namespace) -> None:
     """Print median seconds of each engine and size, and how often faster than the peer."""
     shape = {"features": args.features, "blocks": args.blocks}
     weights = make_weights(channels=15, bands=13, **shape)
-    engines = {f"Unveil {name}": ours(weights, name, **shape) for name in args.precisions}
+    engines = {name: ours(weights, name, **shape) for name in args.engines}
     try:
         engines = {PEER: peer(weights, blocks=args.blocks), **engines}
     except ImportError:
         print("no peer: pip install torch==2.13.0 (in an environment of its own) to compare")
     print(f"DSen2-CR, {args.features} features, {args.blocks} blocks, 13+2 channels, batch 1")
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
-    print("size  engine                  median s    min s  ratio  cpu s  ratio  difference")
+    print("size  engine                     median s    min s  ratio  cpu s  ratio  difference")
     for size in args.sizes:
-        batch = np.random.default_rng(2).uniform(0, 5, (1, size, size, 15)).astype(np.float32)
+        batch = make_batch(size, 2)
         outputs = {name: run(batch) for name, run in engines.items()}
         seconds = take_turns(engines, batch, args.turns)
         first = next(iter(engines))
@@ -119,7 +146,7 @@ def print_speed(args: argparse.Namespace) -> None:
             wall, cpu = zip(*turns, strict=True)
             gap = np.abs(outputs[name] - outputs[first]).max()
             print(
-                f"{size:4}  {name:22}  {statistics.median(wall):8.2f} {min(wall):8.2f}  "
+                f"{size:4}  {name:25}  {statistics.median(wall):8.2f} {min(wall):8.2f}  "
                 f"{wall_1 / statistics.median(wall):5.2f}  {statistics.median(cpu):5.1f}  "
                 f"{cpu_1 / statistics.median(cpu):5.2f}  {gap:10.1e}",
                 flush=True,
@@ -195,11 +222,11 @@ def peak_mib() -> float:
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
 
 
-def memory_model(kind: str, folder: Path) -> Model:
+def memory_model(kind: str, folder: Path, *, features: int, blocks: int) -> Model:
     """Return a model of the memory benchmark: 13 bands, and all frames where it uses them."""
     if kind != "dsen2cr":
         return create(ModelSpec(kind, kind))
-    weights, shape = folder / "weights.npz", NETWORKS["small"]
+    weights, shape = folder / "weights.npz", {"features": features, "blocks": blocks}
     write_arrays(weights, make_weights(channels=13, bands=13, **shape))
     options = {**shape, "radar": False}
     return create(ModelSpec("dsen2cr", "dsen2cr", weights=weights, options=options))
@@ -210,26 +237,36 @@ def run_alone(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         [kind] = args.kinds
-        model = memory_model(kind, folder)
-        inference = InferenceOptions(tile_px=args.tile, gpu="never")
+        model = memory_model(kind, folder, features=args.features, blocks=args.blocks)
+        inference = InferenceOptions(
+            tile_px=args.tile, gpu="never", backend=args.backend, precision=args.precision
+        )
         scene = make_scene(folder / "scene", args.alone, context=CONTEXT)
         before = peak_mib()
         [record] = run_shard(model, [scene], folder / "out", inference, config_hash="")
         share = record["model_seconds"] / record["wall_seconds"]
         print(
-            f"{kind:10}  {args.alone:6}  {args.tile:5}  {record['tiles']:5}  {before:9.0f}  "
-            f"{peak_mib():8.0f}  {record['wall_seconds']:7.1f}  {share:6.2f}",
+            f"{kind:10}  {args.alone:6}  {record['backend']:10} {record['precision']:14}  "
+            f"{record['tile_px']:5}  {record['tiles']:5}  {before:6.0f}  {peak_mib():6.0f}  "
+            f"{record['wall_seconds']:7.1f}  {share:6.2f}",
             flush=True,
         )
 
 
 def print_memory(args: argparse.Namespace) -> None:
     """Print the peak memory for scenes of several sizes, each in a process of its own."""
-    print(f"13 bands, {CONTEXT} context frames; resident memory in MiB")
-    print("method        size   tile  tiles  before it      peak   wall s  in the model")
+    print(
+        f"13 bands, {CONTEXT} context frames; MiB resident; dsen2cr with {args.features} features"
+    )
+    print(
+        "method        size  backend    precision       tile  tiles  before    peak   wall s"
+        "  in the model"
+    )
     for kind, size in product(args.kinds, args.sizes):
         command = [sys.executable, __file__, "memory", f"--alone={size}", f"--tile={args.tile}"]
         command += ["--kinds", kind, *([f"--folder={args.folder}"] if args.folder else [])]
+        keys = ("features", "blocks", "backend", "precision")
+        command += [f"--{key}={getattr(args, key)}" for key in keys]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         print(done.stdout, end="", flush=True)
 
@@ -297,9 +334,36 @@ def print_halo(args: argparse.Namespace) -> None:
     for size in args.sizes:
         grid = Grid("", TRANSFORM, size, size)
         for tile_px in (512, 1024, 2048):
-            tiles = tiles_of(grid, tile_px=tile_px, halo=RECEPTIVE_FIELD)
-            computed = sum(tile.outer.width * tile.outer.height for tile in tiles)
-            print(f"{size:6}  {tile_px:5}  {computed / grid.pixels:5.3f}")
+            print(f"{size:6}  {tile_px:5}  {halo_cost(grid, tile_px):5.3f}")
+    allowed = InferenceOptions().memory_mb
+    print(
+        f"tile_px auto in {allowed} MB, of which {args.resident} MB are held before the first tile"
+    )
+    print("  size  engine                      tile  ratio")
+    for size in args.sizes:
+        grid = Grid("", TRANSFORM, size, size)
+        for engine in ENGINES:
+            tile_px = automatic_tile(grid, engine, resident=args.resident * 10**6)
+            print(f"{size:6}  {engine:25}  {tile_px:5}  {halo_cost(grid, tile_px):5.3f}")
+
+
+def halo_cost(grid: Grid, tile_px: int) -> float:
+    """Return computed over useful pixels."""
+    tiles = tiles_of(grid, tile_px=tile_px, halo=RECEPTIVE_FIELD)
+    return sum(tile.outer.width * tile.outer.height for tile in tiles) / grid.pixels
+
+
+def automatic_tile(grid: Grid, engine: str, *, resident: int) -> int:
+    """Return the tile that the engine would choose for the published network."""
+    model = dsen2cr.Dsen2Cr(ModelSpec("published", "dsen2cr"))
+    model.backend, model.precision = engine.split()
+    model.bytes_per_px = model.window_bytes_per_px()
+    return even_tile(grid, largest_tile(model, InferenceOptions(), CPU, resident=resident))
+
+
+def tile(text: str) -> int | str:
+    """Read the edge of a tile."""
+    return text if text == "auto" else int(text)
 
 
 def main() -> None:
@@ -311,18 +375,20 @@ def main() -> None:
     speed.add_argument("--turns", type=int, default=5)
     speed.add_argument("--features", type=int, default=256)
     speed.add_argument("--blocks", type=int, default=16)
-    speed.add_argument(
-        "--precisions", nargs="+", default=["float32", "mixed_bfloat16"], metavar="POLICY"
-    )
+    speed.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     speed.set_defaults(run=print_speed)
     memory = parts.add_parser("memory", help="peak memory for scenes of several sizes")
     memory.add_argument(
         "--sizes", type=int, nargs="+", default=[1024, 2048, 4096, 10980], metavar="PIXELS"
     )
-    memory.add_argument("--tile", type=int, default=1024)
+    memory.add_argument("--tile", type=tile, default=1024, help="edge in pixels, or auto")
     memory.add_argument(
         "--kinds", nargs="+", default=["dsen2cr", "regressed"], help="methods without options"
     )
+    memory.add_argument("--features", type=int, default=32)
+    memory.add_argument("--blocks", type=int, default=4)
+    memory.add_argument("--backend", default="auto")
+    memory.add_argument("--precision", default="float32")
     memory.add_argument("--folder", help="where scenes are written, 196 bytes a pixel")
     memory.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     memory.set_defaults(run=lambda args: run_alone(args) if args.alone else print_memory(args))
@@ -336,6 +402,7 @@ def main() -> None:
     shards.set_defaults(run=print_shards)
     halo = parts.add_parser("halo", help="what the halo costs")
     halo.add_argument("--sizes", type=int, nargs="+", default=[4096, 10980])
+    halo.add_argument("--resident", type=int, default=1000, help="MB held before the first tile")
     halo.set_defaults(run=print_halo)
     args = parser.parse_args()
     args.run(args)

@@ -16,14 +16,15 @@ rule infer:
     threads: 2
     resources:
         gpu=get_gpus,
-        mem_mb=6000,
+        mem_mb=config["inference"]["memory_mb"],
         runtime=240,
         disk_mb=4000,
     params:
         predictions=lambda wildcards: f"{RESULTS}/predictions/{wildcards.model}",
         model=get_model_row,
         options=lambda wildcards: {
-            key: config["inference"][key] for key in ("tile_px", "gpu", "precision")
+            key: config["inference"][key]
+            for key in ("tile_px", "memory_mb", "gpu", "backend", "precision")
         },
     message:
         "Removing clouds with {wildcards.model}, {wildcards.shard}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import logging
 import os
 import tempfile
@@ -20,7 +21,8 @@ from typing import Literal
 from unveil.errors import InputError
 
 LOG = logging.getLogger(__name__)
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16", "int8")
+BACKENDS = ("auto", "tensorflow", "openvino")
 BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 BFLOAT16_GPU_CAPABILITY = (8, 0)
 POLL_SECONDS = 0.5
@@ -106,19 +108,24 @@ def claim_device(gpu: str) -> Iterator[Device]:
     with contextlib.ExitStack() as stack:
         chosen = stack.enter_context(claim_gpu(candidates, lock_folder())) if candidates else "-1"
         os.environ["CUDA_VISIBLE_DEVICES"] = chosen
-        yield _start_tensorflow(required=gpu == "required")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        device = _start_gpu() if candidates else None
+        if device is None and gpu == "required":
+            raise _no_gpu("TensorFlow sees none")
+        yield device or _cpu()
 
 
-def _start_tensorflow(*, required: bool) -> Device:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+def _cpu() -> Device:
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return Device("CPU", "CPU", any(flag in flags for flag in BFLOAT16_CPU_FLAGS))
+
+
+def _start_gpu() -> Device | None:
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        if required:
-            raise _no_gpu("TensorFlow sees none")
-        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-        return Device("CPU", "CPU", any(flag in flags for flag in BFLOAT16_CPU_FLAGS))
+        return None
     tf.config.experimental.set_memory_growth(gpus[0], True)
     details = tf.config.experimental.get_device_details(gpus[0])
     capability = details.get("compute_capability", (0, 0))
@@ -144,6 +151,44 @@ def choose_precision(wanted: str, supported: Sequence[str], device: Device) -> s
         supported: what the model can do; a model without a choice has ``("float32",)``.
         device: what it runs on.
     """
+    if wanted == "int8" and wanted not in supported:
+        wanted = "auto"  # the next fastest
     if wanted == "auto":
         wanted = "mixed_bfloat16" if device.fast_bfloat16 else "float32"
     return wanted if wanted in supported else "float32"
+
+
+def choose_backend(
+    wanted: str, *, precision: str, supported: Sequence[str], device: Device
+) -> tuple[str, str]:
+    """Return ``openvino`` where it is wanted and can be had, else ``tensorflow`` and why.
+
+    Args:
+        wanted: one of :data:`BACKENDS`; ``auto`` takes OpenVINO wherever it can.
+        precision: one of :data:`PRECISIONS`.
+        supported: precisions in which the model can be computed with OpenVINO.
+        device: what the job runs on.
+
+    Raises:
+        InputError: if OpenVINO is asked for by name and is not installed.
+    """
+    if wanted == "tensorflow":
+        return "tensorflow", ""
+    if not supported:
+        return "tensorflow", "the model has no OpenVINO version"
+    if device.kind == "GPU":
+        return "tensorflow", "OpenVINO serves the CPU, and the job has a GPU"
+    if precision not in ("auto", *supported):
+        return "tensorflow", f"OpenVINO does not compute in {precision}"
+    if precision == "mixed_bfloat16" and not device.fast_bfloat16:
+        return "tensorflow", "the processor has no bfloat16 instructions"
+    if importlib.util.find_spec("openvino") is not None:
+        return "openvino", ""
+    if wanted == "auto":
+        return "tensorflow", "OpenVINO is not installed"
+    raise InputError(
+        "openvino is asked for and not installed",
+        file="config",
+        field="inference.backend",
+        remedy="install it (`uv sync --extra openvino`, or `pip install openvino`), or set auto",
+    )

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import resource
@@ -24,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import rasterio
@@ -32,7 +33,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from unveil import raster
-from unveil.devices import CPU, Device, choose_precision, claim_device
+from unveil.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.errors import SceneSkipped
 from unveil.models.base import Model, Prediction
 from unveil.provenance import versions
@@ -42,6 +43,9 @@ from unveil.scene import Inputs, Scene, read_inputs
 LOG = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
 SMALLEST_TILE_PX = 64
+USUAL_TILE_PX = 1024
+ALIGNMENT_PX = 256
+"""Tiles of whole blocks are written faster."""
 SMALL_SCENE_PIXELS = 2**20
 """Scenes up to this size are read while the one before is computed; more would cost memory."""
 FINISHED_AT_ONCE = 2
@@ -55,13 +59,18 @@ class InferenceOptions:
     """How models are run.
 
     Attributes:
-        tile_px: edge of a tile without its halo.
+        tile_px: edge of a tile without its halo; ``auto`` is the largest that ``memory_mb``
+            allows for models that know what a pixel costs, :data:`USUAL_TILE_PX` for others.
+        memory_mb: most memory of the whole process on a CPU, in units of 10^6 bytes.
         gpu: ``required``, ``preferred`` or ``never``.
-        precision: ``auto``, ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+        backend: one of :data:`unveil.devices.BACKENDS`.
+        precision: one of :data:`unveil.devices.PRECISIONS`.
     """
 
-    tile_px: int = 1024
+    tile_px: int | Literal["auto"] = "auto"
+    memory_mb: int = 8000
     gpu: str = "preferred"
+    backend: str = "auto"
     precision: str = "auto"
 
 
@@ -137,18 +146,14 @@ def run_shard(
     reasons = [model.skip(scene) for scene in scenes]
     possible = [scene for scene, reason in zip(scenes, reasons, strict=True) if not reason]
 
-    def look_up(scene: Scene) -> _Task:
-        identity = identity_of(scene, model, config_hash)
-        record, tile_px = finished(folder / f"{scene.id}.json", identity), options.tile_px
-        tiles = cut(scene.grid, model, tile_px)
-        small = len(tiles) == 1 and scene.grid.pixels <= SMALL_SCENE_PIXELS
-        inputs = read(model, scene, tiles[0]) if small and not record else None
-        return _Task(scene, identity, record, tile_px, inputs)
-
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES))
         finisher = stack.enter_context(_Finisher())
-        device = start(model, options, stack) if possible else CPU
+        device, largest = CPU, USUAL_TILE_PX
+        if possible:
+            device = start(model, options, stack)
+            largest = largest_tile(model, options, device, resident=resident_bytes())
+        look_up = partial(_look_up, model, folder, options, largest, config_hash)
         tasks = stack.enter_context(contextlib.closing(one_ahead(look_up, possible)))
         for number, (scene, reason) in enumerate(zip(scenes, reasons, strict=True), 1):
             place = f"{scene.id} ({number} of {len(scenes)})"
@@ -173,6 +178,24 @@ class _Task:
     record: dict[str, Any] | None
     tile_px: int
     inputs: Inputs | None
+
+
+def _look_up(
+    model: Model,
+    folder: Path,
+    options: InferenceOptions,
+    largest: int,
+    config_hash: str,
+    scene: Scene,
+) -> _Task:
+    """Find what an earlier run left of a scene and how to cut it; read it if it is small."""
+    identity = identity_of(scene, model, config_hash)
+    record = finished(folder / f"{scene.id}.json", identity)
+    tile_px = even_tile(scene.grid, largest) if options.tile_px == "auto" else largest
+    tiles = cut(scene.grid, model, tile_px)
+    small = len(tiles) == 1 and scene.grid.pixels <= SMALL_SCENE_PIXELS
+    inputs = read(model, scene, tiles[0]) if small and not record else None
+    return _Task(scene, identity, record, tile_px, inputs)
 
 
 def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -225,11 +248,61 @@ class _Finisher:
 
 def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) -> Device:
     """Claim a device for as long as ``stack`` is open, and load the model on it."""
-    device = stack.enter_context(claim_device(options.gpu)) if model.network else CPU
-    model.precision = choose_precision(options.precision, model.precisions, device)
-    LOG.info("running %s on %s in %s", model.spec.id, device.name, model.precision)
+    device = CPU
+    if model.network:
+        device = stack.enter_context(claim_device(options.gpu))
+        model.backend, reason = choose_backend(
+            options.backend,
+            precision=options.precision,
+            supported=model.openvino_precisions,
+            device=device,
+        )
+        if reason and options.backend != "auto":
+            LOG.warning("%s: TensorFlow instead of OpenVINO, %s", model.spec.id, reason)
+    able = model.openvino_precisions if model.backend == "openvino" else model.precisions
+    model.precision = choose_precision(options.precision, able, device)
+    if model.network and options.precision not in ("auto", model.precision):
+        model.precision_note = f"{options.precision} is not to be had with {model.backend}"
+        LOG.warning("%s: %s", model.spec.id, model.precision_note)
+    place = f"{device.name}, {model.backend}, {model.precision}"
+    LOG.info("running %s on %s", model.spec.id, place)
     model.load()
     return device
+
+
+def largest_tile(model: Model, options: InferenceOptions, device: Device, *, resident: int) -> int:
+    """Return the edge of the largest tile that fits the memory.
+
+    Args:
+        model: loaded.
+        options: what the user allows.
+        device: what the model runs on.
+        resident: bytes that the process holds without a tile.
+    """
+    if options.tile_px != "auto":
+        return options.tile_px
+    if model.bytes_per_px is None or model.receptive_field is None or device.kind == "GPU":
+        return USUAL_TILE_PX
+    left = options.memory_mb * 10**6 - BLOCK_CACHE_BYTES - resident
+    edge = math.isqrt(max(left, 0) // model.bytes_per_px) - 2 * model.receptive_field
+    return max(edge, SMALLEST_TILE_PX)
+
+
+def even_tile(grid: Grid, largest: int) -> int:
+    """Return the smallest edge that cuts a grid in no more tiles than ``largest`` does."""
+    length = max(grid.shape)
+    edge = -(-length // -(-length // largest))
+    aligned = -(-edge // ALIGNMENT_PX) * ALIGNMENT_PX
+    return aligned if aligned <= largest else edge
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds now, or has held at most where unknown."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()
 
 
 def skipped(scene: Scene, reason: str) -> dict[str, Any]:
@@ -274,7 +347,9 @@ def run_scene(
         "status": "predicted",
         "identity": task.identity,
         "device": device,
+        "backend": model.backend,
         "precision": model.precision,
+        "precision_note": model.precision_note,
         "tile_px": tile_px,
         "tiles": len(tiles),
         "pixels": scene.grid.pixels,
@@ -310,7 +385,9 @@ _versions = cache(versions)
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on the host or on a GPU."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return True
+    return isinstance(error, RuntimeError) and "Failed to allocate" in str(error)  # OpenVINO
 
 
 def cut(grid: Grid, model: Model, tile_px: int) -> list[Tile]:

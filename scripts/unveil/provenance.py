@@ -18,6 +18,7 @@ PACKAGES = (
     "h5py",
     "keras",
     "numpy",
+    "openvino",
     "pandas",
     "rasterio",
     "s2cloudless",
@@ -120,7 +121,7 @@ def write_manifest(
 
 
 def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Sum pixels and seconds of all predictions of each model; list the devices used."""
+    """Sum pixels and seconds of all predictions of each model; list what they ran on."""
     total: dict[str, dict[str, Any]] = {}
     for path in records:
         document = json.loads(Path(path).read_text())
@@ -132,6 +133,9 @@ def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
             cost["pixels"] += record["pixels"]
             cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
             cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)
-            if record["device"] not in cost["devices"]:
-                cost["devices"].append(record["device"])
+            place = record["device"]
+            if record["backend"] != "numpy":
+                place += f" in {record['precision']} ({record['backend']})"
+            if place not in cost["devices"]:
+                cost["devices"].append(place)
     return total

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unveil.bands import L1C13
-from unveil.models import dsen2cr
+from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
 from unveil.scene import Inputs
 from unveil.weights.arrays import NamedArrays
 
+BACKENDS = (
+    "tensorflow",
+    pytest.param(
+        "openvino",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("openvino") is None, reason="openvino (an extra) is missing"
+        ),
+    ),
+)
 
-def network_of(weights: dict[str, np.ndarray], *, radar: bool, features: int, blocks: int):
+
+def network_of(
+    weights: dict[str, np.ndarray], *, radar: bool, features: int, blocks: int, backend: str
+):
+    if backend == "openvino":
+        arrays = list(weights.values())
+        layers = list(zip(arrays[::2], arrays[1::2], strict=True))
+        return dsen2cr_openvino.compile_network(layers, precision="float32")
     network = dsen2cr.build_network(bands=13, radar=radar, features=features, blocks=blocks)
     dsen2cr.load_weights(network, NamedArrays(weights, Path("weights.npz"), ""))
     return dsen2cr.compile_network(network)
@@ -38,21 +55,23 @@ def inputs_of(target_dn: np.ndarray, sar_db: np.ndarray) -> Inputs:
     )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", ["sar", "nosar"])
-def test_small_network_gives_the_published_output(golden, case):
+def test_small_network_gives_the_published_output(golden, case, backend):
     with np.load(golden / f"A1_small_{case}.npz") as vectors:
         weights = {
             f"{what}_{n:02d}": vectors[f"{what}_{n:02d}"]
             for n in range(1, 11)
             for what in ("kernel", "bias")
         }
-        run = network_of(weights, radar=case == "sar", features=32, blocks=4)
+        run = network_of(weights, radar=case == "sar", features=32, blocks=4, backend=backend)
         for image in ("real", "rand"):
             difference = run(vectors[f"x_{image}"]) - vectors[f"y_{image}"]
             assert np.abs(difference).max() <= 1e-4
 
 
-def test_full_size_network_gives_the_published_output(golden):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_full_size_network_gives_the_published_output(golden, backend):
     with np.load(golden / "A1_full_recipe.npz") as vectors:
         x, y = vectors["x"], vectors["y"]
         seed, gain = int(vectors["seed"]), float(vectors["gain"])
@@ -69,7 +88,7 @@ def test_full_size_network_gives_the_published_output(golden):
         weights["kernel_17"].ravel()[:8], checks["check_kernel_17_first8"]
     )
     np.testing.assert_array_equal(weights["bias_34"], checks["check_bias_34"])
-    run = network_of(weights, radar=True, features=256, blocks=16)
+    run = network_of(weights, radar=True, features=256, blocks=16, backend=backend)
     assert np.abs(run(x) - y).max() <= 2e-5
 
 

@@ -25,6 +25,8 @@ from unveil.errors import InputError, SceneSkipped
 from unveil.inference import (
     InferenceOptions,
     Joint,
+    even_tile,
+    largest_tile,
     limit_context,
     patches_of,
     run_shard,
@@ -321,6 +323,61 @@ def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path):
     run_shard(blur(), [scene], tmp_path / "whole", options, config_hash="x")
     ours, whole = (raster.read(f / "s.tif").astype(int) for f in (folder, tmp_path / "whole"))
     assert np.abs(ours - whole).max() <= 1
+
+
+def with_costs(bytes_per_px, receptive_field=34):
+    model = blur()
+    model.bytes_per_px, model.receptive_field = bytes_per_px, receptive_field
+    return model
+
+
+@pytest.mark.parametrize("bytes_per_px", [500, 2000, 3160])
+@pytest.mark.parametrize("memory_mb", [4000, 8000])
+def test_automatic_tiles_fit_the_memory_with_their_halo(bytes_per_px, memory_mb):
+    grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), 10980, 10980)
+    options, resident = InferenceOptions(memory_mb=memory_mb), 10**9
+    edge = largest_tile(with_costs(bytes_per_px), options, inference.CPU, resident=resident)
+    even = even_tile(grid, edge)
+    for tile in tiles_of(grid, tile_px=even, halo=34):
+        window = tile.outer.width * tile.outer.height * bytes_per_px
+        assert resident + window < memory_mb * 10**6
+    assert -(-10980 // even) == -(-10980 // edge)  # no more tiles for being even
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [
+        ("openvino", "float32"),
+        ("openvino", "mixed_bfloat16"),
+        ("openvino", "int8"),
+        ("tensorflow", "mixed_bfloat16"),
+    ],
+)
+def test_the_halo_of_the_published_network_costs_at_most_a_tenth_of_a_whole_product(
+    backend, precision
+):
+    model = create(ModelSpec("published", "dsen2cr"))
+    model.backend, model.precision = backend, precision
+    model.bytes_per_px = model.window_bytes_per_px()
+    grid = Grid("", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 10980, 10980)
+    edge = largest_tile(model, InferenceOptions(), inference.CPU, resident=10**9)
+    tiles = tiles_of(grid, tile_px=even_tile(grid, edge), halo=model.receptive_field)
+    computed = sum(tile.outer.width * tile.outer.height for tile in tiles)
+    assert computed <= 1.10 * grid.pixels
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "device", "expected"),
+    [
+        ({"tile_px": 333}, with_costs(2000), inference.CPU, 333),
+        ({}, with_costs(None), inference.CPU, 1024),
+        ({}, with_costs(2000, None), inference.CPU, 1024),
+        ({}, with_costs(2000), Device("GPU 0", "GPU"), 1024),
+        ({"memory_mb": 1000}, with_costs(2000), inference.CPU, inference.SMALLEST_TILE_PX),
+    ],
+)
+def test_tiles_are_usual_where_nobody_knows_what_a_pixel_costs(options, model, device, expected):
+    assert largest_tile(model, InferenceOptions(**options), device, resident=10**9) == expected
 
 
 @given(st.integers(1, 1200), st.integers(1, 1200))

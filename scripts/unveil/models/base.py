@@ -105,14 +105,27 @@ class Model(ABC):
         patch_px: edge of the only window size the model is defined on; larger scenes are
             cut in overlapping patches that are blended. None where any size will do.
         radar_dates: the radar dates that it wants (``target``, ``paired`` or ``all``).
-        precisions: what it can compute in; the engine sets ``precision`` before ``load``.
+        precisions: what it can compute in with its usual library.
+        openvino_precisions: what it can compute in with OpenVINO; empty if it cannot.
+
+    Attributes:
+        backend: library that computes, ``numpy``, ``tensorflow`` or ``openvino``; the engine
+            sets it and ``precision`` before ``load``.
+        precision: what it computes in; ``prepare`` may change it for a scene.
+        precision_note: why that is not what was asked for, or what is known of its cost.
+        bytes_per_px: most memory that one pixel of a window costs while it is computed, known
+            after ``load``; None where nobody measured it.
     """
 
     kind: ClassVar[str]
     citation: ClassVar[str]
     network: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    openvino_precisions: ClassVar[tuple[str, ...]] = ()
+    backend: str = "numpy"
     precision: str = "float32"
+    precision_note: str = ""
+    bytes_per_px: int | None = None
     radar_dates: RadarDates = "target"
     receptive_field: int | None = 0
     patch_px: int | None = None

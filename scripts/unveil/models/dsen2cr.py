@@ -13,10 +13,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from rasterio.windows import Window
 
 from unveil.bands import (
     L1C13,
@@ -27,7 +29,8 @@ from unveil.bands import (
 )
 from unveil.errors import InputError, SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.scene import Inputs, Scene
+from unveil.raster import Grid
+from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.arrays import HDF5_SIGNATURE, NamedArrays, check_values, read_arrays
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 
@@ -44,6 +47,21 @@ SAR_RANGES = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
 """Decibels."""
 SAR_MAXIMUM = 2.0
 """Network units of the upper end of the radar ranges."""
+
+
+HIDDEN_BYTES = {
+    ("tensorflow", "float32"): 15,
+    ("tensorflow", "mixed_bfloat16"): 8,
+    ("tensorflow", "mixed_float16"): 8,
+    ("openvino", "float32"): 9,
+    ("openvino", "mixed_bfloat16"): 5,
+    ("openvino", "int8"): 7,
+}
+"""Bytes of a pixel and feature, from ``benchmarks/inference.py memory``: two to four layers."""
+IMAGES_HELD = 14
+"""Copies of the input's channels that a window costs while it is read, computed and written."""
+PATCH_PX, PATCHES_PER_EDGE, FEWEST_PATCHES = 128, 4, 4
+"""Of a scene, to calibrate int8 and to check it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,12 @@ class Dsen2CrOptions:
     def channels(self) -> int:
         """Input channels of the network."""
         return len(self.bands) + (len(SAR2) if self.radar else 0)
+
+    @property
+    def kernel_shapes(self) -> list[tuple[int, ...]]:
+        """Shape (HWIO) of every convolution's kernel."""
+        widths = [self.channels, *[self.features] * (2 * self.blocks + 1), len(self.bands)]
+        return [(KERNEL, KERNEL, *pair) for pair in pairwise(widths)]
 
 
 @dataclass(frozen=True)
@@ -100,7 +124,7 @@ def build_network(
         features: channels of the hidden layers.
         blocks: residual blocks.
         precision: Keras dtype policy of the hidden layers, by default Keras' global one. The
-            last convolution and the addition to the image are always float32.
+            first and last convolutions and the addition to the image are always float32.
 
     Returns:
         A model from ``(N, H, W, bands [+ 2])`` to ``(N, H, W, bands)`` float32 in network
@@ -127,7 +151,8 @@ def build_network(
         )(tensor)
 
     source = keras.Input((None, None, bands + (len(SAR2) if radar else 0)), name="cloudy")
-    x = convolve(source, features, "relu")
+    # Its kernel rounded to bfloat16 would shift the colour of the whole image (up to 0.1 dB).
+    x = convolve(source, features, "relu", dtype="float32")
     for block in range(1, blocks + 1):
         residual = convolve(convolve(x, features, "relu"), features)
         scale = keras.layers.Rescaling(RESIDUAL_SCALE, dtype=precision, name=f"scale_{block:02d}")
@@ -179,12 +204,27 @@ def load_weights(network: keras.Model, weights: NamedArrays) -> None:
             or all zero.
     """
     layers = convolutions(network)
-    found = list(weights.arrays.items())
-    expected = [value.shape for layer in layers for value in (layer.kernel, layer.bias)]
-    _check_architecture(weights, expected)
+    shapes = [tuple(layer.kernel.shape) for layer in layers]
+    for layer, arrays in zip(layers, layers_of(weights, shapes), strict=True):
+        layer.set_weights(list(arrays))
+
+
+def layers_of(
+    weights: NamedArrays, shapes: Sequence[tuple[int, ...]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return kernel (HWIO) and bias of each convolution as float32, checked.
+
+    Args:
+        weights: each kernel followed by its bias; names do not matter.
+        shapes: of the kernels that the network has.
+
+    Raises:
+        InputError: if count or shapes differ, or values are not finite or all zero.
+    """
+    _check_architecture(weights, [shape for kernel in shapes for shape in (kernel, kernel[-1:])])
     check_values(weights)
-    for layer, (_, kernel), (_, bias) in zip(layers, found[::2], found[1::2], strict=True):
-        layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    arrays = [array.astype(np.float32) for array in weights.arrays.values()]
+    return list(zip(arrays[::2], arrays[1::2], strict=True))
 
 
 def _check_architecture(weights: NamedArrays, expected: list[tuple[int, ...]]) -> None:
@@ -289,6 +329,8 @@ class Dsen2Cr(Model):
     )
     network = True
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
+    openvino_precisions = ("float32", "mixed_bfloat16", "int8")
+    backend = "tensorflow"
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -299,6 +341,7 @@ class Dsen2Cr(Model):
         self.origin = self.options.origin or ("trained-here" if ours else "published")
         self._fill: Fill | None = None
         self._run: Callable[[np.ndarray], np.ndarray] | None = None
+        self._to_quantise: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     @property
     def needs(self) -> Needs:
@@ -311,7 +354,10 @@ class Dsen2Cr(Model):
         )
 
     def load(self) -> None:
-        """Build the network in ``precision`` and load its weights.
+        """Build the network for ``backend`` in ``precision`` and load its weights.
+
+        int8 needs a scene to calibrate on; until :meth:`prepare` has seen one it is the best
+        precision that needs none.
 
         Raises:
             InputError: if the weights are missing, damaged or of another architecture.
@@ -323,6 +369,14 @@ class Dsen2Cr(Model):
                 remedy="run `snakemake fetch_weights`, or give the file in the models table",
             )
         weights = read_weights(self.spec.weights)
+        self.weights_checksum = weights.sha256
+        self.bytes_per_px = self.window_bytes_per_px()
+        if self.backend == "openvino":
+            self._load_openvino(layers_of(weights, self.options.kernel_shapes))
+        else:
+            self._load_keras(weights)
+
+    def _load_keras(self, weights: NamedArrays) -> None:
         network = build_network(
             bands=len(self.options.bands),
             radar=self.options.radar,
@@ -331,11 +385,23 @@ class Dsen2Cr(Model):
             precision=self.precision,
         )
         load_weights(network, weights)
-        self.weights_checksum = weights.sha256
         self._run = compile_network(network)
 
+    def _load_openvino(self, layers: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        from unveil.models import dsen2cr_openvino
+
+        if self.precision == "int8":
+            self._to_quantise, self.precision = layers, dsen2cr_openvino.half_precision()
+        self._unquantised = self.precision
+        self._run = self._plain = dsen2cr_openvino.compile_network(layers, precision=self.precision)
+
+    def window_bytes_per_px(self) -> int:
+        """Return the most memory of one pixel: hidden values held at once, and the images."""
+        hidden = HIDDEN_BYTES[self.backend, self.precision] * self.options.features
+        return hidden + IMAGES_HELD * self.options.channels * 4
+
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
-        """Find the fill values of the whole scene.
+        """Find the fill values of the whole scene; for int8, calibrate on patches of it.
 
         Raises:
             SceneSkipped: if the target or the radar has no valid pixel.
@@ -348,6 +414,42 @@ class Dsen2Cr(Model):
         if self.options.radar and not moments.counts[1]:
             raise SceneSkipped("the radar frame has no valid pixel")
         self._fill = moments.fill()
+        if self._to_quantise:
+            self._quantise(scene)
+
+    def _quantise(self, scene: Scene) -> None:
+        """Compute this scene in int8 if that costs little enough on patches of it."""
+        from unveil.models import dsen2cr_openvino as openvino
+
+        self._run, self.precision = self._plain, self._unquantised
+        calibration, held_out = (
+            [self._patch(scene, window) for window in windows]
+            for windows in calibration_windows(scene.grid)
+        )
+        calibration, held_out = (
+            [patch for patch in patches if patch is not None] for patches in (calibration, held_out)
+        )
+        if min(len(calibration), len(held_out)) < FEWEST_PATCHES:
+            self.precision_note = (
+                f"int8 refused: the scene has no {FEWEST_PATCHES} patches of {PATCH_PX} pixels "
+                f"to calibrate on and as many to check"
+            )
+            return
+        run, loss = openvino.compile_int8(
+            self._to_quantise, calibration=calibration, held_out=held_out
+        )
+        found = f"may cost {loss:.3f} dB of PSNR, found on {len(held_out)} held-out patches"
+        if loss >= openvino.MOST_LOSS_DB:
+            self.precision_note = f"int8 refused: {found}, allowed {openvino.MOST_LOSS_DB}"
+            return
+        self._run, self.precision, self.precision_note = run, "int8", f"int8 {found}"
+
+    def _patch(self, scene: Scene, window: Window) -> np.ndarray | None:
+        """Return the network's input for one window, or None where the target has no data."""
+        target_dn, sar_db = self._arrays(read_inputs(scene, window=window))
+        if np.isnan(target_dn).all():
+            return None
+        return network_input(target_dn, sar_db, self._fill)[None]
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Clear one window; NaN stays NaN, band by band.
@@ -371,6 +473,24 @@ class Dsen2Cr(Model):
         positions = band_positions(self.options.bands, inputs.bands)
         target_dn = inputs.target[positions] * np.float32(REFLECTANCE_SCALE)
         return target_dn, inputs.sar if self.options.radar else None
+
+
+def calibration_windows(grid: Grid) -> tuple[list[Window], list[Window]]:
+    """Return windows spread over a scene to calibrate on, and others to check on.
+
+    None where the scene is so small that both would cost more than int8 saves.
+    """
+    if min(grid.shape) < PATCH_PX * PATCHES_PER_EDGE:
+        return [], []
+    rows, cols = (
+        [i * (length - PATCH_PX) // (PATCHES_PER_EDGE - 1) for i in range(PATCHES_PER_EDGE)]
+        for length in grid.shape
+    )
+    sides: tuple[list[Window], list[Window]] = ([], [])
+    for i, row in enumerate(rows):
+        for j, col in enumerate(cols):
+            sides[(i + j) % 2].append(Window(col, row, PATCH_PX, PATCH_PX))
+    return sides
 
 
 def compile_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
