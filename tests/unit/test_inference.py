@@ -142,7 +142,7 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(
         options = InferenceOptions(tile_px=64)
         run_shard(blur(), [scene], tmp_path / "out", options, config_hash="x")
     assert re.search(r"s: tile 4 of 4, \d+\.\d\d Mpx/s, 0 s left", caplog.text)
-    assert "running blur on CPU in float32" in caplog.text
+    assert "running blur on CPU, numpy, float32" in caplog.text
     assert ("4/4" in stderr.getvalue()) == terminal
 
 
