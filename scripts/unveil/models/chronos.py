@@ -96,7 +96,7 @@ class Chronos(Model):
         Raises:
             InputError: if they are missing, damaged or of another size.
         """
-        from unveil.models.chronos_network import build_network, network_arrays
+        from unveil.models.chronos_network import build_network, compile_network, network_arrays
 
         named = read_arrays(self.weights)
         network = build_network(self.options.size)
@@ -107,7 +107,7 @@ class Chronos(Model):
         network.set_weights(self._trained)
         self._factor = self._trained_factor = float(named.arrays[CALIBRATION])
         self.weights_checksum = named.sha256
-        self._network, self._run = network, _compiled(network)
+        self._network, self._run = network, compile_network(network)
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Fit the closed forms of the scene; adapt and calibrate the network when asked to."""
@@ -188,13 +188,3 @@ def _on_grid(images: np.ndarray, inputs: Inputs, step: int) -> np.ndarray:
     return np.ascontiguousarray(
         pad_to_grid(images, origin=inputs.origin, step=step, least=2 * step)
     )
-
-
-def _compiled(network: keras.Model) -> Callable[..., np.ndarray]:
-    import tensorflow as tf
-
-    @tf.function(jit_compile=False, reduce_retracing=True)
-    def run(*given: tf.Tensor) -> tf.Tensor:
-        return network(list(given), training=False)
-
-    return lambda *given: run(*(tf.convert_to_tensor(array) for array in given)).numpy()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unveil.bands import CLOUD
-from unveil.models.chronos_network import NetworkInputs, network_inputs
+from unveil.models.chronos_network import NetworkInputs, compile_network, network_inputs
 from unveil.models.experts import SPREADS, estimate, fit_scene
 from unveil.scene import Inputs, is_clear
 
@@ -108,13 +108,11 @@ def score_samples(network: keras.Model, samples: Sequence[tuple[np.ndarray, ...]
     must be multiplied with to be a standard deviation, and ``within_68`` and ``within_95``
     are the shares of truths, over all scenes, in the intervals that it then gives.
     """
-    import tensorflow as tf
-
     rows, deviations = [], []
-    predict = tf.function(lambda *given: network(list(given), training=False))
+    predict = compile_network(network)
     for sample in samples:
         *given, scale, _, truth, weight = (array.astype(np.float32) for array in sample)
-        output = predict(*given).numpy()
+        output = predict(*given)
         occluded = weight == 1
         if not occluded.any():
             continue

@@ -13,7 +13,9 @@ of a pixel follows Sainte Fare Garnot & Landrieu (2021, arXiv:2107.07933).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -257,3 +259,18 @@ def build_network(size: str) -> keras.Model:
 def network_arrays(network: keras.Model) -> dict[str, np.ndarray]:
     """Return the weights by name, ``full_1.kernel`` and so on, to be saved."""
     return {f"{v.path.split('/')[-2]}.{v.name}": np.asarray(v) for v in network.weights}
+
+
+@lru_cache(maxsize=4)
+def compile_network(network: keras.Model) -> Callable[..., np.ndarray]:
+    """Return inference as one graph, whatever weights the network has when it is called.
+
+    XLA is off because it is slower on CPUs.
+    """
+    import tensorflow as tf
+
+    @tf.function(jit_compile=False, reduce_retracing=True)
+    def run(*given: tf.Tensor) -> tf.Tensor:
+        return network(list(given), training=False)
+
+    return lambda *given: run(*(tf.convert_to_tensor(array) for array in given)).numpy()
