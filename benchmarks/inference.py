@@ -24,14 +24,15 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from unveil.bands import CLOUD, L1C13
+from unveil.bands import CLOUD, CORE6, L1C13
 from unveil.devices import CPU
 from unveil.inference import InferenceOptions, even_tile, largest_tile, run_shard, tiles_of
+from unveil.metrics.definitions import psnr
 from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import Model, ModelSpec
 from unveil.models.registry import create
 from unveil.raster import BLOCK, Grid
-from unveil.scene import Frame, Scene
+from unveil.scene import Frame, Scene, load_scene, read_inputs, read_truth
 from unveil.weights.arrays import NamedArrays, write_arrays
 
 PEER = "torch channels_last"
@@ -347,6 +348,40 @@ def print_halo(args: argparse.Namespace) -> None:
             print(f"{size:6}  {engine:25}  {tile_px:5}  {halo_cost(grid, tile_px):5.3f}")
 
 
+def print_precision(args: argparse.Namespace) -> None:
+    """Print how far lower precision moves the PSNR of the small trained network, scene by scene."""
+    weights = Path(__file__).parents[1] / "resources" / "weights" / "dsen2cr-small.npz"
+    options = {"features": 32, "blocks": 4, "bands": list(CORE6), "radar": False}
+    models = {}
+    for engine in ("tensorflow float32", *ENGINES[1::2]):
+        model = dsen2cr.Dsen2Cr(ModelSpec("small", "dsen2cr", weights=weights, options=options))
+        model.backend, model.precision = engine.split()
+        model.load()
+        models[engine] = model
+    layers = dsen2cr.layers_of(dsen2cr.read_weights(weights), model.options.kernel_shapes)
+    print("PSNR in dB of float32, and what else adds; int8 is calibrated on a half of the scene")
+    print(f"{'scene':30}  float32  TF bfloat16  OpenVINO bfloat16     int8  int8's bound")
+    for path in sorted(args.results.glob("scenes/*/scene.json")):
+        scene = load_scene(path)
+        inputs, truth = read_inputs(scene.without_truth()), read_truth(scene, CORE6)
+        if truth is None:
+            continue
+        answers = [model.predict(inputs).reflectance for model in models.values()]
+        full, *halves = [psnr(answer, truth) for answer in answers]
+        target_dn, _ = model._arrays(inputs)
+        fill = dsen2cr.fill_values(target_dn, None)
+        image = dsen2cr.network_input(target_dn, None, fill)[None]
+        half = image.shape[2] // 2
+        run, bound = dsen2cr_openvino.compile_int8(
+            layers, calibration=[image[:, :, :half]], held_out=[image[:, :, half:]]
+        )
+        int8 = np.moveaxis(run(image)[0], -1, 0) * np.float32(0.2)
+        int8[np.isnan(target_dn)] = np.nan
+        tf, ov = (value - full for value in halves)
+        last = psnr(int8, truth) - full
+        print(f"{scene.id:30}  {full:7.2f}  {tf:+11.4f}  {ov:+17.4f}  {last:+7.4f}  {bound:12.4f}")
+
+
 def halo_cost(grid: Grid, tile_px: int) -> float:
     """Return computed over useful pixels."""
     tiles = tiles_of(grid, tile_px=tile_px, halo=RECEPTIVE_FIELD)
@@ -400,6 +435,9 @@ def main() -> None:
     shards.add_argument("--gpu", default="never", help="never, preferred or required")
     shards.add_argument("--folder", help="where the patches are written, 2 MB each")
     shards.set_defaults(run=print_shards)
+    precision = parts.add_parser("precision", help="what lower precision costs on real scenes")
+    precision.add_argument("results", type=Path, help="results of the demo (make demo)")
+    precision.set_defaults(run=print_precision)
     halo = parts.add_parser("halo", help="what the halo costs")
     halo.add_argument("--sizes", type=int, nargs="+", default=[4096, 10980])
     halo.add_argument("--resident", type=int, default=1000, help="MB held before the first tile")
