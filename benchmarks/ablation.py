@@ -27,15 +27,15 @@ from unveil.config import read_training
 from unveil.models.chronos_learning import score_samples
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.run import chronos_task, set_threads
-from unveil.training.series_task import PLAIN
+from unveil.training.series_task import COMPLETE, OVERCAST
 
 LOG = logging.getLogger("ablation")
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "chronos-small"
 JUDGED = {
-    "as they are": PLAIN,
-    "clouds missed": replace(PLAIN, missed=1.0),
-    "overcast": replace(PLAIN, overcast=1.0),
+    "as they are": COMPLETE,
+    "clouds missed": replace(COMPLETE, missed=1.0),
+    "overcast": OVERCAST,
 }
 
 

@@ -40,7 +40,7 @@ def weights(tmp_path_factory) -> Path:
     arrays = network_arrays(build_network("small"))
     drawn = {k: v + rng.normal(0, 0.05, v.shape) for k, v in arrays.items()}
     path = tmp_path_factory.mktemp("weights") / "w.npz"
-    write_weights(path, drawn | {CALIBRATION: np.float32(1.5)})
+    write_weights(path, drawn | {CALIBRATION: np.full(2, 1.5, np.float32)})
     return path
 
 
@@ -136,7 +136,7 @@ def test_larger_sizes_are_the_same_code(size, tmp_path):
     arrays = network_arrays(network)
     path = tmp_path / "w.npz"
     drawn = {k: v + 1e-4 for k, v in arrays.items()}
-    write_weights(path, drawn | {CALIBRATION: np.float32(1)})
+    write_weights(path, drawn | {CALIBRATION: np.full(2, 1, np.float32)})
     assert np.isfinite(answer(path, make_inputs(), size=size).reflectance).all()
     with pytest.raises(InputError, match="misshapen"):
         answer(path, make_inputs(), size="small")

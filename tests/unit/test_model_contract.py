@@ -107,7 +107,7 @@ def weights_of(kind: str, options: dict) -> dict[str, np.ndarray] | None:
         shapes = {
             name: array.shape for name, array in network_arrays(build_network("small")).items()
         }
-        return drawn(shapes) | {CALIBRATION: np.float32(1.2)}
+        return drawn(shapes) | {CALIBRATION: np.full(2, 1.2, np.float32)}
     return None
 
 

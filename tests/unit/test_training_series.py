@@ -311,3 +311,13 @@ def test_real_series_are_what_the_config_says(root, shared, name):
     assert -14 < vv < -5 and 4 < vv - vh < 10  # farmland at C band
     nearest = np.abs(series.radar_days[:, None] - series.days).min(axis=0)
     assert nearest.max() <= 12
+
+
+def test_complete_scenes_have_the_six_dates_before_and_after():
+    place = make_series("a", west=10, seed=3)
+    options = SampleOptions(synthetic=0, missed=0, gaps=0, overcast=0, radar=0, dropped=False)
+    sample = draw_sample([place], [], size=32, options=options, rng=np.random.default_rng(4))
+    days = sample.inputs.days
+    assert (np.diff(days) > 0).all() and (days != 0).all()
+    assert (days < 0).sum() == min(6, round(-days[0] / 10)) and (days > 0).sum() <= 6
+    assert set(np.diff(days[days < 0])) == {10.0} and set(np.diff(days[days > 0])) == {10.0}

@@ -31,7 +31,8 @@ SENSOR_STD = 0.003
 """Standard deviation of a clear pixel that is passed through, reflectance: noise and
 calibration of the instrument (Gascon et al. 2017, Remote Sens. 9:584) and thin haze."""
 CALIBRATION = "calibration"
-"""Array of the weights file: factor of the standard deviation, found on held-out places."""
+"""Array of the weights file: two factors of the standard deviation, found on held-out places, for
+scenes with clear target pixels and for overcast ones."""
 KEEP = ("true", "false", "blend")
 ADAPT = ("none", "scene")
 
@@ -101,11 +102,11 @@ class Chronos(Model):
         named = read_arrays(self.weights)
         network = build_network(self.options.size)
         start = network_arrays(network)
-        check_shapes(named, {name: a.shape for name, a in start.items()} | {CALIBRATION: ()})
+        check_shapes(named, {name: a.shape for name, a in start.items()} | {CALIBRATION: (2,)})
         check_values(named)
         self._trained = [named.arrays[name] for name in start]
         network.set_weights(self._trained)
-        self._factor = self._trained_factor = float(named.arrays[CALIBRATION])
+        self._trained_factors = named.arrays[CALIBRATION]
         self.weights_checksum = named.sha256
         self._network, self._run = network, compile_network(network)
 
@@ -120,11 +121,9 @@ class Chronos(Model):
         if self.options.adapt == "scene":
             self._network.set_weights(self._trained)
             rounds = adapt(self._network, tiles, minutes=self.options.adapt_minutes)
-        self._factor = self._trained_factor
+        self._factor = float(self._trained_factors[0 if self._fit.pixels else 1])
         if self.options.calibrate == "scene":
-            self._factor = calibrate(
-                self._network, tiles, factor=self._trained_factor, adapted=rounds > 0
-            )
+            self._factor = calibrate(self._network, tiles, factor=self._factor, adapted=rounds > 0)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Clear one window; NaN where the target has no data."""

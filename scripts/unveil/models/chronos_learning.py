@@ -369,15 +369,18 @@ def _hide(
     window: Inputs, rng: np.random.Generator, *, own: bool, part: Literal["lesson", "exam", "all"]
 ) -> Sample | None:
     """Hide clear pixels of the target (``own``) or of a context frame in its place."""
-    frames = rng.permutation(len(window.days))[:MOST_FRAMES]
+    frames = rng.permutation(len(window.days))
     # The target's clear pixels lie beside its cloud, so for them the shape is turned.
     shape = _cloud_shape(window, rng) if own else ~window.target_clear
     if own:
-        truth, classes, day, frames = window.target, window.target_class, 0.0, np.sort(frames)
+        truth, classes, day = window.target, window.target_class, 0.0
     else:
-        chosen, frames = frames[0], np.sort(frames[1:])
+        # What is wanted is a clear image, so the clearer frames are asked for.
+        clearer = np.argsort(-window.context_clear.mean(axis=(1, 2)), kind="stable")
+        chosen = rng.choice(clearer[: -(-len(frames) // 2)])
         truth, classes = window.context[chosen], window.context_class[chosen]
-        day = float(window.days[chosen])
+        day, frames = float(window.days[chosen]), frames[frames != chosen]
+    frames = np.sort(frames[:MOST_FRAMES])
     known = is_clear(classes) & np.isfinite(truth).all(axis=0)
     asked = {
         "all": known,

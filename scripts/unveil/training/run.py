@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from unveil.errors import InputError
 from unveil.models.chronos import CALIBRATION
+from unveil.models.chronos_learning import score_samples
 from unveil.models.chronos_network import network_arrays as chronos_arrays
 from unveil.models.dsen2cr import network_arrays
 from unveil.training.card import rounded, write_card, write_weights
 from unveil.training.datasets import image_bbox, read_core_image
-from unveil.training.loop import TrainingPlan, train
+from unveil.training.loop import Progress, TrainingPlan, train
 from unveil.training.series import SampleOptions, Series, load_series
-from unveil.training.series_task import SeriesTask
+from unveil.training.series_task import COMPLETE, OVERCAST, SeriesTask
 from unveil.training.single_image import (
     SingleImageTask,
     clear_mean_predictor,
@@ -136,10 +138,29 @@ def train_chronos(
     plan = TrainingPlan(**run["plan"])
     folder = weights.parent
     network, progress = train(task, plan, folder=folder)
-    scores = task.scorer(plan)(network)
-    logger.info("held-out places: %s", rounded(scores))
-    arrays = chronos_arrays(network) | {CALIBRATION: np.float32(scores["std_factor"])}
-    write_weights(weights, arrays)
+    write_chronos(network, task, plan, progress, run, sources, paths, weights, command)
+    (folder / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def write_chronos(
+    network: keras.Model,
+    task: SeriesTask,
+    plan: TrainingPlan,
+    progress: Progress,
+    run: Mapping[str, Any],
+    sources: Mapping[str, Mapping[str, Any]],
+    paths: Mapping[str, Path],
+    weights: Path,
+    command: str,
+) -> None:
+    """Calibrate a trained network on the held-out places, and write it with its card."""
+    scores = {
+        name: score_samples(network, task.held_out_samples(plan, options))
+        for name, options in (("with clear pixels", COMPLETE), ("overcast", OVERCAST))
+    }
+    logger.info("held-out places: %s", {name: rounded(row) for name, row in scores.items()})
+    factors = np.array([row["std_factor"] for row in scores.values()], np.float32)
+    write_weights(weights, chronos_arrays(network) | {CALIBRATION: factors})
     write_card(
         weights.with_suffix(".json"),
         weights=weights,
@@ -156,11 +177,10 @@ def train_chronos(
         validation={
             "what": "mean over scenes of the mean absolute error in reflectance on hidden pixels "
             "of places that were not trained on; mae_first is the closed form alone",
-            "scores": rounded(scores),
+            "scores": {name: rounded(row) for name, row in scores.items()},
         },
         command=command,
     )
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
 
 
 def chronos_task(run: Mapping[str, Any], paths: Mapping[str, Path]) -> SeriesTask:

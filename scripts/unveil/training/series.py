@@ -373,6 +373,7 @@ class SampleOptions:
         borrowed: share of cloud shapes that are real ones of any place.
         radar: share of samples that see radar, of those where there is some.
         radiometry: vary the brightness of bands.
+        dropped: leave dates out at random; else the six usable ones before and after are given.
     """
 
     synthetic: float = 0.4
@@ -382,6 +383,7 @@ class SampleOptions:
     borrowed: float = 0.3
     radar: float = 0.5
     radiometry: bool = True
+    dropped: bool = True
 
 
 @dataclass(frozen=True)
@@ -424,7 +426,10 @@ def draw_sample(
     window = _window(place, size, rng)
     clear_share = is_clear(window.classes).mean(axis=(1, 2))
     target = _draw_target(place.id, clear_share, rng, alone=alone)
-    frames = [] if alone else _draw_frames(window.days, clear_share, target, rng)
+    frames: list[int] = []
+    if not alone:
+        choose = _draw_frames if options.dropped else _all_frames
+        frames = choose(window.days, clear_share, target, rng)
     veil = _draw_veil(window, series, options, rng)
     radar = _radar_of(window, target) if rng.random() < options.radar else None
     dates = [target, *frames]
@@ -570,6 +575,16 @@ def _draw_frames(
     if len(chosen) < 3:
         chosen = [*past[:count], *future[:count]][:count]
     return sorted(int(i) for i in chosen)
+
+
+def _all_frames(
+    days: np.ndarray, clear_share: np.ndarray, target: int, _: np.random.Generator
+) -> list[int]:
+    """Return the six usable dates before and the six after, as a user would give them."""
+    usable = (clear_share > 0.05) & (days != days[target])
+    before = np.flatnonzero(usable & (days < days[target]))[-6:]
+    after = np.flatnonzero(usable & (days > days[target]))[:6]
+    return [int(i) for i in (*before, *after)]
 
 
 def _draw_turn(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:

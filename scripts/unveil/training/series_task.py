@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 import keras
@@ -26,7 +27,11 @@ VALIDATION_SAMPLES = 64
 PLAIN = SampleOptions(
     synthetic=0, missed=0, gaps=0, overcast=0, borrowed=0, radar=0, radiometry=False
 )
-"""Scenes as they are."""
+"""Scenes as they are, with some dates left out."""
+COMPLETE = replace(PLAIN, dropped=False)
+"""Scenes as users have them, on which deviations are calibrated."""
+OVERCAST = replace(COMPLETE, overcast=1)
+"""The same without a clear target pixel, whose errors are another matter."""
 
 
 class SeriesTask(Task):
