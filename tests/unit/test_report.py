@@ -115,8 +115,8 @@ def test_pooled_scores_equal_plain_means_of_the_table(results):
     assert table.cells["MAE", "regressed", len(table.strata) - 1].value == pytest.approx(plain)
 
 
-def verdict_of(tmp_path, places, *, gap):
-    """Judge two methods over many places: one ``gap`` worse, with noise of 0.001."""
+def evidence_of(tmp_path, places, *, gap):
+    """Return two methods over many places: one ``gap`` worse, with noise of 0.001."""
     rng = np.random.default_rng(0)
     recipes = [Recipe(f"scene{i}", f"place{i}", "paired", 0.5) for i in range(places)]
     error = {"regressed": 0.01, "nearest": 0.01 + gap}
@@ -127,8 +127,23 @@ def verdict_of(tmp_path, places, *, gap):
         for mae in [mean + rng.normal(0, 0.001)]
     ]
     write_tables(tmp_path, recipes, rows, [])
-    evidence = read(Results(tmp_path, ()))
+    return read(Results(tmp_path, ()))
+
+
+def judge(evidence):
     return answer(evidence, make_tables(evidence, ())[0], min_places=5)[-1]
+
+
+def verdict_of(tmp_path, places, *, gap):
+    return judge(evidence_of(tmp_path, places, gap=gap))
+
+
+def test_variants_of_one_network_are_no_rivals(tmp_path):
+    evidence = evidence_of(tmp_path, 8, gap=0.004)
+    assert judge(evidence).runner_up == "nearest"
+    same = {k: dataclasses.replace(m, sha256="ab" * 32) for k, m in evidence.methods.items()}
+    alone = judge(dataclasses.replace(evidence, methods=same))
+    assert (alone.best, alone.runner_up) == ("regressed", "")
 
 
 def test_better_is_said_from_enough_places_with_a_clear_difference(tmp_path):

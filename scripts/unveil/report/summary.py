@@ -369,7 +369,10 @@ def _judge(evidence: Evidence, pooled: pd.DataFrame) -> Verdict:
     errors = pooled["value"].to_dict()
     best, *others = rank(errors, "MAE")
     baseline = [model for model in errors if evidence.methods[model].is_baseline]
-    runner = others[0] if others else ""
+    # Variants of one network are no rivals: under cloud they often give the same.
+    shared = evidence.methods[best].sha256
+    rivals = [m for m in others if not shared or evidence.methods[m].sha256 != shared]
+    runner = rivals[0] if rivals else ""
     return Verdict(
         label="",
         best=best,
