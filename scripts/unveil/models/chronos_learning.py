@@ -375,9 +375,7 @@ def _hide(
     if own:
         truth, classes, day = window.target, window.target_class, 0.0
     else:
-        # What is wanted is a clear image, so the clearer frames are asked for.
-        clearer = np.argsort(-window.context_clear.mean(axis=(1, 2)), kind="stable")
-        chosen = rng.choice(clearer[: -(-len(frames) // 2)])
+        chosen = frames[0]
         truth, classes = window.context[chosen], window.context_class[chosen]
         day, frames = float(window.days[chosen]), frames[frames != chosen]
     frames = np.sort(frames[:MOST_FRAMES])
