@@ -25,6 +25,7 @@ import numpy as np
 import rasterio
 
 from unveil.bands import CLOUD, CORE6, L1C13
+from unveil.config import read_yaml
 from unveil.devices import CPU
 from unveil.inference import InferenceOptions, even_tile, largest_tile, run_shard, tiles_of
 from unveil.metrics.definitions import psnr
@@ -273,7 +274,7 @@ def print_memory(args: argparse.Namespace) -> None:
 
 
 NETWORKS = {"small": {"features": 32, "blocks": 4}, "full": {"features": 256, "blocks": 16}}
-"""Sizes of DSen2-CR: the one trained here, and the published one."""
+"""Sizes of DSen2-CR: a small one, and the published one."""
 
 
 def print_shards(args: argparse.Namespace) -> None:
@@ -350,11 +351,12 @@ def print_halo(args: argparse.Namespace) -> None:
 
 def print_precision(args: argparse.Namespace) -> None:
     """Print how far lower precision moves the PSNR of the small trained network, scene by scene."""
-    weights = Path(__file__).parents[1] / "resources" / "weights" / "dsen2cr-small.npz"
-    options = {"features": 32, "blocks": 4, "bands": list(CORE6), "radar": False}
-    models = {}
+    root = Path(__file__).parents[1]
+    table = read_yaml(root / "config" / "models.yaml")
+    spec = ModelSpec.from_row("dsen2cr-small", table["dsen2cr-small"])
+    weights, models = root / spec.weights, {}
     for engine in ("tensorflow float32", *ENGINES[1::2]):
-        model = dsen2cr.Dsen2Cr(ModelSpec("small", "dsen2cr", weights=weights, options=options))
+        model = dsen2cr.Dsen2Cr(replace(spec, weights=weights))
         model.backend, model.precision = engine.split()
         model.load()
         models[engine] = model
