@@ -97,7 +97,7 @@ def cases(
     place: Series, cover: float, *, dates: int | None, missed: float
 ) -> Iterator[tuple[Inputs, np.ndarray, np.ndarray]]:
     """Yield inputs, truth and what is hidden for each withheld date."""
-    rng = np.random.default_rng(round(100 * cover))
+    rng, unmasking = np.random.default_rng(round(100 * cover)), np.random.default_rng(1)
     share = is_clear(place.classes).mean(axis=(1, 2))
     targets = [t for t in range(1, len(share) - 1) if share[t] >= LEAST_CLEAR]
     if dates:
@@ -111,7 +111,7 @@ def cases(
         frames = [*before, *after[:FRAMES]]
         classes = place.classes[frames]
         if missed:
-            classes = _unmask(classes, missed, rng)
+            classes = _unmask(classes, missed, unmasking)
         inputs = Inputs(
             bands=place.bands,
             target=np.where(shape, cloudy, place.reflectance[t]),
