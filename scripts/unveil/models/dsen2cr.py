@@ -445,8 +445,12 @@ class Dsen2Cr(Model):
         self._run, self.precision, self.precision_note = run, "int8", f"int8 {found}"
 
     def _patch(self, scene: Scene, window: Window) -> np.ndarray | None:
-        """Return the network's input for one window, or None where the target has no data."""
-        target_dn, sar_db = self._arrays(read_inputs(scene, window=window))
+        """Return the network's input for one window, or None where the target has no data.
+
+        It comes with its halo: what lies at the edge is judged as in the whole image.
+        """
+        outer = _with_halo(window, self.receptive_field, scene.grid)
+        target_dn, sar_db = self._arrays(read_inputs(scene, window=outer))
         if np.isnan(target_dn).all():
             return None
         return network_input(target_dn, sar_db, self._fill)[None]
@@ -491,6 +495,13 @@ def calibration_windows(grid: Grid) -> tuple[list[Window], list[Window]]:
         for j, col in enumerate(cols):
             sides[(i + j) % 2].append(Window(col, row, PATCH_PX, PATCH_PX))
     return sides
+
+
+def _with_halo(window: Window, halo: int, grid: Grid) -> Window:
+    row, col = max(0, window.row_off - halo), max(0, window.col_off - halo)
+    bottom = min(grid.height, window.row_off + window.height + halo)
+    right = min(grid.width, window.col_off + window.width + halo)
+    return Window(col, row, right - col, bottom - row)
 
 
 def compile_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -218,8 +218,12 @@ def compile_int8(
     run = compile_network(layers, precision=half_precision(), activations=seen)
     full = compile_network(layers, precision="float32")
     scale = np.float32(OPTICAL_SCALE / REFLECTANCE_SCALE)
-    pairs = [(full(patch) * scale, run(patch) * scale) for patch in held_out]
-    return run, most_loss_db(*(np.stack(side) for side in zip(*pairs, strict=True)))
+    bands = layers[-1][0].shape[3]
+    sides = [
+        np.concatenate([(compute(patch) * scale).reshape(-1, bands) for patch in held_out])
+        for compute in (full, run)
+    ]
+    return run, most_loss_db(*sides)
 
 
 def most_loss_db(full: np.ndarray, rounded: np.ndarray, *, psnr_db: float = GOOD_PSNR_DB) -> float:
