@@ -6,7 +6,7 @@ date, shape and pixels. Methods see six dates before and six after with their SC
 Errors are of hidden pixels, mean absolute in reflectance over the bands, averaged over
 dates; intervals are bootstrapped over dates.
 
-    python benchmarks/accuracy.py PLACE [--dates 20] [--missed 0.2] [--models ID ID+adapt ...]
+    python benchmarks/accuracy.py PLACE [--dates 20] [--missed 0.2] [--models ID ...]
 
 PLACE is the folder ``nrt/data`` of the unpacked package ``nrt==0.2.1``, or a series of
 ``snakemake train`` (``results/training/series/ID.npz``), where weights that were not trained
@@ -21,7 +21,6 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -152,15 +151,11 @@ def _unmask(classes: np.ndarray, share: float, rng: np.random.Generator) -> np.n
 
 
 def load_models(names: list[str]) -> dict[str, Model]:
-    """Return models of config/models.yaml by id; ``ID+adapt`` adapts to each scene."""
+    """Return models of config/models.yaml by id."""
     table = read_yaml(ROOT / "config" / "models.yaml")
-    models = {}
-    for name in names:
-        spec = ModelSpec.from_row(name, table[name.removesuffix("+adapt")])
-        if name.endswith("+adapt"):
-            spec = replace(spec, options=spec.options | {"adapt": "scene", "adapt_minutes": 1.0})
-        models[name] = create(spec)
-        models[name].load()
+    models = {name: create(ModelSpec.from_row(name, table[name])) for name in names}
+    for model in models.values():
+        model.load()
     return models
 
 
