@@ -6,7 +6,7 @@ date, shape and pixels. Methods see six dates before and six after with their SC
 Errors are of hidden pixels, mean absolute in reflectance over the bands, averaged over
 dates; intervals are bootstrapped over dates.
 
-    python benchmarks/accuracy.py PLACE [--dates 20] [--missed 0.2] [--models ID ...]
+    python benchmarks/accuracy.py PLACE [--dates 20] [--missed 0.2] [--models ID[:option=value] ...]
 
 PLACE is the folder ``nrt/data`` of the unpacked package ``nrt==0.2.1``, or a series of
 ``snakemake train`` (``results/training/series/ID.npz``), where weights that were not trained
@@ -21,6 +21,7 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -151,9 +152,14 @@ def _unmask(classes: np.ndarray, share: float, rng: np.random.Generator) -> np.n
 
 
 def load_models(names: list[str]) -> dict[str, Model]:
-    """Return models of config/models.yaml by id."""
+    """Return models of config/models.yaml by id; ``ID:option=value`` changes one option."""
     table = read_yaml(ROOT / "config" / "models.yaml")
-    models = {name: create(ModelSpec.from_row(name, table[name])) for name in names}
+    models = {}
+    for name in names:
+        row, _, change = name.partition(":")
+        spec = ModelSpec.from_row(name, table[row])
+        options = dict([change.split("=")]) if change else {}
+        models[name] = create(replace(spec, options=spec.options | options))
     for model in models.values():
         model.load()
     return models
@@ -255,7 +261,7 @@ def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("place", type=Path, help="nrt/data of the package nrt, or an .npz")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="ID")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="ID[:option=value]")
     parser.add_argument("--covers", nargs="+", type=float, default=list(COVERS))
     parser.add_argument("--dates", type=int, help="withheld dates, evenly picked; default all")
     parser.add_argument("--missed", type=float, default=0.0, help="share of unmasked cloud")

@@ -49,7 +49,7 @@ def layers(weights: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]
 
 def shipped_layers(root: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     weights = dsen2cr.read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
-    options = dsen2cr.parse_options(SHIPPED, model="m")
+    options = dsen2cr.read_options(ModelSpec("m", "dsen2cr", options=SHIPPED))
     return dsen2cr.layers_of(weights, options.kernel_shapes)
 
 

@@ -109,7 +109,7 @@ def test_rounding_shifts_no_colour(root, model_of, chip, backend, precision):
 def test_int8_costs_less_than_a_tenth_of_a_decibel_calibrated_on_half_of_the_image(root, chip):
     """And never more than the bound, which does not know the truth, says."""
     weights = dsen2cr.read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
-    shapes = dsen2cr.parse_options(OPTIONS, model="m").kernel_shapes
+    shapes = dsen2cr.read_options(ModelSpec("m", "dsen2cr", options=OPTIONS)).kernel_shapes
     layers = dsen2cr.layers_of(weights, shapes)
     truth = surface(root / "resources" / "example" / chip)
     target_dn = under_cloud(truth).target * np.float32(10_000)

@@ -191,8 +191,8 @@ def test_of_two_looks_the_medoid_is_the_nearer_in_time():
     [
         ({"smothness": 3.0}, "use 'smoothness'"),
         ({"smoothness": "high"}, "found 'high'"),
-        ({"keep_clear": 1}, "type bool"),
-        ({"smoothness": True}, "type float"),
+        ({"keep_clear": 1}, "found 1.*give true or false"),
+        ({"smoothness": True}, "found True.*give a number"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_remedy(options, words):

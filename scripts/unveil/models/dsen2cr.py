@@ -10,12 +10,11 @@ and Keras are imported by the functions that use them.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.windows import Window
@@ -29,6 +28,7 @@ from unveil.bands import (
 )
 from unveil.errors import InputError, SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.options import check_choice, option_error, parse_options
 from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.arrays import HDF5_SIGNATURE, NamedArrays, check_values, read_arrays
@@ -73,15 +73,15 @@ class Dsen2CrOptions:
         blocks: residual blocks.
         bands: ESA names of the optical bands, in the order of the network's channels.
         radar: whether VV and VH follow the optical bands.
-        origin: who trained the weights; by default ``trained-here`` for a ``.npz``,
-            ``published`` for anything else.
+        origin: ``trained-here`` or ``published``; by default the former for a ``.npz``, the
+            latter for anything else.
     """
 
     features: int = 256
     blocks: int = 16
     bands: tuple[str, ...] = L1C13
     radar: bool = True
-    origin: Literal["published", "trained-here"] | None = None
+    origin: str = ""
 
     @property
     def channels(self) -> int:
@@ -334,7 +334,7 @@ class Dsen2Cr(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(spec.options, model=spec.id)
+        self.options = read_options(spec)
         # Each 3x3 convolution looks one pixel further.
         self.receptive_field = (2 * self.options.blocks + 2) * (KERNEL // 2)
         ours = spec.weights is not None and spec.weights.suffix == ".npz"
@@ -520,45 +520,29 @@ def compile_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return lambda batch: run(tf.constant(batch, tf.float32)).numpy()
 
 
-def parse_options(options: Mapping[str, Any], *, model: str) -> Dsen2CrOptions:
+def read_options(spec: ModelSpec) -> Dsen2CrOptions:
     """Return the options of a row of the models table.
 
     Raises:
         InputError: naming the model, the option, its value and the values allowed.
     """
-    allowed = [item.name for item in fields(Dsen2CrOptions)]
-    values = dict(options)
-    for key in values:
-        if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.0)[0]
-            raise _option_error(model, key, "unknown option", f"use '{near}'")
-    for key in ("features", "blocks"):
-        value = values.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _option_error(model, key, f"found {value!r}", "give a whole number from 1")
-    if not isinstance(values.get("radar", True), bool):
-        raise _option_error(model, "radar", f"found {values['radar']!r}", "give true or false")
-    if values.get("origin") not in (None, "published", "trained-here"):
-        raise _option_error(
-            model,
-            "origin",
-            f"found {values['origin']!r}",
-            "give published or trained-here",
-        )
-    if "bands" in values:
-        values["bands"] = _parse_bands(values["bands"], model=model)
-    return Dsen2CrOptions(**values)
+    written = dict(spec.options)
+    if "bands" in written:
+        written["bands"] = _parse_bands(spec, written["bands"])
+    options = parse_options(Dsen2CrOptions, replace(spec, options=written))
+    for name in ("features", "blocks"):
+        if getattr(options, name) < 1:
+            raise option_error(spec, name, "give a whole number from 1")
+    if options.origin:
+        check_choice(spec, "origin", options.origin, ("published", "trained-here"))
+    return options
 
 
-def _parse_bands(value: Any, *, model: str) -> tuple[str, ...]:
+def _parse_bands(spec: ModelSpec, value: Any) -> tuple[str, ...]:
     try:
         bands = tuple(normalise_band_name(name) for name in value)
     except (ValueError, TypeError, AttributeError) as error:
-        raise _option_error(model, "bands", str(error), "give a list of ESA band names") from error
+        raise option_error(spec, "bands", f"give a list of ESA band names: {error}") from error
     if not bands or len(set(bands)) != len(bands):
-        raise _option_error(model, "bands", f"found {value!r}", "name each band once")
+        raise option_error(spec, "bands", "name each band once")
     return bands
-
-
-def _option_error(model: str, key: str, found: str, remedy: str) -> InputError:
-    return InputError(f"model '{model}': {found}", field=f"options.{key}", remedy=remedy)

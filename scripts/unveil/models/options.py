@@ -11,6 +11,13 @@ from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 
 Options = TypeVar("Options")
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    tuple: "a list",
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ def parse_options(options: type[Options], spec: ModelSpec) -> Options:
     """Return the options of a model, ``options(**spec.options)`` with names and types checked.
 
     Args:
-        options: a dataclass whose fields all have defaults of type bool, int, float or str.
+        options: a dataclass whose fields all have defaults of a type of :data:`KINDS`.
         spec: the row of the models table.
 
     Raises:
@@ -33,8 +40,7 @@ def parse_options(options: type[Options], spec: ModelSpec) -> Options:
         if name not in defaults:
             raise _error(spec, name, f"unknown option {name!r}", _remedy(name, tuple(defaults)))
         if not _fits(value, defaults[name]):
-            kind = type(defaults[name]).__name__
-            raise _error(spec, name, f"found {value!r}", f"give a value of type {kind}")
+            raise option_error(spec, name, f"give {KINDS[type(defaults[name])]}")
     return options(**spec.options)
 
 
@@ -45,7 +51,12 @@ def check_choice(spec: ModelSpec, name: str, value: str, allowed: Sequence[str])
         InputError: naming the model, the option, what was found and what is allowed.
     """
     if value not in allowed:
-        raise _error(spec, name, f"found {value!r}", f"use one of {', '.join(allowed)}")
+        raise option_error(spec, name, f"use one of {', '.join(allowed)}")
+
+
+def option_error(spec: ModelSpec, name: str, remedy: str) -> InputError:
+    """Return the error of an option whose value will not do."""
+    return _error(spec, name, f"found {spec.options[name]!r}", remedy)
 
 
 def _remedy(name: str, known: tuple[str, ...]) -> str:
