@@ -26,7 +26,7 @@ from accuracy import update
 from unveil.config import read_training
 from unveil.models.chronos_learning import score_samples
 from unveil.training.loop import TrainingPlan, train
-from unveil.training.run import chronos_task, set_threads
+from unveil.training.run import make_task, set_threads
 from unveil.training.series_task import COMPLETE, OVERCAST
 
 LOG = logging.getLogger("ablation")
@@ -86,7 +86,7 @@ def paths_of(run: dict[str, Any], folder: Path) -> dict[str, Path]:
 
 def judge(run: dict[str, Any], folder: Path, plan: TrainingPlan, seed: int) -> list[float]:
     """Train one variant and return its relative errors in the order of :data:`JUDGED`."""
-    task = chronos_task(run, paths_of(run, folder))
+    task = make_task(run, paths_of(run, folder))
     with tempfile.TemporaryDirectory() as scratch:
         network, _ = train(task, plan, folder=Path(scratch))
     same = replace(plan, seed=seed)

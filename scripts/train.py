@@ -5,12 +5,11 @@ from pathlib import Path
 from unveil.jobs import job
 
 with job(snakemake.log[0]):
-    from unveil.training.run import set_threads, train_chronos, train_dsen2cr
+    from unveil.training.run import set_threads, train_run
 
     set_threads(snakemake.threads)
     params = snakemake.params
-    train = {"dsen2cr": train_dsen2cr, "chronos": train_chronos}[params.run["kind"]]
-    train(
+    train_run(
         params.run,
         sources=params.sources,
         paths=dict(zip(params.sources, map(Path, snakemake.input.images), strict=True)),

@@ -34,7 +34,7 @@ from unveil.training import packages
 from unveil.training.datasets import fetch_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.losses import cloud_adaptive_loss
-from unveil.training.run import train_dsen2cr
+from unveil.training.run import train_run
 from unveil.training.series import SampleOptions, Series, draw_sample
 from unveil.training.single_image import (
     Batch,
@@ -299,6 +299,7 @@ def test_weights_and_card_leave_a_run(tmp_path, radar):
         )
     network = {"bands": list(CORE6), "radar": radar, "features": 4, "blocks": 1}
     run = {
+        "kind": "dsen2cr",
         "title": "tiny",
         "series": {"a": 1.0},
         "held_out": ["b", "c"],
@@ -310,7 +311,7 @@ def test_weights_and_card_leave_a_run(tmp_path, radar):
     }
     weights = tmp_path / "out" / "tiny.npz"
     sources = {name: {"licence": "none"} for name in paths}
-    train_dsen2cr(run, sources=sources, paths=paths, weights=weights, command="here")
+    train_run(run, sources=sources, paths=paths, weights=weights, command="here")
     built = build_network(bands=6, radar=radar, features=4, blocks=1)
     load_weights(built, read_weights(weights))
     card = json.loads(weights.with_suffix(".json").read_text())
@@ -328,7 +329,7 @@ def test_weights_and_card_leave_a_run(tmp_path, radar):
     assert card["training"]["steps_done"] == 10 and card["limits"] == ["a toy"]
     assert not (weights.parent / "checkpoint.npz").exists()
     with pytest.raises(InputError, match="a and d are the same place"):
-        train_dsen2cr(
+        train_run(
             run | {"held_out": ["d"]},
             sources=sources | {"d": {}},
             paths=paths | {"d": paths["a"]},

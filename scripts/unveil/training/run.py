@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from unveil.models.chronos_network import network_arrays as chronos_arrays
 from unveil.models.dsen2cr import network_arrays
 from unveil.training.card import rounded, write_card, write_weights
 from unveil.training.datasets import image_bbox, read_core_image
-from unveil.training.loop import Progress, TrainingPlan, train
+from unveil.training.loop import TrainingPlan, train
 from unveil.training.series import SampleOptions, Series, load_series
 from unveil.training.series_task import COMPLETE, OVERCAST, SeriesTask
 from unveil.training.single_image import (
@@ -38,7 +39,24 @@ def set_threads(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def train_dsen2cr(
+@dataclass(frozen=True)
+class Outcome:
+    """What a trained network leaves.
+
+    Attributes:
+        arrays: for the weights file, by name.
+        architecture: name of the network, for the card beside its sizes.
+        how: further facts for the card: loss, clouds.
+        validation: ``what`` was measured, and ``scores``.
+    """
+
+    arrays: dict[str, np.ndarray]
+    architecture: str
+    how: dict[str, Any]
+    validation: dict[str, Any]
+
+
+def train_run(
     run: Mapping[str, Any],
     *,
     sources: Mapping[str, Mapping[str, Any]],
@@ -46,13 +64,13 @@ def train_dsen2cr(
     weights: Path,
     command: str,
 ) -> None:
-    """Train a network of the DSen2-CR architecture and write it with its card.
+    """Train a network and write it with its card.
 
     The checkpoint lies beside the weights, is resumed from, and goes when the card is written.
 
     Args:
-        run: title, network (bands, radar, features, blocks), series, held_out, images, samples,
-            plan and limits, as in the config.
+        run: kind, title, network, series, held_out, images, samples, plan and limits, as in the
+            config.
         sources: facts of series and images by id, as in the config.
         paths: their files by id.
         weights: the ``.npz`` to write; its card gets the suffix ``.json``.
@@ -61,133 +79,32 @@ def train_dsen2cr(
     Raises:
         InputError: if a file is missing, damaged or unfit, or a place is on both sides.
     """
-    series = [load_series(paths[n], name=n, weight=w) for n, w in run["series"].items()]
-    held_out = [load_series(paths[name], name=name) for name in run["held_out"]]
-    refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
-    samples = dict(run["samples"])
-    plan = TrainingPlan(**run["plan"])
-    task = SingleImageTask(
-        run["network"],
-        series=series,
-        images=[read_core_image(paths[name]) for name in run["images"]],
-        held_out=held_out,
-        pool=samples.pop("pool"),
-        options=SampleOptions(**samples),
-    )
-    folder = weights.parent
-    trained, progress = train(task, plan, folder=folder)
-    batches = task.validation(plan)
-    predictors = {
-        "network": network_predictor(trained),
-        "cloudy_input": cloudy_predictor,
-        "clear_mean_of_sample": clear_mean_predictor,
-    }
-    validation = {name: evaluate(predict, batches) for name, predict in predictors.items()}
-    for name, scores in validation.items():
-        logger.info("%s: %s", name, {p: round(s["mae_occluded"], 4) for p, s in scores.items()})
-    write_weights(weights, network_arrays(trained))
+    task, plan = make_task(run, paths), TrainingPlan(**run["plan"])
+    network, progress = train(task, plan, folder=weights.parent)
+    finish = {"dsen2cr": _finish_dsen2cr, "chronos": _finish_chronos}[run["kind"]]
+    outcome = finish(network, task, plan)
+    write_weights(weights, outcome.arrays)
+    sizes = {"name": outcome.architecture, "parameters": network.count_params(), **run["network"]}
     write_card(
         weights.with_suffix(".json"),
         weights=weights,
         run=run,
-        architecture={"name": "DSen2-CR", "parameters": trained.count_params(), **run["network"]},
+        architecture=sizes,
         places=_places(task.series, task.held_out, run["images"], sources, paths),
         plan=plan,
-        how={
-            "loss": "cloud-adaptive regularised L1 of DSen2-CR, lambda 1",
-            "clouds": "real clouds of other dates of the place, real cloud shapes of any place, "
-            "and simulated clouds; thick and thin",
-            "samples": dict(run["samples"]),
-        }
-        | ({"radar_fill_db": round(task.radar_fill, 2)} if run["network"]["radar"] else {}),
+        how=outcome.how | {"samples": dict(run["samples"])},
         progress=progress,
-        validation={
-            "what": "by place that was not trained on, mean over scenes of the mean absolute error "
-            "in reflectance on hidden and on clear pixels; the first also by hidden share",
-            "scores": {
-                name: {place: rounded(scores) for place, scores in by_place.items()}
-                for name, by_place in validation.items()
-            },
-        },
+        validation=outcome.validation,
         command=command,
     )
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
+    (weights.parent / "checkpoint.npz").unlink(missing_ok=True)
 
 
-def train_chronos(
-    run: Mapping[str, Any],
-    *,
-    sources: Mapping[str, Mapping[str, Any]],
-    paths: Mapping[str, Path],
-    weights: Path,
-    command: str,
-) -> None:
-    """Train the time-series network and write it with its card.
+def make_task(run: Mapping[str, Any], paths: Mapping[str, Path]) -> SeriesTask | SingleImageTask:
+    """Return what a run learns.
 
     Args:
-        run: title, network (size), series, held_out, images, samples, plan and limits.
-        sources: facts of series and images by id.
-        paths: their files by id.
-        weights: the ``.npz`` to write; its card gets the suffix ``.json``.
-        command: what repeats the run, for the card.
-
-    Raises:
-        InputError: if a file is missing, damaged or unfit, or a place is on both sides.
-    """
-    task = chronos_task(run, paths)
-    plan = TrainingPlan(**run["plan"])
-    folder = weights.parent
-    network, progress = train(task, plan, folder=folder)
-    write_chronos(network, task, plan, progress, run, sources, paths, weights, command)
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
-
-
-def write_chronos(
-    network: keras.Model,
-    task: SeriesTask,
-    plan: TrainingPlan,
-    progress: Progress,
-    run: Mapping[str, Any],
-    sources: Mapping[str, Mapping[str, Any]],
-    paths: Mapping[str, Path],
-    weights: Path,
-    command: str,
-) -> None:
-    """Calibrate a trained network on the held-out places, and write it with its card."""
-    scores = {
-        name: score_samples(network, task.held_out_samples(plan, options))
-        for name, options in (("with clear pixels", COMPLETE), ("overcast", OVERCAST))
-    }
-    logger.info("held-out places: %s", {name: rounded(row) for name, row in scores.items()})
-    factors = np.array([row["std_factor"] for row in scores.values()], np.float32)
-    write_weights(weights, chronos_arrays(network) | {CALIBRATION: factors})
-    write_card(
-        weights.with_suffix(".json"),
-        weights=weights,
-        run=run,
-        architecture={"name": "chronos", "parameters": network.count_params(), **run["network"]},
-        places=_places(task.series, task.held_out, run["images"], sources, paths),
-        plan=plan,
-        how={
-            "loss": "Laplace negative log-likelihood, absolute error and spectral angle",
-            "clouds": "real masks and simulated clouds on real series",
-            "samples": dict(run["samples"]),
-        },
-        progress=progress,
-        validation={
-            "what": "mean over scenes of the mean absolute error in reflectance on hidden pixels "
-            "of places that were not trained on; mae_first is the closed form alone",
-            "scores": {name: rounded(row) for name, row in scores.items()},
-        },
-        command=command,
-    )
-
-
-def chronos_task(run: Mapping[str, Any], paths: Mapping[str, Path]) -> SeriesTask:
-    """Return the task of a run of the time-series network.
-
-    Args:
-        run: network (size), series, held_out, images and samples.
+        run: kind, network, series, held_out, images and samples.
         paths: files of series and images by id.
 
     Raises:
@@ -196,15 +113,69 @@ def chronos_task(run: Mapping[str, Any], paths: Mapping[str, Path]) -> SeriesTas
     series = [load_series(paths[n], name=n, weight=w) for n, w in run["series"].items()]
     held_out = [load_series(paths[name], name=name) for name in run["held_out"]]
     refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
+    images = [read_core_image(paths[name]) for name in run["images"]]
     samples = dict(run["samples"])
-    return SeriesTask(
-        run["network"]["size"],
-        series=series,
-        images=[read_core_image(paths[name]) for name in run["images"]],
-        held_out=held_out,
-        pool=samples.pop("pool"),
-        fresh=samples.pop("fresh"),
-        options=SampleOptions(**samples),
+    drawn = {name: samples.pop(name) for name in ("pool", "fresh") if name in samples}
+    places = {"series": series, "images": images, "held_out": held_out}
+    task, network = (
+        (SeriesTask, run["network"]["size"])
+        if run["kind"] == "chronos"
+        else (SingleImageTask, run["network"])
+    )
+    return task(network, options=SampleOptions(**samples), **places, **drawn)
+
+
+def _finish_dsen2cr(network: keras.Model, task: SingleImageTask, plan: TrainingPlan) -> Outcome:
+    batches = task.validation(plan)
+    predictors = {
+        "network": network_predictor(network),
+        "cloudy_input": cloudy_predictor,
+        "clear_mean_of_sample": clear_mean_predictor,
+    }
+    validation = {name: evaluate(predict, batches) for name, predict in predictors.items()}
+    for name, scores in validation.items():
+        logger.info("%s: %s", name, {p: round(s["mae_occluded"], 4) for p, s in scores.items()})
+    radar = {} if task.radar_fill is None else {"radar_fill_db": round(task.radar_fill, 2)}
+    return Outcome(
+        network_arrays(network),
+        "DSen2-CR",
+        {
+            "loss": "cloud-adaptive regularised L1 of DSen2-CR, lambda 1",
+            "clouds": "real clouds of other dates of the place, real cloud shapes of any place, "
+            "and simulated clouds; thick and thin",
+        }
+        | radar,
+        {
+            "what": "by place that was not trained on, mean over scenes of the mean absolute error "
+            "in reflectance on hidden and on clear pixels; the first also by hidden share",
+            "scores": {
+                name: {place: rounded(scores) for place, scores in by_place.items()}
+                for name, by_place in validation.items()
+            },
+        },
+    )
+
+
+def _finish_chronos(network: keras.Model, task: SeriesTask, plan: TrainingPlan) -> Outcome:
+    """Calibrate the network on the held-out places."""
+    scores = {
+        name: score_samples(network, task.held_out_samples(plan, options))
+        for name, options in (("with clear pixels", COMPLETE), ("overcast", OVERCAST))
+    }
+    logger.info("held-out places: %s", {name: rounded(row) for name, row in scores.items()})
+    factors = np.array([row["std_factor"] for row in scores.values()], np.float32)
+    return Outcome(
+        chronos_arrays(network) | {CALIBRATION: factors},
+        "chronos",
+        {
+            "loss": "Laplace negative log-likelihood, absolute error and spectral angle",
+            "clouds": "real masks and simulated clouds on real series",
+        },
+        {
+            "what": "mean over scenes of the mean absolute error in reflectance on hidden pixels "
+            "of places that were not trained on; mae_first is the closed form alone",
+            "scores": {name: rounded(row) for name, row in scores.items()},
+        },
     )
 
 
