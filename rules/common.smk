@@ -1,5 +1,6 @@
 """Tables read and checked, wildcard constraints, and helpers that rules ask for facts."""
 
+import hashlib
 import shlex
 import sys
 from functools import cache
@@ -21,7 +22,8 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
-from unveil.sources import input_files
+from unveil.shards import checksum, cut_shards
+from unveil.sources import input_stamps
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
@@ -53,66 +55,81 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
-SHARDS = {
-    f"shard-{number:04d}": list(SCENES)[
-        start : start + config["inference"]["shard_size"]
-    ]
-    for number, start in enumerate(
-        range(0, len(SCENES), config["inference"]["shard_size"])
-    )
+HOME = f"{RESULTS}/scenes"
+SIZES = {
+    scene: sum(size for _, size, _ in input_stamps(row))
+    for scene, row in SCENES.items()
 }
-ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
+SHARDS = cut_shards(
+    SIZES,
+    scenes=config["inference"]["shard_size"],
+    megabytes=config["inference"]["shard_mb"],
+)
+READY_SHARDS = [f"{RESULTS}/shards/{shard}/scene.json" for shard in SHARDS]
+# One job starts once for all models that load no network; each network has its own.
+RUNNING_NETWORKS = [
+    model
+    for model, row in MODELS.items()
+    if model in NETWORKS and Path(row.get("weights", "")).is_file()
+]
+BATCHES = {"_methods": [m for m in MODELS if m not in RUNNING_NETWORKS]}
+BATCHES |= {model: [model] for model in RUNNING_NETWORKS}
+# On a large scene, every model has a job of its own.
+JOBS = [
+    (batch, shard)
+    for shard, scenes in SHARDS.items()
+    for batch in (
+        MODELS
+        if sum(map(SIZES.get, scenes)) > config["inference"]["shard_mb"] * 10**6
+        else BATCHES
+    )
+]
 COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
 
 
 wildcard_constraints:
     scene=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    model=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    batch=r"_methods|[A-Za-z0-9][A-Za-z0-9._-]*",
     shard=r"shard-\d+",
 
 
 @cache
 def code(*stages):
-    """List the package's files behind some stages, so that editing one reruns them."""
+    """Return a checksum of the package's files behind some stages: editing one reruns them."""
     files = [PACKAGE / f"{name}.py" for name in COMMON_CODE]
     for stage in stages:
         path = PACKAGE / stage
         files += (
             sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
         )
-    return [str(path) for path in files]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def get_source_files(wildcards):
-    """List the files that a scene is assembled from."""
-    return input_files(SCENES[wildcards.scene])
+def get_rows(wildcards):
+    """Give the rows of a shard's scenes as plain values."""
+    return [vars(SCENES[scene]) for scene in SHARDS[wildcards.shard]]
 
 
-def get_row(wildcards):
-    """Give a scene's row of the table as plain values."""
-    return vars(SCENES[wildcards.scene])
+def get_stamp(wildcards):
+    """Sum up the files that a shard is assembled from: when one changes, so does this."""
+    return checksum([input_stamps(SCENES[scene]) for scene in SHARDS[wildcards.shard]])
 
 
-def get_shard_scenes(wildcards):
-    """List the scene files that one inference job serves."""
-    return [f"{RESULTS}/scenes/{s}/scene.json" for s in SHARDS[wildcards.shard]]
+def get_models(wildcards):
+    """Give the models of a batch, with their rows of the table."""
+    return {m: MODELS[m] for m in BATCHES.get(wildcards.batch, [wildcards.batch])}
 
 
 def get_weights(wildcards):
-    """Give a model's weights if they are there; a model without them skips its scenes."""
-    path = MODELS[wildcards.model].get("weights")
-    return [path] if path and Path(path).exists() else []
-
-
-def get_model_row(wildcards):
-    """Give a model's row of the table."""
-    return MODELS[wildcards.model]
+    """Give the weights that are there; a model without them skips its scenes."""
+    paths = [row.get("weights") for row in get_models(wildcards).values()]
+    return [path for path in paths if path and Path(path).exists()]
 
 
 def get_gpus(wildcards):
     """Ask for a GPU where a network runs, unless the config forbids it."""
-    wanted = wildcards.model in NETWORKS and config["inference"]["gpu"] != "never"
-    return 1 if wanted else 0
+    wanted = wildcards.batch in RUNNING_NETWORKS
+    return 1 if wanted and config["inference"]["gpu"] != "never" else 0
 
 
 def get_training_sources(wildcards):

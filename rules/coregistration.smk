@@ -1,16 +1,12 @@
 rule coregister_scene:
     input:
-        scene=rules.mask_scene.output.scene,
-        masks=rules.mask_scene.output.masks,
-        frames=rules.assemble_scene.output.frames,
-        code=code("coregistration"),
+        record=rules.mask_scene.output.record,
     output:
-        scene=f"{RESULTS}/scenes/{{scene}}/scene.json",
-        frames=directory(f"{RESULTS}/scenes/{{scene}}/coregistered"),
+        record=f"{RESULTS}/shards/{{shard}}/scene.json",
     log:
-        f"{RESULTS}/logs/coregister_scene/{{scene}}.log",
+        f"{RESULTS}/logs/coregister_scene/{{shard}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/coregister_scene/{{scene}}.tsv"
+        f"{RESULTS}/benchmarks/coregister_scene/{{shard}}.tsv"
     conda:
         "../envs/coregistration.yaml"
     threads: 1
@@ -20,7 +16,9 @@ rule coregister_scene:
         disk_mb=4000,
     params:
         options=config["coregistration"],
+        code=code("coregistration", "shards"),
+        home=HOME,
     message:
-        "Coregistering the frames of {wildcards.scene}"
+        "Coregistering the frames of {wildcards.shard}"
     script:
         "../scripts/coregister_scene.py"

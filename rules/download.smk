@@ -1,17 +1,13 @@
 rule assemble_scene:
-    input:
-        source=get_source_files,
-        code=code("sources", "protocols", "clouds"),
+    # The files that go in and the scenes that come out are too many for the workflow's
+    # graph: a change of the first changes 'stamp', and the record names the second with
+    # checksums. So a job that died finds the scenes that it had finished.
     output:
-        scene=f"{RESULTS}/scenes/{{scene}}/download.json",
-        frames=directory(f"{RESULTS}/scenes/{{scene}}/frames"),
-        sar=directory(f"{RESULTS}/scenes/{{scene}}/sar"),
-        truth=directory(f"{RESULTS}/scenes/{{scene}}/truth"),
-        masks=directory(f"{RESULTS}/scenes/{{scene}}/source_masks"),
+        record=f"{RESULTS}/shards/{{shard}}/download.json",
     log:
-        f"{RESULTS}/logs/assemble_scene/{{scene}}.log",
+        f"{RESULTS}/logs/assemble_scene/{{shard}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/assemble_scene/{{scene}}.tsv"
+        f"{RESULTS}/benchmarks/assemble_scene/{{shard}}.tsv"
     conda:
         "../envs/download.yaml"
     threads: 1
@@ -20,11 +16,14 @@ rule assemble_scene:
         runtime=60,
         disk_mb=4000,
     params:
-        row=get_row,
+        rows=get_rows,
+        stamp=get_stamp,
+        code=code("sources", "protocols", "clouds", "shards"),
+        home=HOME,
         sources=config["sources"],
         seed=config["seed"],
         dilate_px=config["masks"]["dilate_px"],
     message:
-        "Assembling scene {wildcards.scene}"
+        "Assembling the scenes of {wildcards.shard}"
     script:
         "../scripts/assemble_scene.py"

@@ -1,16 +1,12 @@
 rule mask_scene:
     input:
-        scene=rules.assemble_scene.output.scene,
-        frames=rules.assemble_scene.output.frames,
-        source_masks=rules.assemble_scene.output.masks,
-        code=code("masks"),
+        record=rules.assemble_scene.output.record,
     output:
-        scene=f"{RESULTS}/scenes/{{scene}}/masks.json",
-        masks=directory(f"{RESULTS}/scenes/{{scene}}/masks"),
+        record=f"{RESULTS}/shards/{{shard}}/masks.json",
     log:
-        f"{RESULTS}/logs/mask_scene/{{scene}}.log",
+        f"{RESULTS}/logs/mask_scene/{{shard}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/mask_scene/{{scene}}.tsv"
+        f"{RESULTS}/benchmarks/mask_scene/{{shard}}.tsv"
     conda:
         "../envs/masks.yaml"
     threads: 1
@@ -20,7 +16,9 @@ rule mask_scene:
         disk_mb=1000,
     params:
         options=config["masks"],
+        code=code("masks", "shards"),
+        home=HOME,
     message:
-        "Masking clouds and shadows of {wildcards.scene}"
+        "Masking clouds and shadows of {wildcards.shard}"
     script:
         "../scripts/mask_scene.py"

@@ -1,15 +1,14 @@
 rule score:
     input:
-        scenes=get_shard_scenes,
+        scenes=rules.coregister_scene.output.record,
         record=rules.infer.output.record,
-        code=code("metrics"),
     output:
-        metrics=f"{RESULTS}/metrics/{{model}}/{{shard}}.csv",
-        skipped=f"{RESULTS}/metrics/{{model}}/{{shard}}.skipped.csv",
+        metrics=f"{RESULTS}/metrics/{{batch}}/{{shard}}.csv",
+        skipped=f"{RESULTS}/metrics/{{batch}}/{{shard}}.skipped.csv",
     log:
-        f"{RESULTS}/logs/score/{{model}}/{{shard}}.log",
+        f"{RESULTS}/logs/score/{{batch}}/{{shard}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/score/{{model}}/{{shard}}.tsv"
+        f"{RESULTS}/benchmarks/score/{{batch}}/{{shard}}.tsv"
     conda:
         "../envs/metrics.yaml"
     threads: 1
@@ -18,22 +17,25 @@ rule score:
         runtime=120,
         disk_mb=100,
     params:
-        predictions=lambda wildcards: f"{RESULTS}/predictions/{wildcards.model}",
-        weights=lambda wildcards: MODELS[wildcards.model].get("weights"),
+        predictions=f"{RESULTS}/predictions",
+        scores=f"{RESULTS}/scores",
+        home=HOME,
+        weights=lambda wildcards: {
+            model: row.get("weights") for model, row in get_models(wildcards).items()
+        },
+        code=code("metrics", "shards"),
     message:
-        "Scoring {wildcards.model}, {wildcards.shard}"
+        "Scoring {wildcards.batch}, {wildcards.shard}"
     script:
         "../scripts/score.py"
 
 
 rule collect_metrics:
     input:
-        metrics=collect(
-            rules.score.output.metrics, model=list(MODELS), shard=list(SHARDS)
-        ),
-        skipped=collect(
-            rules.score.output.skipped, model=list(MODELS), shard=list(SHARDS)
-        ),
+        metrics=[f"{RESULTS}/metrics/{batch}/{shard}.csv" for batch, shard in JOBS],
+        skipped=[
+            f"{RESULTS}/metrics/{batch}/{shard}.skipped.csv" for batch, shard in JOBS
+        ],
     output:
         metrics=report(
             f"{RESULTS}/metrics.csv",
@@ -64,9 +66,8 @@ rule collect_metrics:
 
 rule compare_models:
     input:
-        scenes=ALL_SCENES,
+        scenes=READY_SHARDS,
         metrics=rules.collect_metrics.output.metrics,
-        code=code("metrics"),
     output:
         comparison=report(
             f"{RESULTS}/statistics/comparison.csv",
@@ -99,6 +100,8 @@ rule compare_models:
         runtime=60,
         disk_mb=100,
     params:
+        home=HOME,
+        code=code("metrics"),
         cloud_levels=config["metrics"]["cloud_levels"],
         seed=config["seed"],
     message:

@@ -2,11 +2,8 @@
 
 rule write_manifest:
     input:
-        scenes=ALL_SCENES,
-        records=collect(
-            rules.infer.output.record, model=list(MODELS), shard=list(SHARDS)
-        ),
-        code=code("provenance"),
+        scenes=READY_SHARDS,
+        records=[f"{RESULTS}/inference/{batch}/{shard}.json" for batch, shard in JOBS],
     output:
         f"{RESULTS}/manifest.json",
     log:
@@ -19,6 +16,8 @@ rule write_manifest:
         runtime=30,
         disk_mb=100,
     params:
+        home=HOME,
+        code=code("provenance"),
         models=MODELS,
         command=COMMAND,
     message:
@@ -29,7 +28,7 @@ rule write_manifest:
 
 rule render_report:
     input:
-        scenes=ALL_SCENES,
+        scenes=READY_SHARDS,
         metrics=rules.collect_metrics.output.metrics,
         skipped=rules.collect_metrics.output.skipped,
         manifest=rules.write_manifest.output[0],
@@ -38,7 +37,6 @@ rule render_report:
         days=rules.compare_models.output.days,
         published=rules.compare_models.output.published,
         citations=Path(workflow.basedir) / "resources" / "citations.bib",
-        code=code("report"),
     output:
         page=report(
             f"{RESULTS}/report/index.html",
@@ -118,6 +116,8 @@ rule render_report:
         runtime=60,
         disk_mb=500,
     params:
+        home=HOME,
+        code=code("report"),
         predictions=f"{RESULTS}/predictions",
         options={**config["report"], "cloud_levels": config["metrics"]["cloud_levels"]},
     message:

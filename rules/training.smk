@@ -53,7 +53,6 @@ rule fetch_training_series:
 rule train_network:
     input:
         images=get_training_images,
-        code=code("training", "clouds", "models"),
     output:
         # The checkpoint beside them is not declared: a killed run resumes from it.
         weights=f"{RESULTS}/training/{{run}}/{{run}}.npz",
@@ -72,6 +71,7 @@ rule train_network:
         disk_mb=2000,
     params:
         run=lambda wildcards: TRAINING["runs"][wildcards.run],
+        code=code("training", "clouds", "models"),
         sources=get_training_sources,
         command="snakemake train",
     message:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.metrics.stage import TABLES, write_statistics
+from unveil.shards import scene_files
 
 with job(snakemake.log[0]):
     write_statistics(
         metrics=Path(snakemake.input.metrics),
-        scenes=[Path(path) for path in snakemake.input.scenes],
+        scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
         cloud_levels=snakemake.params.cloud_levels,
         seed=snakemake.params.seed,
         outputs={name: Path(snakemake.output[name]) for name in TABLES},

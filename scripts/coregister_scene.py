@@ -4,12 +4,22 @@ from pathlib import Path
 
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.jobs import job
-from unveil.scene import load_scene, save_scene
+from unveil.shards import MASKS, READY, content_of, make_scenes, read_shard
 
 with job(snakemake.log[0]):
-    Path(snakemake.output.frames).mkdir(parents=True, exist_ok=True)
-    options = CoregistrationOptions(**snakemake.params.options)
-    scene = coregister_scene(
-        load_scene(snakemake.input.scene), Path(snakemake.output.scene).parent, options
+    params = snakemake.params
+    home = Path(params.home)
+    options = CoregistrationOptions(**params.options)
+    make_scenes(
+        read_shard(snakemake.input.record, home, MASKS),
+        lambda scene, folder: coregister_scene(scene, folder, options),
+        made_from=lambda scene: [
+            content_of(home / scene.id / MASKS),
+            dict(params.options),
+            params.code,
+        ],
+        home=home,
+        file=READY,
+        folders=("coregistered",),
+        record=Path(snakemake.output.record),
     )
-    save_scene(scene, snakemake.output.scene)

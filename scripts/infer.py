@@ -1,4 +1,4 @@
-"""Run one model on a shard of scenes (rule infer)."""
+"""Run the models of a batch, one after another, on a shard of scenes (rule infer)."""
 
 import hashlib
 import json
@@ -6,22 +6,25 @@ from pathlib import Path
 
 from unveil import raster
 from unveil.inference import InferenceOptions, run_shard
-from unveil.jobs import job
+from unveil.jobs import Failures, job
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.scene import load_scene
+from unveil.shards import read_shard
 
 with job(snakemake.log[0]) as log:
     log.info("GPUs asked for: %d", snakemake.resources.get("gpu", 0))
     params = snakemake.params
-    spec = ModelSpec.from_row(snakemake.wildcards.model, params.model)
-    options = InferenceOptions(**params.options)
-    records = run_shard(
-        create(spec),
-        [load_scene(path) for path in snakemake.input.scenes],
-        Path(params.predictions),
-        options,
-        config_hash=hashlib.sha256(json.dumps(dict(params.options)).encode()).hexdigest(),
-    )
+    scenes = list(read_shard(snakemake.input.scenes, params.home).values())
+    records, failures = {}, Failures("model")
+    for model, row in params.models.items():
+        with failures.collect(model):
+            records[model] = run_shard(
+                create(ModelSpec.from_row(model, row)),
+                scenes,
+                Path(params.predictions) / model,
+                InferenceOptions(**params.options),
+                config_hash=hashlib.sha256(json.dumps(dict(params.options)).encode()).hexdigest(),
+            )
+    failures.report()
     with raster.replacing(snakemake.output.record) as temporary:
-        temporary.write_text(json.dumps({"model": spec.id, "scenes": records}, indent=1) + "\n")
+        temporary.write_text(json.dumps({"models": records}, indent=1) + "\n")

@@ -1,15 +1,25 @@
-"""Detect cloud, shadow and snow in every frame of a scene (rule mask_scene)."""
+"""Detect cloud, shadow and snow in every frame of a shard's scenes (rule mask_scene)."""
 
 from pathlib import Path
 
 from unveil.jobs import job
 from unveil.masks.stage import MaskOptions, mask_scene
-from unveil.scene import load_scene, save_scene
+from unveil.shards import DOWNLOAD, MASKS, content_of, make_scenes, read_shard
 
 with job(snakemake.log[0]):
-    Path(snakemake.output.masks).mkdir(parents=True, exist_ok=True)
-    options = MaskOptions(**snakemake.params.options)
-    scene = mask_scene(
-        load_scene(snakemake.input.scene), Path(snakemake.output.scene).parent, options
+    params = snakemake.params
+    home = Path(params.home)
+    options = MaskOptions(**params.options)
+    make_scenes(
+        read_shard(snakemake.input.record, home, DOWNLOAD),
+        lambda scene, folder: mask_scene(scene, folder, options),
+        made_from=lambda scene: [
+            content_of(home / scene.id / DOWNLOAD),
+            dict(params.options),
+            params.code,
+        ],
+        home=home,
+        file=MASKS,
+        folders=("masks",),
+        record=Path(snakemake.output.record),
     )
-    save_scene(scene, snakemake.output.scene)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.report import ReportOptions, render
+from unveil.shards import scene_files
 
 with job(snakemake.log[0]):
     render(
-        scenes=[Path(path) for path in snakemake.input.scenes],
+        scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
         metrics=Path(snakemake.input.metrics),
         skipped=Path(snakemake.input.skipped),
         manifest=Path(snakemake.input.manifest),

@@ -1,44 +1,35 @@
-"""Score the predictions of one model on a shard of scenes (rule score)."""
+"""Score the predictions of a batch of models on a shard of scenes (rule score)."""
 
-import csv
 import json
 from pathlib import Path
 
-from unveil import raster
-from unveil.errors import InputError, SceneSkipped
-from unveil.jobs import job
-from unveil.metrics.aggregate import write_rows
-from unveil.metrics.scoring import refuse_trained_places, score_scene
-from unveil.scene import load_scene
+from unveil.jobs import Failures, job
+from unveil.metrics.shard import score_record
+from unveil.metrics.tables import write_rows, write_skipped
+from unveil.shards import read_shard
 
 with job(snakemake.log[0]) as log:
-    model = snakemake.wildcards.model
-    folder = Path(snakemake.params.predictions)
-    scenes = {scene.id: scene for scene in map(load_scene, snakemake.input.scenes)}
-    records = json.loads(Path(snakemake.input.record).read_text())["scenes"]
-    rows, skipped = [], []
-    for number, record in enumerate(records, 1):
-        name = record["scene"]
-        log.info("%s, %d of %d", name, number, len(records))
-        if record["status"] == "skipped":
-            skipped.append((name, model, "inference", record["reason"]))
-            continue
-        path = folder / record["file"]
-        if not path.exists() or raster.sha256(path) != record["sha256"]:
-            raise InputError(
-                "is missing or is not the file that the model wrote",
-                file=path,
-                remedy=f"delete {snakemake.input.record} and run again",
-            )
-        refuse_trained_places(scenes[name], snakemake.params.weights)
-        std = path.with_name(f"{name}_std.tif")
-        try:
-            rows += score_scene(scenes[name], path, model=model, std=std if std.exists() else None)
-        except SceneSkipped as fact:
-            skipped.append((name, model, "metrics", str(fact)))
+    params = snakemake.params
+    scenes = read_shard(snakemake.input.scenes, params.home)
+    contents = json.loads(Path(snakemake.input.scenes).read_text())
+    batch = json.loads(Path(snakemake.input.record).read_text())["models"]
+    rows, skipped, failures = [], [], Failures("model")
+    for model, records in batch.items():
+        with failures.collect(model):
+            for number, record in enumerate(records, 1):
+                scene = scenes[record["scene"]]
+                log.info("%s, %s, %d of %d", model, scene.id, number, len(records))
+                scored, reason = score_record(
+                    scene,
+                    record,
+                    model=model,
+                    predictions=Path(params.predictions) / model,
+                    scores=Path(params.scores) / model,
+                    weights=params.weights[model],
+                    made_from=[contents[scene.id], params.code],
+                )
+                rows += scored
+                skipped += [reason] if reason else []
+    failures.report()
     write_rows(rows, snakemake.output.metrics)
-    with raster.replacing(snakemake.output.skipped) as temporary:
-        with open(temporary, "w", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(("scene", "model", "stage", "reason"))
-            writer.writerows(skipped)
+    write_skipped(skipped, snakemake.output.skipped)

@@ -6,7 +6,6 @@ Codes are in :mod:`unveil.bands`: clear, cloud, shadow, snow, nodata.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW, SNOW
 from unveil.errors import InputError
@@ -65,6 +64,8 @@ def dilate(classes: np.ndarray, pixels: int) -> np.ndarray:
     """
     if pixels <= 0:
         return classes.copy()
+    from scipy.ndimage import binary_dilation  # lazy: a dry run never dilates
+
     footprint = np.ones((2 * pixels + 1, 2 * pixels + 1), bool)
     grown = classes.copy()
     for code in (SHADOW, CLOUD):

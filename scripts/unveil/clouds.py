@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from unveil.bands import BANDS, CLEAR, CLOUD, SHADOW
 
@@ -156,12 +155,48 @@ def apply_clouds(
     Returns:
         ``(B, H, W)`` float32; where opacity and shadow are 0, exactly ``reflectance``.
     """
-    colour = _cloud_colour(_ambient(reflectance, bands), bands, rng)
-    texture = 1 + 0.06 * fractal_field(clouds.alpha.shape, slope=1.6, rng=rng)
-    direct = np.array([_direct_light(name) for name in bands], np.float32)[:, None, None]
-    ground = reflectance.astype(np.float32) * (1 - clouds.shadow * direct)
-    cloud = colour[:, None, None] * np.clip(texture, 0.7, 1.3)
-    return (1 - clouds.alpha) * ground + clouds.alpha * cloud
+    visible = reflectance[visible_bands(bands)]
+    visible = visible[np.isfinite(visible)]
+    ambient = float(np.percentile(visible, 90)) if visible.size else 0.0
+    veil = CloudVeil(clouds, bands=bands, ambient=ambient, rng=rng)
+    return veil.over(reflectance, (slice(None), slice(None)))
+
+
+class CloudVeil:
+    """Clouds with colour and texture, to be put on an image window by window.
+
+    Args:
+        clouds: from :func:`simulate_clouds`.
+        bands: ESA names of the B bands.
+        ambient: reflectance of the bright part of the whole scene: the 90th percentile of its
+            :func:`visible_bands`, 0 when nothing is valid.
+        rng: the source of all randomness.
+    """
+
+    def __init__(
+        self,
+        clouds: SimulatedClouds,
+        *,
+        bands: Sequence[str],
+        ambient: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.clouds = clouds
+        self._colour = _cloud_colour(ambient, bands, rng)[:, None, None]
+        self._texture = fractal_field(clouds.alpha.shape, slope=1.6, rng=rng)
+        self._direct = np.array([_direct_light(b) for b in bands], np.float32)[:, None, None]
+
+    def over(self, reflectance: np.ndarray, place: tuple[slice, slice]) -> np.ndarray:
+        """Return a window ``(B, H, W)`` of the image under the clouds, as :func:`apply_clouds`.
+
+        Args:
+            reflectance: the window of the clear image.
+            place: rows and columns of the window.
+        """
+        alpha, shadow = self.clouds.alpha[place], self.clouds.shadow[place]
+        ground = reflectance.astype(np.float32) * (1 - shadow * self._direct)
+        cloud = self._colour * np.clip(1 + 0.06 * self._texture[place], 0.7, 1.3)
+        return (1 - alpha) * ground + alpha * cloud
 
 
 def fractal_field(shape: tuple[int, int], *, slope: float, rng: np.random.Generator) -> np.ndarray:
@@ -169,6 +204,8 @@ def fractal_field(shape: tuple[int, int], *, slope: float, rng: np.random.Genera
 
     White noise is shaped to amplitude ~ 1 / frequency^slope in the Fourier domain.
     """
+    import scipy.fft  # lazy: a dry run makes no clouds
+
     spectrum = scipy.fft.rfft2(rng.standard_normal(shape, np.float32))
     rows = np.fft.fftfreq(shape[0])[:, None]
     cols = np.fft.rfftfreq(shape[1])[None, :]
@@ -222,12 +259,10 @@ def _inverse_smoothstep(value: float) -> float:
     return float(0.5 - np.sin(np.arcsin(1 - 2 * value) / 3))
 
 
-def _ambient(reflectance: np.ndarray, bands: Sequence[str]) -> float:
-    """Return the reflectance of the bright part of a scene, 0 when nothing is valid."""
-    visible = [i for i, name in enumerate(bands) if name in _VISIBLE] or range(len(bands))
-    values = reflectance[list(visible)]
-    values = values[np.isfinite(values)]
-    return float(np.percentile(values, 90)) if values.size else 0.0
+def visible_bands(bands: Sequence[str]) -> list[int]:
+    """Return the positions of the visible bands; of all bands where there is none."""
+    visible = [i for i, name in enumerate(bands) if name in _VISIBLE]
+    return visible or list(range(len(bands)))
 
 
 def _cloud_colour(ambient: float, bands: Sequence[str], rng: np.random.Generator) -> np.ndarray:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from unveil.errors import InputError
+
+LOG = logging.getLogger(__name__)
+BLOCK_CACHE_MB = 512
+"""Room for three rows of blocks of a frame of a whole tile: windows with a halo overlap them."""
 
 
 @contextlib.contextmanager
@@ -18,6 +23,8 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
     Args:
         log: the rule's log file.
     """
+    # GDAL would take 5 % of the machine's memory, however large, for blocks that it read.
+    os.environ.setdefault("GDAL_CACHEMAX", str(BLOCK_CACHE_MB))
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     handlers = [logging.FileHandler(log, mode="w", encoding="utf-8"), logging.StreamHandler()]
     logging.basicConfig(
@@ -38,3 +45,40 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
     except Exception:
         logger.exception("unexpected error; please report it with this log")
         sys.exit(1)
+
+
+class Failures:
+    """Lets a job finish all that it can although some of its input is bad.
+
+    Args:
+        noun: what the job has many of, for the message.
+    """
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self.found: dict[str, InputError] = {}
+
+    @contextlib.contextmanager
+    def collect(self, name: str) -> Iterator[None]:
+        """Log bad input of one of them and go on."""
+        try:
+            yield
+        except InputError as error:
+            LOG.error("%s %s: %s", self.noun, name, error)
+            self.found[name] = error
+
+    def report(self) -> None:
+        """Say which failed.
+
+        Raises:
+            InputError: if any did.
+        """
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise next(iter(self.found.values()))
+        raise InputError(
+            f"{len(self.found)} of them failed: {', '.join(self.found)}",
+            field=self.noun,
+            remedy="see above for each; what is finished is kept",
+        )

@@ -27,8 +27,8 @@ from rasterio.windows import Window
 
 from unveil import classes as classmap
 from unveil import raster
-from unveil.bands import CLEAR, NODATA, S2CLOUDLESS10
-from unveil.clouds import SimulatedClouds, apply_clouds, simulate_clouds
+from unveil.bands import CLEAR, NODATA, REFLECTANCE_SCALE, S2CLOUDLESS10
+from unveil.clouds import CloudVeil, SimulatedClouds, simulate_clouds, visible_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
@@ -206,17 +206,20 @@ def _simulate(row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -
     rng = scene_seed(settings.seed, row.scene)
     clouds = simulate_clouds(series.grid.shape, cover=float(row.cloud_level), rng=rng)
     whole = Window(0, 0, series.grid.width, series.grid.height)
-    data = truth.read(whole)
-    cloudy = apply_clouds(raster.to_reflectance(data), clouds, bands=truth.bands, rng=rng)
-    dn = raster.to_dn(cloudy)
+    ambient, known = _brightness(truth, series.grid)
+    veil = CloudVeil(clouds, bands=truth.bands, ambient=ambient, rng=rng)
     own = _classes(series.masks[date], whole) if date in series.masks else None
     occlusion = clouds.classes.copy()
-    known = (data != 0).all(axis=0)
     if own is not None:
         known &= is_clear(classmap.dilate(own, settings.dilate_px))
     occlusion[~known] = NODATA
+
+    def read(window: Window) -> np.ndarray:
+        clear = raster.to_reflectance(truth.read(window))
+        return raster.to_dn(veil.over(clear, window.toslices()))
+
     return _Target(
-        raster=SourceRaster(truth.bands, _reader(dn), truth.facts),
+        raster=SourceRaster(truth.bands, read, truth.facts),
         mask=_simulated_mask(truth.bands, clouds, own),
         reference=truth,
         reference_date=date,
@@ -348,6 +351,23 @@ def _has_data(source: SourceRaster, grid: Grid) -> np.ndarray:
     for window in grid.windows():
         found[window.toslices()] = (source.read(window) != 0).all(axis=0)
     return found
+
+
+def _brightness(source: SourceRaster, grid: Grid) -> tuple[float, np.ndarray]:
+    """Return the 90th percentile of the visible bands, reflectance, and where there are data."""
+    found, counts = np.zeros(grid.shape, bool), np.zeros(2**16, np.int64)
+    visible = visible_bands(source.bands)
+    for window in grid.windows():
+        data = source.read(window)
+        found[window.toslices()] = (data != 0).all(axis=0)
+        counts += np.bincount(data[visible].ravel(), minlength=2**16)
+    ranks = np.cumsum(counts[1:])  # DN 0 has no data
+    if not ranks[-1]:
+        return 0.0, found
+    position = 0.9 * (ranks[-1] - 1)
+    low, high = np.searchsorted(ranks, [np.floor(position), np.ceil(position)], side="right") + 1
+    between = low + (high - low) * (position % 1)
+    return float(between / REFLECTANCE_SCALE), found
 
 
 def _reader(data: np.ndarray):

@@ -124,12 +124,12 @@ def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Sum pixels and seconds of all predictions of each model; list what they ran on."""
     total: dict[str, dict[str, Any]] = {}
     for path in records:
-        document = json.loads(Path(path).read_text())
-        for record in document["scenes"]:
+        batch = json.loads(Path(path).read_text())["models"]
+        for model, record in ((model, row) for model, rows in batch.items() for row in rows):
             if record["status"] != "predicted":
                 continue
             empty = {"pixels": 0, "wall_seconds": 0.0, "model_seconds": 0.0, "devices": []}
-            cost = total.setdefault(document["model"], empty)
+            cost = total.setdefault(model, empty)
             cost["pixels"] += record["pixels"]
             cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
             cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)

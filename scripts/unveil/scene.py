@@ -22,7 +22,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -317,10 +317,16 @@ def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
     return read_mask(scene.target, size, window)[0]
 
 
-def save_scene(scene: Scene, path: str | Path) -> None:
-    """Write the scene as a STAC 1.1 ItemCollection with hrefs relative to ``path``."""
+def save_scene(scene: Scene, path: str | Path, *, made: Mapping[str, Any] | None = None) -> None:
+    """Write the scene as a STAC 1.1 ItemCollection with hrefs relative to ``path``.
+
+    Args:
+        scene: the scene.
+        path: the file.
+        made: what it was made from (:mod:`unveil.shards`); no part of the scene.
+    """
     path = Path(path)
-    document = {
+    document: dict[str, Any] = {
         "type": "FeatureCollection",
         "unveil": {
             "scene": scene.id,
@@ -335,6 +341,8 @@ def save_scene(scene: Scene, path: str | Path) -> None:
         },
         "features": [_frame_to_item(scene, frame, path.parent) for frame in scene.frames],
     }
+    if made:
+        document["unveil"]["made"] = dict(made)
     with raster.replacing(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 

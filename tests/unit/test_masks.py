@@ -406,3 +406,47 @@ def test_real_clouds_of_sen12mscr_are_found(shared, tmp_path):
         cover[kind] = facts["eo:cloud_cover"] + facts["unveil:shadow_cover"]
     assert cover["s2"] < 2
     assert cover["s2_cloudy"] > 90
+
+
+# --- s2cloudless on large pixels ---------------------------------------------------------
+
+
+def test_means_of_squares_leave_out_what_has_no_data():
+    image = np.arange(35, dtype=np.float32).reshape(1, 5, 7)
+    image[0, 0, 0] = np.nan
+    image[0, 3:, 6] = np.nan
+    found = stage.block_means(image, 3)[0]
+    assert found.shape == (2, 3)
+    assert found[0, 0] == pytest.approx(np.nanmean(image[0, :3, :3]))
+    assert found[1, 1] == pytest.approx(image[0, 3:, 3:6].mean())
+    assert np.isnan(found[1, 2])
+    np.testing.assert_array_equal(stage.enlarge(found, 3, (5, 7))[3:, 3:6], found[1, 1])
+
+
+@pytest.mark.parametrize(
+    ("edge", "metres", "step"),
+    [(2048, "auto", 1), (2049, "auto", 6), (100, 60, 6), (100, 160, 16), (10_980, 10, 1)],
+)
+def test_large_scenes_are_seen_at_60_m(edge, metres, step):
+    assert stage.s2cloudless_step(grid_of((edge, edge)), MaskOptions(s2cloudless_m=metres)) == step
+
+
+def test_pixels_in_degrees_are_measured_in_metres():
+    grid = replace(grid_of((10, 10)), crs="EPSG:4326", transform=(1e-4, 0, 10, 0, -1e-4, 45))
+    assert stage.s2cloudless_step(grid, MaskOptions(s2cloudless_m=60)) == 5
+
+
+def test_windows_of_large_pixels_add_up_to_the_whole_image(tmp_path, monkeypatch):
+    labels = np.zeros((200, 260), int)
+    labels[50:151, 60:190] = 1
+    reflectance = painted(labels)
+    options = MaskOptions(detectors=("s2cloudless",), s2cloudless_m=60, dilate_px=0)
+    frame = write_frame(tmp_path, reflectance)
+    monkeypatch.setattr(raster, "BLOCK", 128)
+    target = mask_scene(scene_of(frame), tmp_path, options).target
+    seen = raster.to_reflectance(raster.to_dn(reflectance))
+    probability = s2cloudless.cloud_probability(stage.block_means(seen, 6), L1C13)
+    cloud = s2cloudless.cloud_mask(probability, threshold=0.4, average_over=1)
+    expected = stage.enlarge(cloud, 6, labels.shape)
+    np.testing.assert_array_equal(classes_of(target) == CLOUD, expected)
+    assert (expected == (labels == 1)).mean() > 0.95

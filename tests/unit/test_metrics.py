@@ -23,7 +23,7 @@ from skimage.metrics import (
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
 from unveil.errors import InputError, SceneSkipped
-from unveil.metrics import aggregate, definitions, scoring, strata
+from unveil.metrics import aggregate, definitions, scoring, strata, tables
 from unveil.metrics.streaming import Accumulator
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, bbox
@@ -605,8 +605,8 @@ def rows_of(values: dict[str, tuple[float, float | None]], model: str = "m") -> 
 def written(folder: Path, *shards: list[dict]) -> pd.DataFrame:
     paths = [folder / f"shard-{number}.csv" for number in range(len(shards))]
     for path, rows in zip(paths, shards, strict=True):
-        aggregate.write_rows(rows, path)
-    aggregate.collect(paths, folder / "metrics.csv")
+        tables.write_rows(rows, path)
+    tables.collect(paths, folder / "metrics.csv")
     return aggregate.read_scores(folder / "metrics.csv")
 
 
@@ -670,7 +670,7 @@ def test_a_table_with_other_columns_is_refused(tmp_path) -> None:
     path = tmp_path / "old.csv"
     path.write_text("scene,score\n")
     with pytest.raises(InputError, match=r"old\.csv.*header"):
-        aggregate.collect([path], tmp_path / "metrics.csv")
+        tables.collect([path], tmp_path / "metrics.csv")
     assert not (tmp_path / "metrics.csv").exists()
 
 

@@ -10,6 +10,7 @@ import pytest
 from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
+from unveil.clouds import apply_clouds, simulate_clouds
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.planning import expand_scenes, survey
@@ -19,6 +20,7 @@ from unveil.protocols import (
     choose_context,
     choose_donor,
     choose_radar,
+    scene_seed,
 )
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
@@ -248,3 +250,14 @@ def test_a_planned_id_that_is_taken_is_refused(place, tmp_path):
     taken = replace(planned[0], target_date="2020-06-01")
     with pytest.raises(InputError, match=planned[0].scene):
         expand_scenes([taken, auto(place)], SETTINGS, tmp_path / "cache")
+
+
+def test_clouds_put_on_window_by_window_are_those_of_the_whole_image(place, tmp_path, monkeypatch):
+    columns = dict(protocol="simulate", cloud_date="", cloud_level=0.4, n_context=0)
+    monkeypatch.setattr(Grid.windows, "__defaults__", (16,))  # nine windows instead of one
+    scene = scene_of(place, tmp_path, **columns)
+    rng = scene_seed(SETTINGS.seed, scene.id)
+    clouds = simulate_clouds(GRID.shape, cover=0.4, rng=rng)
+    clear = raster.to_reflectance(raster.read(place / "frames/2020-06-01.tif"))
+    cloudy = apply_clouds(clear, clouds, bands=BANDS, rng=rng)
+    np.testing.assert_array_equal(raster.read(scene.target.path), raster.to_dn(cloudy))

@@ -57,10 +57,10 @@ def asked(folder, model):
 
 def test_only_networks_ask_for_a_gpu(run):
     folder = run
-    assert {model: asked(folder, model) for model in ("first", "second", "damped")} == {
+    assert {model: asked(folder, model) for model in ("first", "second", "_methods")} == {
         "first": {1},
         "second": {1},
-        "damped": {0},
+        "_methods": {0},
     }
 
 

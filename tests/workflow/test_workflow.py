@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -139,17 +140,14 @@ def test_a_second_run_does_nothing_and_says_so(finished):
 
 
 def test_a_changed_cloud_level_reruns_only_what_depends_on_it(finished, tmp_path):
-    rows = [row.replace("\t0.3\t", "\t0.6\t") for row in ROWS]
-    before = (finished / "mine.yaml").read_text()
-    write_config(finished, rows)
-    try:
-        plan = snakemake(finished, "--dry-run")
-    finally:
-        write_config(finished, ROWS)
-    assert before == (finished / "mine.yaml").read_text()
-    text = plan.stdout + plan.stderr
-    assert "Assembling scene alone" in text
-    assert "Assembling scene half" not in text
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    write_config(folder, [row.replace("\t0.3\t", "\t0.6\t") for row in ROWS])
+    assert snakemake(folder, "--until", "coregister_scene").returncode == 0
+    for rule in ("assemble_scene", "mask_scene", "coregister_scene"):
+        log = (folder / f"results/logs/{rule}/shard-0000.log").read_text()
+        assert "half (1 of 5): finished earlier" in log
+        assert "alone (5 of 5): starting" in log
 
 
 def test_a_damaged_prediction_is_found_before_it_is_scored(finished):
@@ -191,20 +189,24 @@ def test_bad_tables_end_in_one_clear_line_before_anything_runs(tmp_path, rows, c
 def test_bad_imagery_ends_in_one_clear_line_and_loses_nothing_else(tmp_path):
     write_place(tmp_path / "place")
     damaged = tmp_path / "place/frames/2020-06-11.tif"
-    damaged.write_bytes(damaged.read_bytes()[:700])
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:700])
     rows = [
-        "good\tlocal\tplace2\t2020-06-11\tsimulate\t\t0.3\t0",
         "bad\tlocal\tplace\t2020-06-11\tsimulate\t\t0.3\t0",
+        "good\tlocal\tplace2\t2020-06-11\tsimulate\t\t0.3\t0",
     ]
     write_place(tmp_path / "place2")
     write_config(tmp_path, rows)
-    result = snakemake(tmp_path, "--keep-going", "--until", "coregister_scene")
+    result = snakemake(tmp_path, "--until", "assemble_scene")
     assert result.returncode != 0
-    log = (tmp_path / "results/logs/assemble_scene/bad.log").read_text()
+    path = tmp_path / "results/logs/assemble_scene/shard-0000.log"
+    log = path.read_text()
     assert "2020-06-11.tif" in log
     assert "Remedy" in log
     assert "Traceback" not in log
-    assert (tmp_path / "results/scenes/good/scene.json").exists()
+    damaged.write_bytes(whole)
+    assert snakemake(tmp_path, "--until", "assemble_scene").returncode == 0
+    assert "good (2 of 2): finished earlier" in path.read_text()
 
 
 def test_a_dry_run_needs_neither_tensorflow_nor_the_network(tmp_path):

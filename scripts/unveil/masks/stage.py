@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 from scipy import ndimage
@@ -25,11 +27,18 @@ OPTICAL_ROLES = ("target", "context", "reference")
 DETECTORS = ("source", "s2cloudless", "thresholds")
 MASK_BANDS = ("CLASS", "CLOUD_PROBABILITY")
 
+METRES_A_DEGREE = 111_320.0
 SHADOW_REACH_PX = 300
 """Farthest a shadow may lie from a detected cloud: 3 km at 10 m, low and middle clouds."""
 SHADOW_PER_CLOUD = 2.0
 """Largest believable ratio of shadow to cloud area; parallel light makes it 1, and clouds
 outside the frame or on top of each other's shadows shift it."""
+
+
+FULL_DETAIL_PIXELS = 2048**2
+"""Largest scene on which s2cloudless looks at every pixel: a whole tile would take it hours."""
+COARSE_M = 60.0
+"""Its pixels on larger scenes: those of the bands B01, B09 and B10 that it uses."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,16 @@ class MaskOptions:
         cloud_probability: s2cloudless probability from which a pixel is cloud.
         average_over: radius in pixels over which s2cloudless probabilities are averaged
             before the threshold.
+        s2cloudless_m: pixel size in metres that s2cloudless sees, where a scene has smaller
+            ones; ``auto`` is the scene's own up to :data:`FULL_DETAIL_PIXELS`, and
+            :data:`COARSE_M` beyond.
         dilate_px: pixels by which cloud and shadow are grown, for every detector alike.
     """
 
     detectors: tuple[str, ...] = DETECTORS
     cloud_probability: float = 0.4
     average_over: int = 4
+    s2cloudless_m: float | Literal["auto"] = "auto"
     dilate_px: int = 2
 
 
@@ -187,26 +200,61 @@ def _detect(
         bands = ("B02", "B08", "B11")
         blocks = (read_reflectance(frame, bands, window) for window in grid.windows())
         statistics = thresholds.shadow_statistics(blocks, bands)
-    halo = max(thresholds.HALO, options.average_over + 1)
-    for window in grid.windows():
+    step = s2cloudless_step(grid, options) if "s2cloudless" in used else 1
+    radius = round(options.average_over / step)
+    # Whole coarse pixels, and windows that start on one.
+    halo = step * -(-max(thresholds.HALO, (radius + 1) * step) // step)
+    for window in grid.windows(step * (raster.BLOCK // step)):
         outer, inner = _with_halo(window, halo, grid)
         here = window.toslices()
         data = read_reflectance(frame, frame.bands, outer)
         votes.missing[here] |= ~np.isfinite(data).all(axis=0)[inner]
         if "s2cloudless" in used:
-            probability = _probability(frame, data)
+            probability = _probability(frame, block_means(data, step))
             cloud = s2cloudless.cloud_mask(
-                probability,
-                threshold=options.cloud_probability,
-                average_over=options.average_over,
+                probability, threshold=options.cloud_probability, average_over=radius
             )
-            votes.cloud[here] |= cloud[inner]
-            votes.percent[here] = to_percent(probability[inner])
+            votes.cloud[here] |= enlarge(cloud, step, data.shape[1:])[inner]
+            votes.percent[here] = enlarge(to_percent(probability), step, data.shape[1:])[inner]
         elif "thresholds" in used:
             score = thresholds.cloud_score(data, frame.bands)
             votes.cloud[here] |= (score > thresholds.CLOUD_THRESHOLD)[inner]
         if statistics:
             votes.shadow[here] |= thresholds.shadow(data, frame.bands, statistics)[inner]
+
+
+def s2cloudless_step(grid: Grid, options: MaskOptions) -> int:
+    """Return how many pixels along an edge s2cloudless sees as one."""
+    wanted = options.s2cloudless_m
+    if wanted == "auto":
+        wanted = COARSE_M if grid.pixels > FULL_DETAIL_PIXELS else 0.0
+    degrees = grid.crs and CRS.from_user_input(grid.crs).is_geographic
+    pixel_m = abs(grid.transform[0]) * (METRES_A_DEGREE if degrees else 1.0)
+    return max(1, round(wanted / pixel_m))
+
+
+def block_means(image: np.ndarray, step: int) -> np.ndarray:
+    """Return the means of squares of ``step`` pixels, ``(B, h, w)``; NaN pixels do not count.
+
+    Squares at the right and lower edge may be smaller.
+    """
+    if step == 1:
+        return image
+    valid = np.isfinite(image)
+    rows, cols = (np.arange(0, size, step) for size in image.shape[1:])
+
+    def add_up(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(values, rows, axis=1), cols, axis=2)
+
+    total, count = add_up(np.where(valid, image, 0)), add_up(valid.astype(np.float32))
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def enlarge(image: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray:
+    """Return each pixel ``(h, w)`` as a square of ``step`` pixels, cut to ``shape``."""
+    if step == 1:
+        return image
+    return image.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]
 
 
 def _probability(frame: Frame, data: np.ndarray) -> np.ndarray:

@@ -132,7 +132,11 @@ def shadow(
 ) -> np.ndarray:
     """Return cloud shadow, ``(H, W)`` bool: the candidates after a 5 x 5 median."""
     dark = shadow_candidates(reflectance, bands, statistics).astype(np.uint8)
-    return ndimage.median_filter(dark, _MEDIAN, mode="constant").astype(bool)
+    # The median of zeros and ones is what most of them are; counting is many times faster.
+    ones = np.ones(_MEDIAN, np.uint8)
+    for axis in (0, 1):
+        dark = ndimage.correlate1d(dark, ones, axis=axis, mode="constant")
+    return dark > _MEDIAN**2 // 2
 
 
 def threshold_mask(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:

@@ -9,17 +9,15 @@ pixels) are left out of a mean and counted out of ``n_scenes``.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from unveil import raster
 from unveil.errors import InputError
-from unveil.metrics.scoring import COLUMNS
+from unveil.metrics.tables import COLUMNS, check_header
 
 KEYS = ["model", "protocol", "level", "region", "band", "metric", "unit"]
 
@@ -40,39 +38,6 @@ LEVELS = (
 )
 
 
-def write_rows(rows: Iterable[dict], path: str | Path) -> None:
-    """Write score rows as CSV, atomically; None becomes an empty field."""
-    with raster.replacing(path) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def collect(
-    shards: Iterable[str | Path], path: str | Path, columns: Sequence[str] = COLUMNS
-) -> None:
-    """Join the tables of all jobs, in the order given; in constant memory.
-
-    Args:
-        shards: tables of the jobs.
-        path: the joined table.
-        columns: their columns.
-
-    Raises:
-        InputError: if a file is missing or has other columns.
-    """
-    with raster.replacing(path) as temporary, open(temporary, "w") as out:
-        out.write(",".join(columns) + "\n")
-        for shard in shards:
-            if not Path(shard).exists():
-                raise InputError(
-                    "file not found", file=shard, remedy="run the metrics rule for this job"
-                )
-            with open(shard) as stream:
-                _check_header(stream.readline(), shard, columns)
-                out.writelines(line.rstrip("\r\n") + "\n" for line in stream if line.strip())
-
-
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a metrics table; text columns as categories, empty values as NaN.
 
@@ -82,7 +47,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     if not Path(path).exists():
         raise InputError("file not found", file=path, remedy="run the workflow up to metrics")
     with open(path, encoding="utf-8-sig") as stream:
-        _check_header(stream.readline(), path, COLUMNS)
+        check_header(stream.readline(), path, COLUMNS)
     text = ("scene", "model", "protocol", "region", "band", "metric", "unit")
     numbers = {"cloud_cover": float, "value": float, "n_pixels": np.int64}
     return pd.read_csv(
@@ -92,17 +57,6 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         na_values={"value": [""]},
         encoding="utf-8-sig",
     )
-
-
-def _check_header(line: str, path: str | Path, columns: Sequence[str]) -> None:
-    found = tuple(line.rstrip("\r\n").split(","))
-    if found != tuple(columns):
-        raise InputError(
-            f"columns are {', '.join(found)}",
-            file=path,
-            field="header",
-            remedy=f"the columns must be {', '.join(columns)}; run the metrics rule again",
-        )
 
 
 def cloud_level(cover: pd.Series, levels: Sequence[CloudLevel] = LEVELS) -> pd.Series:

@@ -56,18 +56,6 @@ from unveil.scene import (
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    "scene",
-    "model",
-    "protocol",
-    "cloud_cover",
-    "region",
-    "band",
-    "metric",
-    "value",
-    "unit",
-    "n_pixels",
-)
 BLOCK = 2 * raster.BLOCK
 """Side of the windows: with a halo, a larger window rereads fewer blocks of the files."""
 STRATA = (*LOOKS, *LAND_COVER)

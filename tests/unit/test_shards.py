@@ -1,0 +1,143 @@
+"""Shards: how they are cut, and what a job that died leaves to the next one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from unveil import raster
+from unveil.errors import InputError
+from unveil.raster import Grid
+from unveil.scene import Frame, Scene
+from unveil.shards import content_of, cut_shards, make_scenes, read_shard, scene_files
+
+GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 16, 16)
+
+
+def make(value, folder):
+    """Make a scene of one frame full of a value; 0 stands for bad input."""
+    if value == 0:
+        raise InputError("nothing there", file="input.tif", remedy="deliver it")
+    path = folder / "frames" / "2020-06-01.tif"
+    data = np.full((1, *GRID.shape), value, np.uint16)
+    raster.write_cog(path, data, GRID, descriptions=["B04"], nodata=0)
+    frame = Frame("2020-06-01", "target", path, ("B04",), checksum=raster.sha256(path))
+    return Scene(folder.name, "none", "place", GRID, (frame,))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a shard of values and return what was made anew."""
+
+    def go(values, file="scene.json"):
+        made = []
+
+        def count(value, folder):
+            made.append(folder.name)
+            return make(value, folder)
+
+        make_scenes(
+            values,
+            count,
+            made_from=lambda value: value,
+            home=tmp_path / "scenes",
+            file=file,
+            folders=("frames",),
+            record=tmp_path / "record.json",
+        )
+        return made
+
+    return go
+
+
+def test_small_scenes_share_shards_and_a_large_one_has_its_own():
+    sizes = {"a": 10**6, "b": 10**6, "c": 10**6, "large": 50 * 10**6, "d": 10**6}
+    shards = cut_shards(sizes, scenes=2, megabytes=10)
+    assert list(shards.values()) == [("a", "b"), ("c",), ("large",), ("d",)]
+    assert list(shards) == [f"shard-000{n}" for n in range(4)]
+
+
+def test_no_shard_holds_more_input_than_allowed():
+    sizes = {str(n): 3 * 10**6 for n in range(10)}
+    shards = cut_shards(sizes, scenes=100, megabytes=10)
+    assert [len(ids) for ids in shards.values()] == [3, 3, 3, 1]
+
+
+def test_a_second_run_makes_nothing_and_gives_the_same_record(run, tmp_path):
+    assert run({"a": 1, "b": 2}) == ["a", "b"]
+    record = (tmp_path / "record.json").read_bytes()
+    assert run({"a": 1, "b": 2}) == []
+    assert (tmp_path / "record.json").read_bytes() == record
+
+
+def test_only_what_is_made_from_something_else_is_made_again(run):
+    run({"a": 1, "b": 2})
+    assert run({"a": 1, "b": 3}) == ["b"]
+
+
+def test_bad_input_of_one_scene_loses_no_other(run, tmp_path):
+    with pytest.raises(InputError, match=r"input\.tif.*deliver it"):
+        run({"a": 1, "bad": 0, "b": 2})
+    assert not (tmp_path / "record.json").exists()
+    assert run({"a": 1, "bad": 3, "b": 2}) == ["bad"]
+
+
+def test_a_job_that_dies_loses_no_finished_scene(run, monkeypatch, tmp_path):
+    written = raster.write_cog
+
+    def die(path, *args, **kwargs):
+        if path.parts[-3] == "c":
+            raise SystemExit(137)
+        written(path, *args, **kwargs)
+
+    monkeypatch.setattr(raster, "write_cog", die)
+    with pytest.raises(SystemExit):
+        run({"a": 1, "b": 2, "c": 3})
+    monkeypatch.undo()
+    assert run({"a": 1, "b": 2, "c": 3}) == ["c"]
+
+
+@pytest.mark.parametrize("harm", ["truncated", "missing"])
+def test_a_scene_with_a_harmed_raster_is_not_trusted(run, tmp_path, harm):
+    run({"a": 1})
+    path = tmp_path / "scenes/a/frames/2020-06-01.tif"
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-10])
+    assert run({"a": 1}) == ["a"]
+
+
+def test_leftovers_of_an_earlier_attempt_are_removed(run, tmp_path):
+    stale = tmp_path / "scenes/a/frames/2019-01-01.tif"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"half")
+    run({"a": 1})
+    assert not stale.exists()
+
+
+def test_a_scene_that_is_not_the_recorded_one_is_refused(run, tmp_path):
+    run({"a": 1})
+    home, record = tmp_path / "scenes", tmp_path / "record.json"
+    assert [scene.id for scene in read_shard(record, home).values()] == ["a"]
+    assert list(scene_files([record], home)) == [home / "a/scene.json"]
+    document = json.loads((home / "a/scene.json").read_text())
+    document["unveil"]["place"] = "elsewhere"
+    (home / "a/scene.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="not the scene that was recorded"):
+        read_shard(record, home)
+
+
+def test_the_content_of_a_scene_is_not_how_it_came_about(run, tmp_path):
+    run({"a": 1})
+    path = tmp_path / "scenes/a/scene.json"
+    before = content_of(path)
+    document = json.loads(path.read_text())
+    document["unveil"]["made"]["from"] = "another identity"
+    path.write_text(json.dumps(document))
+    assert content_of(path) == before
+    document["unveil"]["made"]["files"]["frames/2020-06-01.tif"] = "0" * 64
+    path.write_text(json.dumps(document))
+    assert content_of(path) != before
