@@ -24,11 +24,9 @@ from unveil.protocols import CLEAR_SHARE, ProtocolSettings, choose_donor, scene_
 from unveil.scene import cloud_cover, is_clear
 from unveil.sources import require_folder
 from unveil.sources.local import dated_files
+from unveil.sources.selection import haze_limit
 
 LOG = logging.getLogger(__name__)
-
-HAZE_MARGIN = 0.01
-"""Blue reflectance above the usual of the place's clear dates that is taken for haze."""
 
 
 def expand_scenes(
@@ -153,8 +151,5 @@ def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str
 
 
 def _without_haze(clear: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    blues = [f["blue"] for f in clear if f["blue"] is not None]
-    if len(blues) < 4:
-        return clear
-    usual = float(np.median(blues))
-    return [f for f in clear if f["blue"] is None or f["blue"] <= usual + HAZE_MARGIN]
+    limit = haze_limit(f["blue"] for f in clear)
+    return [f for f in clear if limit is None or f["blue"] is None or f["blue"] <= limit]
