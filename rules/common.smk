@@ -22,6 +22,7 @@ from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
 from unveil.sources import input_files
+from unveil.sources.stac import lock_path, make_request
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
@@ -61,6 +62,18 @@ SHARDS = {
         range(0, len(SCENES), config["inference"]["shard_size"])
     )
 }
+STAC = config["sources"]["stac"] | {
+    "cache": config["cache"],
+    "dilate_px": config["masks"]["dilate_px"],
+}
+try:
+    REQUESTS = {
+        row.scene: make_request(row, STAC)
+        for row in SCENES.values()
+        if row.source == "stac"
+    }
+except InputError as error:
+    raise WorkflowError(str(error)) from None
 ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
 COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
 
@@ -84,8 +97,16 @@ def code(*stages):
 
 
 def get_source_files(wildcards):
-    """List the files that a scene is assembled from."""
-    return input_files(SCENES[wildcards.scene])
+    """List the files that a scene is assembled from: its lock, where it is searched."""
+    row = SCENES[wildcards.scene]
+    return lock_path(row.scene, STAC) if row.source == "stac" else input_files(row)
+
+
+def get_source_settings(wildcards):
+    """Give the settings of a scene's source, so that reruns stay narrow."""
+    if SCENES[wildcards.scene].source == "stac":
+        return {"stac": STAC}
+    return {key: value for key, value in config["sources"].items() if key != "stac"}
 
 
 def get_row(wildcards):

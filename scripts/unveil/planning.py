@@ -40,7 +40,8 @@ def expand_scenes(
     """
     planned: list[SceneRow] = []
     for row in rows:
-        require_folder(row)
+        if row.source != "stac":
+            require_folder(row)
         planned += plan_place(row, settings, cache) if row.target_date == "auto" else [row]
     taken: set[str] = set()
     for row in planned:

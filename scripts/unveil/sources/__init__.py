@@ -16,6 +16,15 @@ from unveil.sources.sen12mscr import open_sen12mscr, patch_paths
 _OPENERS = {"local": open_local, "npz": open_npz, "sen12mscr": open_sen12mscr}
 
 
+def settle(row: SceneRow, settings: dict[str, Any]) -> SceneRow:
+    """Return a row with the dates that a search chose; others are settled already."""
+    if row.source != "stac":
+        return row
+    from unveil.sources.stac import settled
+
+    return settled(row, settings["stac"])
+
+
 def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
     """Open the input of one scene.
 
@@ -26,6 +35,10 @@ def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
     Raises:
         InputError: whatever is wrong with the input, with its remedy.
     """
+    if row.source == "stac":
+        from unveil.sources.stac import open_stac  # its libraries take a second to load
+
+        return open_stac(row, settings["stac"])
     return _OPENERS[row.source](row, settings)
 
 
@@ -54,7 +67,7 @@ def require_folder(row: SceneRow) -> Path:
 
 
 def input_files(row: SceneRow) -> list[str]:
-    """List the files that a scene is made of, for the workflow to watch.
+    """List the local files that a scene is made of, for the workflow to watch.
 
     Raises:
         InputError: if the folder does not exist.
