@@ -303,7 +303,17 @@ def _item(number: int, files: Mapping[str, Path]):
 
     import pystac
 
-    item = pystac.Item(f"part-{number:03d}", None, None, dt.datetime(2000, 1, 1, tzinfo=dt.UTC), {})
+    item = pystac.Item(
+        f"part-{number:03d}",
+        None,
+        None,
+        dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
+        {},
+        stac_extensions=[
+            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+            "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+        ],
+    )
     for name, path in files.items():
         with rasterio.open(path) as dataset:
             fields = {

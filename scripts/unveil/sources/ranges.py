@@ -203,7 +203,8 @@ class _Store:
     def write(self, start: int, data: bytes) -> None:
         """Keep a piece: first the bytes, then the line that says so."""
         _write_all(self._data, data, start)
-        os.write(self._journal, f"{start} {len(data)} {_digest(data)}\n".encode())
+        # The line break before it ends a line that a killed job left torn.
+        os.write(self._journal, f"\n{start} {len(data)} {_digest(data)}\n".encode())
         self._good = merge([*self._good, (start, start + len(data))])
 
     def read(self, start: int, end: int) -> bytes:
