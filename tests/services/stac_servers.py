@@ -150,12 +150,13 @@ class Fault:
 class Proxy:
     """Passes requests on, with the faults that ``plan(path, number of the request)`` returns.
 
-    With ``signature`` set it hands out tokens at ``/token/...`` and refuses what is not signed
-    with the current one.
+    With ``signed`` it hands out tokens at ``/token/...`` and refuses what is not signed with one
+    of ``signatures``.
     """
 
     def __init__(self, upstream: str, plan: Callable[[str, int], Fault | None]) -> None:
-        self.plan, self.signature, self.tokens = plan, "", 0
+        self.plan, self.signed, self.tokens = plan, False, 0
+        self.signatures: set[str] = set()
         self.log: list[tuple[str, int, int]] = []
         self._lock, self._host = threading.Lock(), urlsplit(upstream).netloc
         proxy = self
@@ -171,6 +172,7 @@ class Proxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # clients that hang up are part of the tests
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -185,7 +187,7 @@ class Proxy:
         parts = urlsplit(handler.path)
         if parts.path.startswith("/token/"):
             return self._hand_out(handler)
-        if self.signature and parse_qs(parts.query).get("sig") != [self.signature]:
+        if self.signed and not self.signatures & set(parse_qs(parts.query).get("sig", [])):
             return self._send(handler, 403, b"expired", {})
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
         span = (int(match[1]), int(match[2]) + 1) if match else (0, 0)
@@ -198,8 +200,9 @@ class Proxy:
 
     def _hand_out(self, handler: BaseHTTPRequestHandler) -> None:
         self.tokens += 1
-        self.signature = f"token-{self.tokens}"
-        body = {"token": f"sig={self.signature}", "msft:expiry": "2999-01-01T00:00:00Z"}
+        token = f"token-{self.tokens}"
+        self.signatures.add(token)
+        body = {"token": f"sig={token}", "msft:expiry": "2999-01-01T00:00:00Z"}
         self._send(handler, 200, json.dumps(body).encode(), {})
 
     def _send(self, handler, status: int, body: bytes, headers: dict) -> None:

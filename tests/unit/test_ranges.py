@@ -233,7 +233,7 @@ def test_a_file_shorter_than_its_own_directory_says_is_called_truncated(server, 
 
 def test_an_expired_signature_is_renewed_once_and_never_shown(server, tmp_path, caplog):
     with faulty(server, lambda path, n: None) as proxy:
-        proxy.signature, tokens = "new", ["old", "new"]
+        proxy.signed, proxy.signatures, tokens = True, {"new"}, ["old", "new"]
 
         def sign(href, again):
             if again:
@@ -243,7 +243,7 @@ def test_an_expired_signature_is_renewed_once_and_never_shown(server, tmp_path, 
         cache = make(tmp_path, sign=sign)
         remote = cache.describe(f"{proxy.url}/a.bin")
         assert read(cache, remote, 0, len(DATA)) == DATA
-        proxy.signature = "none"
+        proxy.signatures.clear()
         cache.fetch({remote: [(0, 10)]}, name="cached")
         with pytest.raises(InputError, match="403") as refused:
             make(

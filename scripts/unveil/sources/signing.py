@@ -53,7 +53,7 @@ class _Tokens:
         url = self._url.format(account=account, container=container)
         with self._lock:
             token, ends = self._tokens.get(url, ("", dt.datetime.min.replace(tzinfo=dt.UTC)))
-            if again or ends - MARGIN < dt.datetime.now(dt.UTC):
+            if again or ends < dt.datetime.now(dt.UTC) + MARGIN:
                 token, ends = self._tokens[url] = _fetch_token(url)
         return Request(f"{href}{'&' if parts.query else '?'}{token}")
 
