@@ -21,7 +21,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
-from unveil.sources import input_files
+from unveil.sources import PATCH_SOURCES, input_files
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
@@ -61,6 +61,12 @@ SHARDS = {
         range(0, len(SCENES), config["inference"]["shard_size"])
     )
 }
+PATCH_SHARDS = {
+    shard: patches
+    for shard, scenes in SHARDS.items()
+    if (patches := [s for s in scenes if SCENES[s].source in PATCH_SOURCES])
+}
+DETECTION = {key: config["masks"][key] for key in ("cloud_probability", "dilate_px")}
 ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
 COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
 
@@ -83,14 +89,17 @@ def code(*stages):
     return [str(path) for path in files]
 
 
+ASSEMBLY_CODE = code("sources", "protocols", "planning", "clouds", "masks")
+
+
 def get_source_files(wildcards):
     """List the files that a scene is assembled from."""
     return input_files(SCENES[wildcards.scene])
 
 
-def get_row(wildcards):
-    """Give a scene's row of the table as plain values."""
-    return vars(SCENES[wildcards.scene])
+def get_rows(wildcards):
+    """Give a scene's row of the table as plain values, in a list of one."""
+    return [vars(SCENES[wildcards.scene])]
 
 
 def get_shard_scenes(wildcards):

@@ -44,6 +44,8 @@ class SourceSeries:
         radar: Sentinel-1 frames.
         reference: a clear image delivered apart from the series, or None.
         facts: level, licence, attribution ...
+        target_date: date of the target where the source itself names it; else empty.
+        reference_date: date of ``reference`` where it is known; else empty.
     """
 
     grid: Grid
@@ -53,6 +55,8 @@ class SourceSeries:
     radar: dict[str, SourceRaster] = field(default_factory=dict)
     reference: SourceRaster | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    target_date: str = ""
+    reference_date: str = ""
 
 
 def from_array(data: np.ndarray, bands: tuple[str, ...], **facts: Any) -> SourceRaster:
