@@ -21,8 +21,8 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
-from unveil.sources import input_files
-from unveil.sources.stac import lock_path, make_request
+from unveil.sources import PATCH_SOURCES, input_files
+from unveil.sources.locks import lock_path, make_request
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
@@ -54,6 +54,11 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
+STAC = config["sources"]["stac"] | {
+    "cache": config["cache"],
+    "dilate_px": config["masks"]["dilate_px"],
+    "selection": config["sources"]["selection"],
+}
 SHARDS = {
     f"shard-{number:04d}": list(SCENES)[
         start : start + config["inference"]["shard_size"]
@@ -62,18 +67,12 @@ SHARDS = {
         range(0, len(SCENES), config["inference"]["shard_size"])
     )
 }
-STAC = config["sources"]["stac"] | {
-    "cache": config["cache"],
-    "dilate_px": config["masks"]["dilate_px"],
+PATCH_SHARDS = {
+    shard: patches
+    for shard, scenes in SHARDS.items()
+    if (patches := [s for s in scenes if SCENES[s].source in PATCH_SOURCES])
 }
-try:
-    REQUESTS = {
-        row.scene: make_request(row, STAC)
-        for row in SCENES.values()
-        if row.source == "stac"
-    }
-except InputError as error:
-    raise WorkflowError(str(error)) from None
+DETECTION = {key: config["masks"][key] for key in ("cloud_probability", "dilate_px")}
 ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
 COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
 
@@ -96,6 +95,9 @@ def code(*stages):
     return [str(path) for path in files]
 
 
+ASSEMBLY_CODE = code("sources", "protocols", "planning", "clouds", "masks")
+
+
 def get_source_files(wildcards):
     """List the files that a scene is assembled from: its lock, where it is searched."""
     row = SCENES[wildcards.scene]
@@ -105,13 +107,18 @@ def get_source_files(wildcards):
 def get_source_settings(wildcards):
     """Give the settings of a scene's source, so that reruns stay narrow."""
     if SCENES[wildcards.scene].source == "stac":
-        return {"stac": STAC}
+        return config["sources"] | {"stac": STAC}
     return {key: value for key, value in config["sources"].items() if key != "stac"}
 
 
-def get_row(wildcards):
-    """Give a scene's row of the table as plain values."""
-    return vars(SCENES[wildcards.scene])
+def get_request(wildcards):
+    """Give what a scene asks of a search."""
+    return make_request(SCENES[wildcards.scene], STAC)
+
+
+def get_rows(wildcards):
+    """Give a scene's row of the table as plain values, in a list of one."""
+    return [vars(SCENES[wildcards.scene])]
 
 
 def get_shard_scenes(wildcards):

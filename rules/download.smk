@@ -4,9 +4,9 @@ localrules:
 
 
 rule search:
-    """Search all scenes with source stac and write their locks; nothing is assembled."""
+    """Search all scenes with source stac and write their locks; nothing is fetched."""
     input:
-        [lock_path(scene, STAC) for scene in REQUESTS],
+        [lock_path(row.scene, STAC) for row in SCENES.values() if row.source == "stac"],
 
 
 rule search_scene:
@@ -22,7 +22,7 @@ rule search_scene:
         runtime=60,
         disk_mb=1000,
     params:
-        request=lambda wildcards: REQUESTS[wildcards.scene],
+        request=get_request,
         settings=STAC,
     message:
         "Searching frames for scene {wildcards.scene}"
@@ -33,7 +33,7 @@ rule search_scene:
 rule assemble_scene:
     input:
         source=get_source_files,
-        code=code("sources", "protocols", "clouds"),
+        code=ASSEMBLY_CODE,
     output:
         scene=f"{RESULTS}/scenes/{{scene}}/download.json",
         frames=directory(f"{RESULTS}/scenes/{{scene}}/frames"),
@@ -52,11 +52,51 @@ rule assemble_scene:
         runtime=60,
         disk_mb=4000,
     params:
-        row=get_row,
+        rows=get_rows,
         sources=get_source_settings,
         seed=config["seed"],
-        dilate_px=config["masks"]["dilate_px"],
+        detection=DETECTION,
     message:
         "Assembling scene {wildcards.scene}"
     script:
         "../scripts/assemble_scene.py"
+
+
+# Patches of benchmark datasets: a job of its own for each would cost more than its work.
+for SHARD, PATCHES in PATCH_SHARDS.items():
+
+    rule:
+        name:
+            f"assemble_{SHARD.replace('-', '_')}"
+        input:
+            source=[file for scene in PATCHES for file in input_files(SCENES[scene])],
+            code=ASSEMBLY_CODE,
+        output:
+            scene=expand(rules.assemble_scene.output.scene, scene=PATCHES),
+            frames=[directory(f"{RESULTS}/scenes/{scene}/frames") for scene in PATCHES],
+            sar=[directory(f"{RESULTS}/scenes/{scene}/sar") for scene in PATCHES],
+            truth=[directory(f"{RESULTS}/scenes/{scene}/truth") for scene in PATCHES],
+            masks=[
+                directory(f"{RESULTS}/scenes/{scene}/source_masks")
+                for scene in PATCHES
+            ],
+        log:
+            f"{RESULTS}/logs/assemble_scene/{SHARD}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/assemble_scene/{SHARD}.tsv"
+        conda:
+            "../envs/download.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=60,
+            disk_mb=4000,
+        params:
+            rows=[vars(SCENES[scene]) for scene in PATCHES],
+            sources=config["sources"],
+            seed=config["seed"],
+            detection=DETECTION,
+        message:
+            f"Assembling {len(PATCHES)} patches, {SHARD}"
+        script:
+            "../scripts/assemble_scene.py"

@@ -1,15 +1,16 @@
-"""Find, record and where needed remove shifts between frames (rule coregister_scene)."""
+"""Find, record and where needed remove shifts between frames (rules coregister_*)."""
 
 from pathlib import Path
 
 from unveil.coregistration import CoregistrationOptions, coregister_scene
-from unveil.jobs import job
+from unveil.jobs import as_list, job
 from unveil.scene import load_scene, save_scene
 
 with job(snakemake.log[0]):
-    Path(snakemake.output.frames).mkdir(parents=True, exist_ok=True)
     options = CoregistrationOptions(**snakemake.params.options)
-    scene = coregister_scene(
-        load_scene(snakemake.input.scene), Path(snakemake.output.scene).parent, options
-    )
-    save_scene(scene, snakemake.output.scene)
+    for folder in as_list(snakemake.output.frames):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    for source, path in zip(
+        as_list(snakemake.input.scene), as_list(snakemake.output.scene), strict=True
+    ):
+        save_scene(coregister_scene(load_scene(source), Path(path).parent, options), path)

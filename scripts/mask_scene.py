@@ -1,15 +1,16 @@
-"""Detect cloud, shadow and snow in every frame of a scene (rule mask_scene)."""
+"""Detect cloud, shadow and snow in every frame of a scene or shard (rules mask_*)."""
 
 from pathlib import Path
 
-from unveil.jobs import job
+from unveil.jobs import as_list, job
 from unveil.masks.stage import MaskOptions, mask_scene
 from unveil.scene import load_scene, save_scene
 
 with job(snakemake.log[0]):
-    Path(snakemake.output.masks).mkdir(parents=True, exist_ok=True)
     options = MaskOptions(**snakemake.params.options)
-    scene = mask_scene(
-        load_scene(snakemake.input.scene), Path(snakemake.output.scene).parent, options
-    )
-    save_scene(scene, snakemake.output.scene)
+    for folder in as_list(snakemake.output.masks):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    for source, path in zip(
+        as_list(snakemake.input.scene), as_list(snakemake.output.scene), strict=True
+    ):
+        save_scene(mask_scene(load_scene(source), Path(path).parent, options), path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.sources.stac import write_lock
+from unveil.sources.locks import write_lock
 from unveil.sources.stac_search import search_scene
 
 with job(snakemake.log[0]):

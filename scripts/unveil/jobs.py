@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unveil.errors import InputError
@@ -38,3 +38,8 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
     except Exception:
         logger.exception("unexpected error; please report it with this log")
         sys.exit(1)
+
+
+def as_list(files: str | Sequence[str]) -> list[str]:
+    """Return the files of a named input or output, which is a text when it is one."""
+    return [files] if isinstance(files, str) else list(files)

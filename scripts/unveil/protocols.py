@@ -139,7 +139,8 @@ def _paired(row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -> 
         reference = series.optical[row.reference_date]
         return replace(plain, reference=reference, reference_date=row.reference_date)
     if series.reference is None:
-        return replace(plain, facts={"no_reference": "the source has no cloud-free image"})
+        known = series.facts.get("no_reference", "the source has no cloud-free image")
+        return replace(plain, facts={"no_reference": known})
     return replace(plain, reference=series.reference)
 
 

@@ -160,9 +160,7 @@ def worldcereal_radar(
     """Write the radar series as linear power and yield its items, as the Planetary Computer."""
     file = _open(shared, "S1_GRD-ASCENDING_20m")
     start = dt.datetime.fromisoformat(
-        file["timestamp"].attrs["units"].decode().removeprefix("seconds since ")
-        if isinstance(file["timestamp"].attrs["units"], bytes)
-        else str(file["timestamp"].attrs["units"]).removeprefix("seconds since ")
+        file["timestamp"].attrs["units"].removeprefix("seconds since ")
     )
     for number, seconds in enumerate(file["timestamp"][:]):
         time = start + dt.timedelta(seconds=int(seconds))
@@ -193,7 +191,8 @@ def worldcereal_radar(
                 "sar:instrument_mode": "IW",
                 "sar:polarizations": ["VV", "VH"],
                 "sat:orbit_state": "ascending",
-                "sat:relative_orbit": 59,
+                # Two ascending orbits see the place, eight minutes apart in the afternoon.
+                "sat:relative_orbit": 59 if time.minute > 36 else 161,
             },
         )
 

@@ -8,21 +8,30 @@ from typing import Any
 
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.sources import allclear, sen12mscr, sen12mscrts
 from unveil.sources.base import SourceSeries
 from unveil.sources.local import open_local
 from unveil.sources.npz import open_npz
-from unveil.sources.sen12mscr import open_sen12mscr, patch_paths
-
-_OPENERS = {"local": open_local, "npz": open_npz, "sen12mscr": open_sen12mscr}
+from unveil.sources.safe import open_safe
 
 
-def settle(row: SceneRow, settings: dict[str, Any]) -> SceneRow:
-    """Return a row with the dates that a search chose; others are settled already."""
-    if row.source != "stac":
-        return row
-    from unveil.sources.stac import settled
+def _open_stac(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    from unveil.sources.stac import open_stac  # its libraries take seconds to load
 
-    return settled(row, settings["stac"])
+    return open_stac(row, settings["stac"])
+
+
+_OPENERS = {
+    "local": open_local,
+    "npz": open_npz,
+    "safe": open_safe,
+    "stac": _open_stac,
+    "sen12mscr": sen12mscr.open_sen12mscr,
+    "sen12mscrts": sen12mscrts.open_sen12mscrts,
+    "allclear": allclear.open_allclear,
+}
+PATCH_SOURCES = {"sen12mscr": sen12mscr, "sen12mscrts": sen12mscrts, "allclear": allclear}
+"""Benchmark datasets: thousands of small patches in official splits, a shard a job."""
 
 
 def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
@@ -35,16 +44,14 @@ def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
     Raises:
         InputError: whatever is wrong with the input, with its remedy.
     """
-    if row.source == "stac":
-        from unveil.sources.stac import open_stac  # its libraries take a second to load
-
-        return open_stac(row, settings["stac"])
     return _OPENERS[row.source](row, settings)
 
 
 @cache
 def _files_below(folder: str) -> tuple[str, ...]:
     root = Path(folder)
+    if root.is_file():
+        return (folder,)
     files = [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
     return tuple(str(path) for path in sorted(files))
 
@@ -56,7 +63,8 @@ def require_folder(row: SceneRow) -> Path:
         InputError: if it does not exist.
     """
     folder = Path(row.path)
-    if not folder.is_dir():
+    archive = row.source == "safe" and folder.suffix.lower() == ".zip" and folder.is_file()
+    if not folder.is_dir() and not archive:
         raise InputError(
             "folder not found",
             file=row.path,
@@ -67,7 +75,7 @@ def require_folder(row: SceneRow) -> Path:
 
 
 def input_files(row: SceneRow) -> list[str]:
-    """List the local files that a scene is made of, for the workflow to watch.
+    """List the files that a scene is made of, for the workflow to watch.
 
     Raises:
         InputError: if the folder does not exist.
@@ -75,8 +83,15 @@ def input_files(row: SceneRow) -> list[str]:
     folder = require_folder(row)
     if row.source == "local":
         return list(_files_below(row.path))
+    if row.source == "safe":
+        kept = (".jp2", ".tif", ".tiff", ".xml", ".zip")
+        return [path for path in _files_below(row.path) if path.lower().endswith(kept)]
+    if row.source == "allclear":
+        return allclear.sample_files(row)
+    if row.source == "sen12mscrts":
+        return [str(path) for paths in sen12mscrts.patch_files(row).values() for path in paths]
     if row.source == "npz":
         name = row.name or row.scene
         paths = (folder / part / f"{name}.npz" for part in ("cloudy", "s1", "reference"))
         return [str(path) for path in paths if path.exists()]
-    return [str(path) for path in patch_paths(row).values() if path.exists()]
+    return [str(path) for path in sen12mscr.patch_paths(row).values() if path.exists()]

@@ -57,7 +57,7 @@ def open_local(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
         place=row.place or facts.pop("place", folder.name),
         optical=optical,
         masks={d: _mask(p, grid) for d, p in dated_files(folder / "masks").items()},
-        radar={d: _radar(p, grid) for d, p in dated_files(folder / "sar").items()},
+        radar={d: open_radar(p, grid) for d, p in dated_files(folder / "sar").items()},
         reference=_frame(reference, grid, offset) if reference.exists() else None,
         facts=facts,
     )
@@ -171,7 +171,12 @@ def _mask(path: Path, grid: Grid) -> SourceRaster:
     )
 
 
-def _radar(path: Path, grid: Grid) -> SourceRaster:
+def open_radar(path: Path, grid: Grid) -> SourceRaster:
+    """Open a radar raster of a local scene, bands VV and VH in dB.
+
+    Raises:
+        InputError: for another grid, other bands, or values that cannot be right.
+    """
     descriptions, _ = _checked(path, grid)
     names = [(text or "").upper() for text in descriptions]
     if sorted(names) != sorted(SAR2):

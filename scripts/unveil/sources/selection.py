@@ -42,6 +42,27 @@ MIN_DATES_FOR_HAZE = 4
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How frames are chosen; section ``sources.selection`` of the config.
+
+    Attributes:
+        window_days: most days from the wanted date to the target; 0 takes that date only.
+        target_cloud: least and most occluded fraction of a target.
+        truth_days: most days from the target to its truth.
+        truth_cloud: most occluded fraction of a truth.
+        place_share: least fraction of the place that target and truth show.
+        radar_days: most days from an optical frame to its radar pass.
+    """
+
+    window_days: int
+    target_cloud: tuple[float, float]
+    truth_days: int
+    truth_cloud: float
+    place_share: float
+    radar_days: float
+
+
+@dataclass(frozen=True)
 class Acquisition:
     """One product of one tile.
 

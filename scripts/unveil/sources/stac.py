@@ -12,14 +12,12 @@ Searching is in :mod:`unveil.sources.stac_search`.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -28,97 +26,23 @@ import numpy as np
 from rasterio.windows import Window
 
 from unveil import raster
-from unveil.bands import SAR2, sort_bands
-from unveil.config import SceneRow, check, read_yaml
+from unveil.bands import SAR2
+from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources import radiometry
 from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.cutouts import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
-from unveil.sources.places import read_place
-from unveil.sources.radiometry import Harmonisation, Offset
+from unveil.sources.locks import MASK, Preset, get_preset, lock_path, make_request, read_lock
+from unveil.sources.radiometry import Offset
 from unveil.sources.ranges import RangeCache, Remote, run_parallel
 from unveil.sources.selection import Acquisition, parse_time
 from unveil.sources.signing import make_signer
 
 LOG = logging.getLogger(__name__)
 
-PRESETS = Path(__file__).resolve().parents[3] / "resources" / "stac_presets.yaml"
-LOCK_VERSION = 1
-MASK = "SCL"
 BORDER_FLOOR = 1e-3
 """Linear power below which a pixel at the rim of a swath may be border noise (-30 dB)."""
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One collection of one catalogue; the keys are described in ``stac_presets.schema.yaml``."""
-
-    id: str
-    title: str
-    api: str
-    collections: tuple[str, ...]
-    kind: str
-    assets: Mapping[str, Sequence[str]]
-    licence: str
-    attribution: str
-    level: str = ""
-    masks_from: str = ""
-    offset: Harmonisation = field(default_factory=Harmonisation)
-    pixels: str = ""
-    calibration: str = ""
-    sign: Mapping[str, Any] = field(default_factory=dict)
-
-
-def load_presets(own: str = "") -> dict[str, Preset]:
-    """Read the presets, with those of the user on top.
-
-    Args:
-        own: path of a YAML file that adds presets or changes keys of them; empty for none.
-
-    Raises:
-        InputError: for an unknown key or a bad value.
-    """
-    return dict(_load_presets(own))
-
-
-@cache
-def _load_presets(own: str) -> dict[str, Preset]:
-    known = read_yaml(PRESETS)
-    for name, changes in (read_yaml(own) if own else {}).items():
-        known[name] = _overlay(known.get(name, {}), changes or {})
-    check(known, "stac_presets", file=own or PRESETS)
-    presets = {}
-    for name, row in known.items():
-        facts = {**row, "collections": tuple(row["collections"])}
-        facts["offset"] = Harmonisation(**row.get("offset", {}))
-        presets[name] = Preset(name, **facts)
-    return presets
-
-
-def _overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _overlay(merged[key], value) if nested else value
-    return merged
-
-
-def get_preset(name: str, own: str, *, kind: str) -> Preset:
-    """Return a preset of a kind, ``optical`` or ``radar``.
-
-    Raises:
-        InputError: if there is none of that name or kind.
-    """
-    fitting = {key: p for key, p in load_presets(own).items() if p.kind == kind}
-    if name not in fitting:
-        raise InputError(
-            f"{name!r} is no {kind} preset",
-            file=own or PRESETS,
-            field=f"sources.stac.{kind}",
-            remedy=f"use one of {', '.join(fitting)}",
-        )
-    return fitting[name]
 
 
 # --- reading items ----------------------------------------------------------------------
@@ -204,109 +128,6 @@ def crs_of(item: Mapping[str, Any]) -> str:
     return str(code) or (f"EPSG:{epsg}" if epsg else "")
 
 
-# --- request and lock -------------------------------------------------------------------
-
-
-def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a scene asks of a search, as plain values; a lock is good for one request.
-
-    Args:
-        row: row of the scene table.
-        settings: section ``sources.stac`` of the config.
-
-    Raises:
-        InputError: if the place or a preset makes no sense.
-    """
-    place = read_place(row.path)
-    stac = {key: settings[key] for key in _SEARCHED if key in settings}
-    optical = get_preset(stac["optical"], settings["presets"], kind="optical")
-    if stac["radar"]:
-        get_preset(stac["radar"], settings["presets"], kind="radar")
-    known = [band for band in optical.assets if band != MASK]
-    bands = [b for b in stac["bands"] if b not in known]
-    if bands:
-        raise InputError(
-            f"{optical.id} has no {', '.join(bands)}",
-            field="sources.stac.bands",
-            remedy=f"use some of {', '.join(known)}",
-        )
-    return {
-        "place": {"name": row.place or place.name, "tile": place.tile, "geometry": place.geojson},
-        "target_date": row.target_date,
-        "protocol": row.protocol,
-        "reference_date": row.reference_date,
-        "cloud_date": row.cloud_date,
-        "cloud_level": row.cloud_level,
-        "n_context": row.n_context,
-        **stac,
-        "bands": list(sort_bands(stac["bands"] or known)),
-    }
-
-
-_SEARCHED = (
-    "optical",
-    "radar",
-    "bands",
-    "resolution_m",
-    "days",
-    "target_days",
-    "target_cloud",
-    "truth_days",
-    "truth_cloud",
-    "radar_days",
-    "leave_out",
-)
-
-
-def lock_path(scene: str, settings: Mapping[str, Any]) -> Path:
-    """Return where the lock of a scene is kept."""
-    return Path(settings["locks"]) / f"{scene}.json"
-
-
-def write_lock(path: Path, lock: Mapping[str, Any]) -> None:
-    """Write a lock, sorted, so that two searches can be compared line by line."""
-    with raster.replacing(path) as temporary:
-        temporary.write_text(json.dumps(lock, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_lock(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the lock of a request.
-
-    Raises:
-        InputError: if there is none, it is damaged, or was made for another request.
-    """
-    again = "search again: snakemake --forcerun search_scene -- search"
-    try:
-        lock = json.loads(path.read_text(encoding="utf-8"))
-        version, asked = lock["unveil_lock"], lock["request"]
-    except FileNotFoundError as error:
-        raise InputError("there is no lock", file=path, remedy="snakemake search") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"not a lock ({error!r})", file=path, remedy=again) from error
-    request = json.loads(json.dumps(request))
-    other = sorted(key for key in {*request, *asked} if request.get(key) != asked.get(key))
-    if version != LOCK_VERSION or other:
-        raise InputError(
-            f"the lock was made for another {', '.join(other) or 'version'}",
-            file=path,
-            field=other[0] if other else "unveil_lock",
-            remedy=f"{again}; or restore what was changed",
-        )
-    return lock
-
-
-def settled(row: SceneRow, settings: Mapping[str, Any]) -> SceneRow:
-    """Return a row with the dates that the search chose."""
-    lock = read_lock(lock_path(row.scene, settings), make_request(row, settings))
-    chosen = lock["chosen"]
-    return replace(
-        row,
-        target_date=chosen["target"],
-        reference_date=chosen["reference"],
-        cloud_date=chosen["donor"],
-    )
-
-
 # --- opening a lock ---------------------------------------------------------------------
 
 
@@ -388,12 +209,16 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
         }
         for date, parts in _fetch(passes, lock["items"], SAR2).items():
             radar[date] = _keeping(_radar(passes, date, parts), scratch)
+    chosen, notes = lock["chosen"], lock["notes"]
     return SourceSeries(
         grid=grid,
-        place=request["place"]["name"],
+        place=row.place or row.scene,
         optical=frames,
         masks=masks,
         radar=radar,
+        target_date=chosen["target"],
+        reference_date=chosen["reference"],
+        cloud_date=chosen["donor"],
         facts={
             "level": optical.preset.level,
             "catalogue": optical.preset.title,
@@ -401,9 +226,8 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
             "attribution": optical.preset.attribution,
             "resampling": f"{settings['resampling']} where pixels do not coincide",
             "lock": lock_path(row.scene, settings).as_posix(),
-            "chosen": lock["chosen"],
-            "cover": lock["cover"],
-            **({"notes": "; ".join(lock["notes"])} if lock["notes"] else {}),
+            "cover_of_dates": {date: seen["occluded"] for date, seen in lock["cover"].items()},
+            **({"no_reference": "; ".join(notes)} if notes else {}),
             **facts,
         },
     )

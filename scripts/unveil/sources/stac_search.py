@@ -19,8 +19,12 @@ from typing import Any
 import numpy as np
 import pystac_client
 import requests
+import shapely
 from pystac_client.stac_api_io import StacApiIO
-from shapely.geometry import shape
+from shapely.affinity import translate
+from shapely.geometry import box as rectangle
+from shapely.geometry import mapping, shape
+from shapely.ops import transform, unary_union
 from urllib3 import Retry
 
 from unveil import classes as classmap
@@ -29,20 +33,17 @@ from unveil.bands import SAR2
 from unveil.errors import InputError, SceneSkipped
 from unveil.raster import Grid
 from unveil.sources import selection
+from unveil.sources.area import TILE, Box, area_grid
 from unveil.sources.cutouts import mosaic, plan_cut, write_cut
-from unveil.sources.places import Place, continuous, lay_grid, overlap, utm_of
+from unveil.sources.locks import LOCK_VERSION, MASK, Preset, get_preset
 from unveil.sources.ranges import RangeCache, run_parallel
-from unveil.sources.selection import Acquisition, Look
+from unveil.sources.selection import Acquisition, Limits, Look
 from unveil.sources.stac import (
-    LOCK_VERSION,
-    MASK,
-    Preset,
     acquisition_of,
     as_stored,
     band_assets,
     crs_of,
     decide_offset,
-    get_preset,
     harmoniser,
     make_cache,
 )
@@ -51,8 +52,6 @@ LOG = logging.getLogger(__name__)
 
 PARTNER = dt.timedelta(minutes=10)
 """L1C and L2A items of one tile within this time are one acquisition."""
-WHOLE = 0.99
-"""Fraction of the place from which a look shows it whole."""
 SEEN = 0.05
 """A look that shows less of the place is no use, even as context."""
 KEPT = (
@@ -94,27 +93,26 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     """Search what a scene asks for and return its lock.
 
     Args:
-        request: made by :func:`unveil.sources.stac.make_request`.
+        request: made by :func:`unveil.sources.locks.make_request`.
         settings: section ``sources.stac`` of the config, ``cache`` and ``dilate_px``.
 
     Raises:
         InputError: if the API fails, or finds no frame that can be the target.
     """
-    place = _place_of(request)
     preset = get_preset(request["optical"], settings["presets"], kind="optical")
     cache = make_cache(settings, preset)
-    days = (request["target_date"], request["days"])
-    found, left_out = _find(preset, place, days, (*request["bands"],), request, settings)
-    found = _with_masks(found, preset, place, days, request, settings)
-    grid = lay_grid(place, _usual_crs(found) or utm_of(place), request["resolution_m"])
+    days = request["days"]
+    found, left_out = _find(preset, days, request["bands"], request, settings)
+    found = _with_masks(found, preset, days, request, settings)
+    grid = area_grid(request["area"], crs=_usual_crs(found), resolution=request["resolution_m"])
     by_id = {f.seen_as.id: f for f in found}
     looks = selection.group_looks(f.seen_as for f in found)
     left_out += _superseded(found, looks)
-    looks = [_measured(look, by_id, preset, cache, grid, settings) for look in looks]
+    looks = [_measured(look, by_id, preset, cache, grid, request, settings) for look in looks]
     looks = selection.one_look_a_day(look for look in looks if look.valid >= SEEN)
     chosen, notes = _choose(looks, request)
     wanted = [look for look in looks if look.date in _optical_dates(chosen)]
-    passes = _choose_passes(place, wanted, chosen, request, settings)
+    passes = _choose_passes(wanted, chosen, request, settings)
     items = [_optical_item(f, look, preset) for look in wanted for f in _members(look, by_id)]
     items = _describe(items, cache)
     if passes:
@@ -132,9 +130,32 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     }
 
 
-def _place_of(request: Mapping[str, Any]) -> Place:
-    place = request["place"]
-    return Place(place["name"], continuous(shape(place["geometry"])), place["tile"])
+# --- places ---------------------------------------------------------------------------------
+
+
+def cut_at_antimeridian(box: Box) -> dict[str, Any]:
+    """Return a box in degrees, whose east may exceed 180, as GeoJSON (RFC 7946, 3.1.9)."""
+    earth = rectangle(-180, -90, 180, 90)
+    parts = [translate(rectangle(*box), shift).intersection(earth) for shift in (0, -360)]
+    return mapping(unary_union([part for part in parts if part.area > 0]))
+
+
+def overlap(box: Box, geometry: Mapping[str, Any] | None) -> float:
+    """Return the fraction of a box that a footprint covers, 0 without one.
+
+    Footprints may be cut at the antimeridian, or run the wrong way around the earth there.
+    """
+    if not geometry:
+        return 0.0
+    place, footprint = rectangle(*box), shape(geometry)
+    west, _, east, _ = footprint.bounds
+    if east - west > 180:
+        footprint = transform(
+            lambda x, y: (np.where(np.less(x, 0), np.add(x, 360), x), y), footprint
+        )
+    footprint = shapely.make_valid(footprint)
+    areas = [translate(footprint, d).intersection(place).area for d in (-360, 0, 360)]
+    return min(1.0, max(areas) / place.area)
 
 
 # --- asking the catalogue -------------------------------------------------------------------
@@ -142,17 +163,17 @@ def _place_of(request: Mapping[str, Any]) -> Place:
 
 def _find(
     preset: Preset,
-    place: Place,
-    days: tuple[str, int],
+    days: float,
     bands: Sequence[str],
     request: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> tuple[list[_Found], list[dict[str, str]]]:
     """Return the items of a catalogue that fit, and why others do not."""
-    middle = dt.datetime.fromisoformat(days[0]).replace(tzinfo=dt.UTC)
-    first, last = middle - dt.timedelta(days[1]), middle + dt.timedelta(days[1] + 1)
+    middle = dt.datetime.fromisoformat(request["target_date"]).replace(tzinfo=dt.UTC)
+    first, last = middle - dt.timedelta(days), middle + dt.timedelta(days + 1)
+    tile = request["area"].zfill(5) if TILE.fullmatch(request["area"]) else ""
     found, left_out = {}, []
-    for item in _ask(preset, place, first, last, settings):
+    for item in _ask(preset, request["box"], first, last, settings):
         reason = None
         if item.get("id") in request["leave_out"]:
             reason = "left out by the config"
@@ -162,12 +183,12 @@ def _find(
         missing = [band for band in bands if band not in assets]
         reason = reason or (f"without {', '.join(missing)}" if missing else None)
         if not reason:
-            seen_as, share = acquisition_of(item), overlap(place, item.get("geometry"))
+            seen_as, share = acquisition_of(item), overlap(request["box"], item.get("geometry"))
             if not first <= seen_as.time < last:
                 reason = f"of {seen_as.time.date()}, outside the window"
             elif share == 0:
                 reason = "not over the place"
-            elif place.tile and seen_as.tile not in ("", place.tile):
+            elif tile and seen_as.tile not in ("", tile):
                 reason = f"of tile {seen_as.tile}"
             else:
                 reason = _wrong_mode(item) if preset.kind == "radar" else None
@@ -190,7 +211,7 @@ def _wrong_mode(item: Mapping[str, Any]) -> str | None:
 
 def _ask(
     preset: Preset,
-    place: Place,
+    box: Box,
     first: dt.datetime,
     last: dt.datetime,
     settings: Mapping[str, Any],
@@ -209,7 +230,7 @@ def _ask(
         )
         search = client.search(
             collections=[preset.collections[0]],
-            intersects=place.geojson,
+            intersects=cut_at_antimeridian(box),
             datetime=[first, last],
             limit=100,
         )
@@ -232,8 +253,7 @@ def _ask(
 def _with_masks(
     found: list[_Found],
     preset: Preset,
-    place: Place,
-    days: tuple[str, int],
+    days: float,
     request: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> list[_Found]:
@@ -241,7 +261,7 @@ def _with_masks(
     if not preset.masks_from or not found:
         return found
     other = get_preset(preset.masks_from, settings["presets"], kind="optical")
-    partners, _ = _find(other, place, days, (MASK,), request, settings)
+    partners, _ = _find(other, days, (MASK,), request, settings)
     partners.sort(key=lambda p: (p.seen_as.baseline or (0, 0), p.seen_as.processed))
     done = []
     for each in found:
@@ -287,6 +307,7 @@ def _measured(
     preset: Preset,
     cache: RangeCache,
     grid: Grid,
+    request: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> Look:
     """Return a look with its cover over the place; without SCL, what the catalogue says."""
@@ -298,7 +319,7 @@ def _measured(
         return replace(look, valid=0.0)
     classes = classmap.dilate(classmap.from_delivered(scl, MASK), settings["dilate_px"])
     seen = selection.measured(look, classes)
-    if seen.occluded is not None and seen.occluded <= settings["truth_cloud"]:
+    if seen.occluded is not None and seen.occluded <= request["selection"]["truth_cloud"]:
         # Haze is only asked of dates that could be the truth.
         has_blue = all("B02" in f.assets for f in members)
         blue = _read(members, "B02", preset, cache, grid) if has_blue else None
@@ -367,66 +388,73 @@ def _choose(looks: Sequence[Look], request: Mapping[str, Any]) -> tuple[dict[str
     Raises:
         InputError: without a target.
     """
-    date, protocol, notes = request["target_date"], request["protocol"], []
-    clear = (0.0, request["truth_cloud"])
-    withheld = protocol in ("transplant", "simulate")
+    limits, notes = Limits(**request["selection"]), []
+    reference, donor = request["reference_date"], request["cloud_date"]
     try:
-        target = selection.choose_target(
-            looks,
-            date,
-            window_days=request["target_days"],
-            cloud=clear if withheld else tuple(request["target_cloud"]),
-            min_valid=WHOLE,
-        ).date
-        donor = _choose_donor(looks, target, request) if protocol == "transplant" else ""
+        target = _choose_target(looks, request, limits).date
+        if request["protocol"] == "transplant" and not donor:
+            donor = _choose_donor(looks, target, request["cloud_level"], limits).date
     except SceneSkipped as error:
         raise InputError(
             str(error),
-            field="sources.stac",
-            remedy="widen target_days, target_cloud or days, or choose another date",
+            field="sources.selection",
+            remedy="widen sources.selection or sources.stac.days, or choose another date",
         ) from error
-    reference = request["reference_date"]
-    if protocol == "paired" and not reference:
+    if request["protocol"] == "paired" and not reference:
         try:
             reference = selection.choose_truth(
                 looks,
                 target,
-                max_days=request["truth_days"],
-                max_occluded=request["truth_cloud"],
-                min_valid=WHOLE,
+                max_days=limits.truth_days,
+                max_occluded=limits.truth_cloud,
+                min_valid=limits.place_share,
             ).date
         except SceneSkipped as error:
             notes.append(str(error))
     dates = [look.date for look in looks]
-    excluded = {target, reference, donor}
-    context = selection.choose_context(dates, target, request["n_context"], excluded)
-    for role, chosen in (("reference_date", reference), ("cloud_date", donor)):
-        if chosen and chosen not in dates:
+    for field, date in (("reference_date", reference), ("cloud_date", donor)):
+        if date and date not in dates:
             raise InputError(
-                f"no look of {chosen} at the place",
-                field=role,
-                remedy=f"use one of {', '.join(dates)}",
+                f"no look of {date} at the place", field=field, remedy=f"use {', '.join(dates)}"
             )
+    context = selection.choose_context(
+        dates, target, request["n_context"], {target, reference, donor}
+    )
     chosen = {"target": target, "reference": reference, "donor": donor, "context": context}
     return chosen, notes
 
 
-def _choose_donor(looks: Sequence[Look], target: str, request: Mapping[str, Any]) -> str:
-    """Return the date whose cover is nearest to the wanted level, of two the nearer in time."""
-    if request["cloud_date"]:
-        return request["cloud_date"]
-    others = [k for k in looks if k.date != target and k.occluded and k.valid >= WHOLE]
+def _choose_target(looks: Sequence[Look], request: Mapping[str, Any], limits: Limits) -> Look:
+    """Return the look of the wanted date, or within a window the nearest that fits.
+
+    Protocols that make their own clouds want a clear one.
+    """
+    date, window = request["target_date"], limits.window_days
+    if window == 0:
+        same = [look for look in looks if look.date == date]
+        if not same:
+            near = sorted(looks, key=lambda k: selection.days_between(k.date, date))[:6]
+            seen = ", ".join(sorted(k.date for k in near)) or "none"
+            raise SceneSkipped(f"no look of {date} at the place; the nearest: {seen}")
+        return same[0]
+    own_clouds = request["protocol"] in ("transplant", "simulate")
+    cloud = (0.0, limits.truth_cloud) if own_clouds else tuple(limits.target_cloud)
+    return selection.choose_target(
+        looks, date, window_days=window, cloud=cloud, min_valid=limits.place_share
+    )
+
+
+def _choose_donor(looks: Sequence[Look], target: str, level: float, limits: Limits) -> Look:
+    """Return the look whose cover is nearest to the wanted level, of two the nearer in time."""
+    others = [k for k in looks if k.date != target and k.occluded and k.valid >= limits.place_share]
     if not others:
         raise SceneSkipped(f"no other look than {target} has clouds to lend")
-    level = request["cloud_level"]
-    return min(
-        others,
-        key=lambda k: (
-            round(abs(k.occluded - level), 2),
-            selection.days_between(k.date, target),
-            k.date,
-        ),
-    ).date
+
+    def distance(look: Look) -> tuple[float, int, str]:
+        days = selection.days_between(look.date, target)
+        return round(abs(look.occluded - level), 2), days, look.date
+
+    return min(others, key=distance)
 
 
 def _optical_dates(chosen: Mapping[str, Any]) -> set[str]:
@@ -434,7 +462,6 @@ def _optical_dates(chosen: Mapping[str, Any]) -> set[str]:
 
 
 def _choose_passes(
-    place: Place,
     wanted: Sequence[Look],
     chosen: Mapping[str, Any],
     request: Mapping[str, Any],
@@ -445,17 +472,18 @@ def _choose_passes(
         return []
     preset = get_preset(request["radar"], settings["presets"], kind="radar")
     reach = max(selection.days_between(look.date, chosen["target"]) for look in wanted)
-    days = (chosen["target"], reach + request["radar_days"])
-    found, _ = _find(preset, place, days, SAR2, request, settings)
+    limits = Limits(**request["selection"])
+    around = {**request, "target_date": chosen["target"]}
+    found, _ = _find(preset, reach + limits.radar_days, SAR2, around, settings)
     by_id = {f.seen_as.id: f for f in found}
     looks = [
         replace(look, valid=min(1.0, sum(by_id[m.id].share for m in look.members)))
         for look in selection.group_looks(f.seen_as for f in found)
     ]
-    looks = selection.one_look_a_day(look for look in looks if look.valid >= WHOLE)
+    looks = selection.one_look_a_day(look for look in looks if look.valid >= limits.place_share)
     target = next(look for look in wanted if look.date == chosen["target"])
     others = [look.time for look in wanted if look.date in chosen["context"]]
-    passes = selection.choose_passes(looks, target.time, others, max_days=request["radar_days"])
+    passes = selection.choose_passes(looks, target.time, others, max_days=limits.radar_days)
     return [
         {**_plain(f, preset), "kind": "radar", "date": look.date}
         for look in passes
