@@ -24,7 +24,7 @@ from pystac_client.stac_api_io import StacApiIO
 from shapely.affinity import translate
 from shapely.geometry import box as rectangle
 from shapely.geometry import mapping, shape
-from shapely.ops import transform, unary_union
+from shapely.ops import unary_union
 from urllib3 import Retry
 
 from unveil import classes as classmap
@@ -150,12 +150,15 @@ def overlap(box: Box, geometry: Mapping[str, Any] | None) -> float:
     place, footprint = rectangle(*box), shape(geometry)
     west, _, east, _ = footprint.bounds
     if east - west > 180:
-        footprint = transform(
-            lambda x, y: (np.where(np.less(x, 0), np.add(x, 360), x), y), footprint
-        )
+        footprint = shapely.transform(footprint, _eastward)
     footprint = shapely.make_valid(footprint)
     areas = [translate(footprint, d).intersection(place).area for d in (-360, 0, 360)]
     return min(1.0, max(areas) / place.area)
+
+
+def _eastward(points: np.ndarray) -> np.ndarray:
+    """Move ``(N, 2)`` points of the western hemisphere once around the earth."""
+    return points + np.where(points[:, :1] < 0, [[360, 0]], [[0, 0]])
 
 
 # --- asking the catalogue -------------------------------------------------------------------
