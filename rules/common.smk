@@ -24,6 +24,7 @@ from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
 from unveil.shards import checksum, cut_shards
 from unveil.sources import input_stamps
+from unveil.sources.locks import lock_path, make_request, request_bytes
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
@@ -51,15 +52,24 @@ try:
         if Path(config["training"]).exists()
         else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
     )
+    STAC = config["sources"]["stac"] | {
+        "cache": config["cache"],
+        "dilate_px": config["masks"]["dilate_px"],
+        "selection": config["sources"]["selection"],
+    }
+    SIZES = {
+        scene: (
+            request_bytes(make_request(row, STAC))
+            if row.source == "stac"
+            else sum(size for _, size, _ in input_stamps(row))
+        )
+        for scene, row in SCENES.items()
+    }
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
 HOME = f"{RESULTS}/scenes"
-SIZES = {
-    scene: sum(size for _, size, _ in input_stamps(row))
-    for scene, row in SCENES.items()
-}
 SHARDS = cut_shards(
     SIZES,
     scenes=config["inference"]["shard_size"],
@@ -84,6 +94,7 @@ JOBS = [
         else BATCHES
     )
 ]
+DETECTION = {key: config["masks"][key] for key in ("cloud_probability", "dilate_px")}
 COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
 
 
@@ -113,6 +124,24 @@ def get_rows(wildcards):
 def get_stamp(wildcards):
     """Sum up the files that a shard is assembled from: when one changes, so does this."""
     return checksum([input_stamps(SCENES[scene]) for scene in SHARDS[wildcards.shard]])
+
+
+def get_locks(wildcards):
+    """List the locks of those scenes of a shard that are searched."""
+    searched = [s for s in SHARDS[wildcards.shard] if SCENES[s].source == "stac"]
+    return [lock_path(scene, STAC) for scene in searched]
+
+
+def get_source_settings(wildcards):
+    """Give the settings of a shard's sources, so that reruns stay narrow."""
+    if get_locks(wildcards):
+        return config["sources"] | {"stac": STAC}
+    return {key: value for key, value in config["sources"].items() if key != "stac"}
+
+
+def get_request(wildcards):
+    """Give what a scene asks of a search."""
+    return make_request(SCENES[wildcards.scene], STAC)
 
 
 def get_models(wildcards):

@@ -1,7 +1,41 @@
+localrules:
+    search,
+    search_scene,
+
+
+rule search:
+    """Search all scenes with source stac and write their locks; nothing is fetched."""
+    input:
+        [lock_path(row.scene, STAC) for row in SCENES.values() if row.source == "stac"],
+
+
+rule search_scene:
+    output:
+        lock=update(f"{STAC['locks']}/{{scene}}.json"),
+    log:
+        f"{RESULTS}/logs/search_scene/{{scene}}.log",
+    conda:
+        "../envs/download.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        disk_mb=1000,
+    params:
+        request=get_request,
+        settings=STAC,
+    message:
+        "Searching frames for scene {wildcards.scene}"
+    script:
+        "../scripts/search_scene.py"
+
+
 rule assemble_scene:
     # The files that go in and the scenes that come out are too many for the workflow's
     # graph: a change of the first changes 'stamp', and the record names the second with
     # checksums. So a job that died finds the scenes that it had finished.
+    input:
+        locks=get_locks,
     output:
         record=f"{RESULTS}/shards/{{shard}}/download.json",
     log:
@@ -18,11 +52,11 @@ rule assemble_scene:
     params:
         rows=get_rows,
         stamp=get_stamp,
-        code=code("sources", "protocols", "clouds", "shards"),
+        code=code("sources", "protocols", "planning", "clouds", "masks", "shards"),
         home=HOME,
-        sources=config["sources"],
+        sources=get_source_settings,
         seed=config["seed"],
-        dilate_px=config["masks"]["dilate_px"],
+        detection=DETECTION,
     message:
         "Assembling the scenes of {wildcards.shard}"
     script:

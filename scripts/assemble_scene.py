@@ -3,21 +3,39 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from unveil import raster
 from unveil.config import SceneRow
 from unveil.jobs import job
-from unveil.protocols import ProtocolSettings, assemble
+from unveil.masks.stage import MaskOptions, detect_clouds
+from unveil.planning import assemble_row
+from unveil.protocols import ProtocolSettings
 from unveil.shards import DOWNLOAD, make_scenes
-from unveil.sources import input_stamps, open_source
+from unveil.sources import input_stamps
+from unveil.sources.locks import lock_path
 
 with job(snakemake.log[0]):
     params = snakemake.params
-    settings = ProtocolSettings(params.seed, params.dilate_px)
+    sources = dict(params.sources)
+    masks = MaskOptions(**params.detection)
+    settings = ProtocolSettings(params.seed, masks.dilate_px)
+
+    def made_from(row):
+        """Give everything that a scene depends on."""
+        searched = row.source == "stac"
+        lock = raster.sha256(lock_path(row.scene, sources["stac"])) if searched else ""
+        given = [sources, asdict(settings), dict(params.detection), params.code]
+        return [asdict(row), input_stamps(row), lock, *given]
+
     make_scenes(
         {row["scene"]: SceneRow(**row) for row in params.rows},
-        lambda row, home: assemble(row, open_source(row, params.sources), home, settings),
-        made_from=lambda row: (
-            [asdict(row), input_stamps(row), dict(params.sources)] + [asdict(settings), params.code]
+        lambda row, home: assemble_row(
+            row,
+            sources,
+            home,
+            settings,
+            detect=lambda reflectance, bands: detect_clouds(reflectance, bands, masks),
         ),
+        made_from=made_from,
         home=Path(params.home),
         file=DOWNLOAD,
         folders=("frames", "sar", "truth", "source_masks"),

@@ -22,6 +22,9 @@ from unveil.errors import InputError
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
 DEFAULT_CONTEXT = 12
+SERIES_SOURCES = ("safe", "sen12mscrts", "allclear")
+"""Sources of real clouds whose target and truth can be chosen among their dates."""
+SPLIT_SOURCES = ("sen12mscr", "sen12mscrts", "allclear")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class SceneRow:
     n_context: int = DEFAULT_CONTEXT
     n_targets: int = 1
     cloud_levels: str = ""
+    area: str = ""
+    split: str = ""
+    n_patches: int = 0
 
 
 def load_schema(name: str) -> dict[str, Any]:
@@ -324,12 +330,36 @@ def _check_row(row: SceneRow, *, file: Path, line: int) -> None:
                     field=f"line {line}.{name}",
                     remedy="write YYYY-MM-DD",
                 ) from error
-    if row.target_date == "auto" and (row.protocol, row.source) != ("transplant", "local"):
+    planned = (row.protocol, row.source) == ("transplant", "local")
+    chosen = row.protocol in ("paired", "none") and row.source in SERIES_SOURCES
+    if row.target_date == "auto" and not (planned or chosen):
         raise InputError(
             f"'auto' with source {row.source} and protocol {row.protocol}",
             file=file,
             field=f"line {line}.target_date",
-            remedy="give a date, or use source local and protocol transplant",
+            remedy="give a date; auto is for source local with protocol transplant, and for "
+            f"{', '.join(SERIES_SOURCES)} with paired or none",
+        )
+    if row.reference_date == "auto" and row.protocol != "paired":
+        raise InputError(
+            f"'auto' with protocol {row.protocol}",
+            file=file,
+            field=f"line {line}.reference_date",
+            remedy="leave it empty; only protocol paired has the truth of another date",
+        )
+    if row.split and row.source not in SPLIT_SOURCES:
+        raise InputError(
+            f"{row.split!r} with source {row.source}",
+            file=file,
+            field=f"line {line}.split",
+            remedy=f"leave it empty; {', '.join(SPLIT_SOURCES)} have splits",
+        )
+    if row.source == "allclear" and not row.split:
+        raise InputError(
+            "source allclear without a split",
+            file=file,
+            field=f"line {line}.split",
+            remedy="name a dataset file of its metadata, e.g. test_tx3_s2-s1_100pct_1proi",
         )
     if row.protocol == "simulate" and row.cloud_level is None:
         raise InputError(

@@ -1,7 +1,10 @@
-"""Planning scenes: ``target_date: auto`` becomes rows with a date and a cloud donor each.
+"""Planning scenes: which dates serve as target, truth and cloud donor.
 
-Runs when the scene table is read, so the workflow's graph stays static. Masks are opened
-once; what was learnt is kept in the cache until a file of the place changes.
+A local place with ``target_date: auto`` and protocol transplant becomes rows with a date and
+a cloud donor each when the scene table is read, so that the workflow's graph stays static.
+Masks are opened once; what was learnt is kept in the cache until a file of the place changes.
+For the protocols of real clouds, target and truth are chosen when the scene is assembled
+(:func:`choose_dates`): the scene's id does not depend on them.
 """
 
 from __future__ import annotations
@@ -9,32 +12,41 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.windows import Window
 
 from unveil import classes as classmap
 from unveil import raster
+from unveil.bands import NODATA, S2CLOUDLESS10
 from unveil.config import SceneRow
-from unveil.errors import InputError
-from unveil.protocols import CLEAR_SHARE, ProtocolSettings, choose_donor, scene_seed
-from unveil.scene import cloud_cover, is_clear
-from unveil.sources import require_folder
+from unveil.errors import InputError, SceneSkipped
+from unveil.protocols import CLEAR_SHARE, ProtocolSettings, assemble, choose_donor, scene_seed
+from unveil.raster import BLOCK, Grid
+from unveil.scene import Scene, cloud_cover, is_clear
+from unveil.sources import PATCH_SOURCES, open_source, require_folder, selection
+from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.local import dated_files
+from unveil.sources.selection import Acquisition, Limits, Look, haze_limit
 
 LOG = logging.getLogger(__name__)
 
-HAZE_MARGIN = 0.01
-"""Blue reflectance above the usual of the place's clear dates that is taken for haze."""
+Detector = Callable[[np.ndarray, Sequence[str]], np.ndarray]
+"""Gives ``(H, W)`` classes for ``(B, H, W)`` L1C reflectance and its band names."""
+
+JUDGED_PX = 512
+"""Most rows or columns of a frame that its cover is measured on; others are skipped."""
 
 
 def expand_scenes(
     rows: Sequence[SceneRow], settings: ProtocolSettings, cache: Path
 ) -> list[SceneRow]:
-    """Return the table with every ``auto`` row replaced by its planned scenes.
+    """Replace rows of a split, and ``auto`` rows of a local place, by their planned scenes.
 
     Raises:
         InputError: if a folder does not exist, a place has too few clear dates, or a planned
@@ -42,8 +54,14 @@ def expand_scenes(
     """
     planned: list[SceneRow] = []
     for row in rows:
-        require_folder(row)
-        planned += plan_place(row, settings, cache) if row.target_date == "auto" else [row]
+        if row.source != "stac":
+            require_folder(row)
+        if row.split and not row.name:
+            planned += plan_split(row)
+        elif row.target_date == "auto" and row.source == "local":
+            planned += plan_place(row, settings, cache)
+        else:
+            planned.append(row)
     taken: set[str] = set()
     for row in planned:
         if row.scene in taken:
@@ -54,6 +72,32 @@ def expand_scenes(
             )
         taken.add(row.scene)
     return planned
+
+
+def plan_split(row: SceneRow) -> list[SceneRow]:
+    """Return a row a patch of a dataset's split, as far as the patches are there.
+
+    Raises:
+        InputError: for an unknown split, or when none of its patches is there.
+    """
+    patches = PATCH_SOURCES[row.source].split_patches(row)
+    if not patches:
+        raise InputError(
+            f"no patch of split {row.split!r} is there",
+            file=row.path,
+            field=f"scene {row.scene}: split",
+            remedy="give the folder that holds the dataset's own folders, or another split",
+        )
+    return [
+        replace(
+            row,
+            scene=f"{row.scene}-{re.sub('[^A-Za-z0-9._-]', '_', name)}",
+            name=name,
+            place=row.place or place,
+            n_patches=0,
+        )
+        for name, place in patches
+    ]
 
 
 def plan_place(row: SceneRow, settings: ProtocolSettings, cache: Path) -> list[SceneRow]:
@@ -153,8 +197,187 @@ def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str
 
 
 def _without_haze(clear: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    blues = [f["blue"] for f in clear if f["blue"] is not None]
-    if len(blues) < 4:
-        return clear
-    usual = float(np.median(blues))
-    return [f for f in clear if f["blue"] is None or f["blue"] <= usual + HAZE_MARGIN]
+    limit = haze_limit(f["blue"] for f in clear)
+    return [f for f in clear if limit is None or f["blue"] is None or f["blue"] <= limit]
+
+
+def assemble_row(
+    row: SceneRow,
+    sources: dict[str, Any],
+    folder: Path,
+    settings: ProtocolSettings,
+    *,
+    detect: Detector,
+) -> Scene:
+    """Open the source of a row, settle its dates and write the scene.
+
+    Args:
+        row: row of the scene table.
+        sources: section ``sources`` of the config.
+        folder: the scene's folder.
+        settings: seed and dilation.
+        detect: cloud detector for L1C frames without a mask.
+
+    Raises:
+        InputError: whatever is wrong with the input, with its remedy.
+    """
+    series = open_source(row, sources)
+    limits = Limits(**sources["selection"])
+    row, facts = choose_dates(row, series, limits, dilate_px=settings.dilate_px, detect=detect)
+    series = replace(series, facts=series.facts | facts)
+    return assemble(row, series, folder, settings)
+
+
+# --- choosing target and truth of a series ------------------------------------------------
+
+
+def choose_dates(
+    row: SceneRow,
+    series: SourceSeries,
+    limits: Limits,
+    *,
+    dilate_px: int,
+    detect: Detector,
+) -> tuple[SceneRow, dict[str, Any]]:
+    """Settle the dates of a row: what the source names, what the row names, what is chosen.
+
+    ``target_date`` is the wanted date, or ``auto`` for the first date that is cloudy enough
+    and has a truth; ``reference_date: auto`` asks for the nearest really clear date. The
+    cover of every date is measured over the place, on masks that the source delivers or, for
+    L1C, on those of ``detect``.
+
+    Args:
+        row: row of the scene table.
+        series: the opened source.
+        limits: section ``sources.selection`` of the config.
+        dilate_px: growth of cloud and shadow.
+        detect: cloud detector for L1C frames without a mask.
+
+    Returns:
+        The row with its dates, and facts for the scene: why a date was chosen, or why there
+        is no truth.
+
+    Raises:
+        InputError: if no date can be the target.
+    """
+    if series.target_date:
+        return replace(
+            row,
+            target_date=series.target_date,
+            reference_date=series.reference_date,
+            cloud_date=series.cloud_date or row.cloud_date,
+        ), {}
+    wanted = row.target_date
+    exact = wanted != "auto" and (limits.window_days == 0 or wanted in _no_choice(row, series))
+    if exact and row.reference_date != "auto":
+        return row, {}
+    looks = measure_looks(series, dilate_px=dilate_px, detect=detect)
+    covers = {k.date: round(k.occluded, 4) for k in looks if k.occluded is not None}
+    facts: dict[str, Any] = {"cover_of_dates": covers}
+    target = wanted if exact else _choose_target(row, looks, limits)
+    row = replace(row, target_date=target)
+    if row.reference_date != "auto":
+        return row, facts
+    try:
+        truth = _choose_truth(looks, target, limits)
+    except SceneSkipped as reason:
+        return replace(row, reference_date=""), facts | {"no_reference": str(reason)}
+    return replace(row, reference_date=truth.date), facts
+
+
+def _no_choice(row: SceneRow, series: SourceSeries) -> Sequence[str]:
+    """Protocols that make their own clouds take the date that they are given."""
+    return () if row.protocol in ("paired", "none") else tuple(series.optical)
+
+
+def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> str:
+    low, high = limits.target_cloud
+    try:
+        if row.target_date != "auto":
+            return selection.choose_target(
+                looks,
+                row.target_date,
+                window_days=limits.window_days,
+                cloud=(low, high),
+                min_valid=limits.place_share,
+            ).date
+        for look in looks:
+            cloudy = look.occluded is not None and low <= look.occluded <= high
+            if cloudy and look.valid >= limits.place_share:
+                try:
+                    _choose_truth(looks, look.date, limits)
+                except SceneSkipped:
+                    continue
+                return look.date
+        raise SceneSkipped(
+            f"no date has {low:.0%} to {high:.0%} cloud over the place and a really clear date "
+            f"within {limits.truth_days} days"
+        )
+    except SceneSkipped as reason:
+        raise InputError(
+            str(reason),
+            file=row.path,
+            field=f"scene {row.scene}: target_date",
+            remedy="widen sources.selection (window_days, target_cloud, place_share), or name "
+            "another date",
+        ) from reason
+
+
+def _choose_truth(looks: Sequence[Look], target: str, limits: Limits) -> Look:
+    return selection.choose_truth(
+        looks,
+        target,
+        max_days=limits.truth_days,
+        max_occluded=limits.truth_cloud,
+        min_valid=limits.place_share,
+    )
+
+
+def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detector) -> list[Look]:
+    """Return one look a date with its cover over the place, sorted by date.
+
+    Frames larger than :data:`JUDGED_PX` are judged on every n-th pixel. A frame of L2A without a
+    mask has an unknown cover, and is neither target nor truth.
+    """
+    looks = []
+    for number, (date, frame) in enumerate(sorted(series.optical.items()), 1):
+        data = _thinned(frame, series.grid)
+        mask = series.masks.get(date)
+        time = selection.parse_time(date)
+        look = Look((Acquisition(date, time),))
+        if mask is not None:
+            classes = classmap.from_delivered(_thinned(mask, series.grid)[0], mask.bands[0])
+        elif set(S2CLOUDLESS10) <= set(frame.bands):
+            classes = detect(raster.to_reflectance(data), frame.bands)
+        else:
+            looks.append(replace(look, valid=float((data != 0).all(axis=0).mean())))
+            continue
+        classes = classmap.dilate(classes, dilate_px // _step(series.grid))
+        classes[(data == 0).any(axis=0)] = NODATA
+        blue = data[frame.bands.index("B02")] if "B02" in frame.bands else None
+        looks.append(selection.measured(look, classes, blue))
+        LOG.info(
+            "%s: %.0f %% occluded, %d of %d",
+            date,
+            100 * looks[-1].occluded,
+            number,
+            len(series.optical),
+        )
+    return looks
+
+
+def _step(grid: Grid) -> int:
+    return max(1, -(-max(grid.shape) // JUDGED_PX))
+
+
+def _thinned(source: SourceRaster, grid: Grid) -> np.ndarray:
+    """Read every n-th pixel of a raster, ``(B, h, w)``, block by block."""
+    step = _step(grid)
+    rows = []
+    for top in range(0, grid.height, BLOCK):
+        row = []
+        for left in range(0, grid.width, BLOCK):
+            window = Window(left, top, min(BLOCK, grid.width - left), min(BLOCK, grid.height - top))
+            row.append(source.read(window)[:, -top % step :: step, -left % step :: step])
+        rows.append(np.concatenate(row, axis=2))
+    return np.concatenate(rows, axis=1)

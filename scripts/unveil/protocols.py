@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, cloud_cover, is_clear, is_occluded
 from unveil.sources.base import SourceRaster, SourceSeries
+from unveil.sources.selection import choose_context, choose_radar
 
 LOG = logging.getLogger(__name__)
 
@@ -112,19 +112,6 @@ def assemble(
     return Scene(row.scene, row.protocol, series.place, series.grid, tuple(frames), facts)
 
 
-def choose_context(dates: Sequence[str], target: str, count: int, excluded: set[str]) -> list[str]:
-    """Return the nearest dates, half before and half after the target, sorted.
-
-    Where one side has too few, the other side fills up.
-    """
-    before = [d for d in sorted(dates, reverse=True) if d < target and d not in excluded]
-    after = [d for d in sorted(dates) if d > target and d not in excluded]
-    half = count // 2
-    take_after = min(len(after), max(count - half, count - len(before)))
-    take_before = min(len(before), count - take_after)
-    return sorted(before[:take_before] + after[:take_after])
-
-
 def scene_seed(seed: int, scene: str) -> np.random.Generator:
     """Return a generator that depends on the run's seed and the scene's id only."""
     digest = hashlib.sha256(scene.encode()).digest()
@@ -152,7 +139,8 @@ def _paired(row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -> 
         reference = series.optical[row.reference_date]
         return replace(plain, reference=reference, reference_date=row.reference_date)
     if series.reference is None:
-        return replace(plain, facts={"no_reference": "the source has no cloud-free image"})
+        known = series.facts.get("no_reference", "the source has no cloud-free image")
+        return replace(plain, facts={"no_reference": known})
     return replace(plain, reference=series.reference)
 
 
@@ -379,17 +367,6 @@ def _reader(data: np.ndarray):
 
 def _mask_from(classes: np.ndarray) -> SourceRaster:
     return SourceRaster(("CLASS",), _reader(classes[None]))
-
-
-def choose_radar(dates: Sequence[str], target: str, context: Sequence[str]) -> list[str]:
-    """Return the radar dates from the first to the last optical date, and the nearest one.
-
-    Networks on one image take the nearest to the target, networks on radar series all.
-    """
-    day = dt.date.fromisoformat(target)
-    ranked = sorted(dates, key=lambda d: (abs((dt.date.fromisoformat(d) - day).days), d))
-    first, last = min([target, *context]), max([target, *context])
-    return sorted({*ranked[:1], *(date for date in dates if first <= date <= last)})
 
 
 def _listed(dates: dict[str, Any]) -> str:

@@ -17,14 +17,13 @@ from unveil.planning import expand_scenes, survey
 from unveil.protocols import (
     ProtocolSettings,
     assemble,
-    choose_context,
     choose_donor,
-    choose_radar,
     scene_seed,
 )
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
 from unveil.sources import open_source
+from unveil.sources.selection import choose_context, choose_radar
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
 SETTINGS = ProtocolSettings(seed=7, dilate_px=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -105,6 +106,28 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
         optical = frame.role in OPTICAL_ROLES
         done.append(_mask_frame(scene, frame, folder, options) if optical else frame)
     return replace(scene, frames=tuple(done))
+
+
+def detect_clouds(
+    reflectance: np.ndarray, bands: Sequence[str], options: MaskOptions
+) -> np.ndarray:
+    """Return ``(H, W)`` classes of one L1C image by s2cloudless, without growth or shadow.
+
+    Enough to rank the dates of a place before its scene is assembled.
+
+    Args:
+        reflectance: ``(B, H, W)`` float32, NaN where nodata.
+        bands: names of its bands, at least ``S2CLOUDLESS10``.
+        options: settings, of which threshold and average are used.
+    """
+    cloud = s2cloudless.cloud_mask(
+        s2cloudless.cloud_probability(reflectance, bands),
+        threshold=options.cloud_probability,
+        average_over=options.average_over,
+    )
+    none = np.zeros_like(cloud)
+    missing = ~np.isfinite(reflectance).all(axis=0)
+    return merge(cloud=cloud, shadow=none, snow=none, missing=missing)
 
 
 def choose_detectors(

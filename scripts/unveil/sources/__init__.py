@@ -9,12 +9,30 @@ from typing import Any
 
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.sources import allclear, sen12mscr, sen12mscrts
 from unveil.sources.base import SourceSeries
 from unveil.sources.local import open_local
 from unveil.sources.npz import open_npz
-from unveil.sources.sen12mscr import open_sen12mscr, patch_paths
+from unveil.sources.safe import open_safe
 
-_OPENERS = {"local": open_local, "npz": open_npz, "sen12mscr": open_sen12mscr}
+
+def _open_stac(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    from unveil.sources.stac import open_stac  # its libraries take seconds to load
+
+    return open_stac(row, settings["stac"])
+
+
+_OPENERS = {
+    "local": open_local,
+    "npz": open_npz,
+    "safe": open_safe,
+    "stac": _open_stac,
+    "sen12mscr": sen12mscr.open_sen12mscr,
+    "sen12mscrts": sen12mscrts.open_sen12mscrts,
+    "allclear": allclear.open_allclear,
+}
+PATCH_SOURCES = {"sen12mscr": sen12mscr, "sen12mscrts": sen12mscrts, "allclear": allclear}
+"""Benchmark datasets: thousands of small patches in official splits, a shard a job."""
 
 
 def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
@@ -32,6 +50,8 @@ def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
 
 @cache
 def _files_below(folder: str) -> tuple[str, ...]:
+    if os.path.isfile(folder):
+        return (folder,)
     return tuple(
         sorted(
             os.path.join(parent, name)
@@ -49,7 +69,8 @@ def require_folder(row: SceneRow) -> Path:
         InputError: if it does not exist.
     """
     folder = Path(row.path)
-    if not folder.is_dir():
+    archive = row.source == "safe" and folder.suffix.lower() == ".zip" and folder.is_file()
+    if not folder.is_dir() and not archive:
         raise InputError(
             "folder not found",
             file=row.path,
@@ -60,19 +81,28 @@ def require_folder(row: SceneRow) -> Path:
 
 
 def input_files(row: SceneRow) -> list[str]:
-    """List the files that a scene is made of, for the workflow to watch.
+    """List the local files that a scene is made of, for the workflow to watch.
 
     Raises:
         InputError: if the folder does not exist.
     """
+    if row.source == "stac":
+        return []  # its lock, which a rule writes
     folder = require_folder(row)
     if row.source == "local":
         return list(_files_below(row.path))
+    if row.source == "safe":
+        kept = (".jp2", ".tif", ".tiff", ".xml", ".zip")
+        return [path for path in _files_below(row.path) if path.lower().endswith(kept)]
+    if row.source == "allclear":
+        return allclear.sample_files(row)
+    if row.source == "sen12mscrts":
+        return [str(path) for paths in sen12mscrts.patch_files(row).values() for path in paths]
     if row.source == "npz":
         name = row.name or row.scene
         paths = (folder / part / f"{name}.npz" for part in ("cloudy", "s1", "reference"))
         return [str(path) for path in paths if path.exists()]
-    return [str(path) for path in patch_paths(row).values() if path.exists()]
+    return [str(path) for path in sen12mscr.patch_paths(row).values() if path.exists()]
 
 
 @cache

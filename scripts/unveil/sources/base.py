@@ -44,6 +44,10 @@ class SourceSeries:
         radar: Sentinel-1 frames.
         reference: a clear image delivered apart from the series, or None.
         facts: level, licence, attribution ...
+        target_date: date of the target where the source itself names it; else empty.
+        reference_date: date of ``reference``, or of the frame that the source names as truth;
+            else empty.
+        cloud_date: date that lends its clouds, where the source names it; else empty.
     """
 
     grid: Grid
@@ -53,6 +57,9 @@ class SourceSeries:
     radar: dict[str, SourceRaster] = field(default_factory=dict)
     reference: SourceRaster | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    target_date: str = ""
+    reference_date: str = ""
+    cloud_date: str = ""
 
 
 def from_array(data: np.ndarray, bands: tuple[str, ...], **facts: Any) -> SourceRaster:

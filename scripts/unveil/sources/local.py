@@ -24,6 +24,7 @@ from unveil.config import SceneRow, check, fill_defaults, load_schema, read_yaml
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance
+from unveil.sources.radiometry import check_backscatter
 
 
 def open_local(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
@@ -56,7 +57,7 @@ def open_local(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
         place=row.place or facts.pop("place", folder.name),
         optical=optical,
         masks={d: _mask(p, grid) for d, p in dated_files(folder / "masks").items()},
-        radar={d: _radar(p, grid) for d, p in dated_files(folder / "sar").items()},
+        radar={d: open_radar(p, grid) for d, p in dated_files(folder / "sar").items()},
         reference=_frame(reference, grid, offset) if reference.exists() else None,
         facts=facts,
     )
@@ -170,7 +171,12 @@ def _mask(path: Path, grid: Grid) -> SourceRaster:
     )
 
 
-def _radar(path: Path, grid: Grid) -> SourceRaster:
+def open_radar(path: Path, grid: Grid) -> SourceRaster:
+    """Open a radar raster of a local scene, bands VV and VH in dB.
+
+    Raises:
+        InputError: for another grid, other bands, or values that cannot be right.
+    """
     descriptions, _ = _checked(path, grid)
     names = [(text or "").upper() for text in descriptions]
     if sorted(names) != sorted(SAR2):
@@ -187,32 +193,3 @@ def _radar(path: Path, grid: Grid) -> SourceRaster:
         return raster.read(path, window=window)[order].astype(np.float32)
 
     return SourceRaster(SAR2, read, {"unveil:source": path.name})
-
-
-def check_backscatter(decibel: np.ndarray, *, file: str) -> None:
-    """Refuse an image ``(2, H, W)`` that cannot be dB in the order VV, VH.
-
-    Over land and water VV exceeds VH by several dB on average; a whole image the other
-    way round has its polarisations swapped. Positive medians are linear power or DN.
-
-    Raises:
-        InputError: naming the file and the remedy.
-    """
-    finite = np.isfinite(decibel).all(axis=0)
-    if not finite.any():
-        return
-    vv, vh = (float(np.median(band[finite])) for band in decibel)
-    if max(vv, vh) > 5.0 or min(vv, vh) >= 0.0:
-        raise InputError(
-            f"median backscatter VV {vv:.2f}, VH {vh:.2f} cannot be dB",
-            file=file,
-            field="sar_unit",
-            remedy="convert to dB (10 log10), or state the unit in the config",
-        )
-    if vh > vv + 0.5:
-        raise InputError(
-            f"median VH {vh:.2f} dB lies above VV {vv:.2f} dB",
-            file=file,
-            field="sar_order",
-            remedy="the polarisations are probably swapped; state their order (VH, VV)",
-        )

@@ -23,7 +23,7 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance, from_array
-from unveil.sources.local import check_backscatter
+from unveil.sources.radiometry import check_backscatter, to_decibel
 
 
 def open_npz(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
@@ -112,8 +112,7 @@ def _radar(path: Path, shape: tuple[int, int], settings: dict[str, Any]) -> Sour
                 field="sources.sar_unit",
                 remedy="set sar_unit: dB in the config",
             )
-        with np.errstate(divide="ignore"):
-            data = np.where(data > 0, 10 * np.log10(data), np.nan).astype(np.float32)
+        data = to_decibel(data)
     check_backscatter(data, file=str(path))
     return from_array(data, SAR2, **{"unveil:source": path.name})
 

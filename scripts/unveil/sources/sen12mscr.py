@@ -10,6 +10,7 @@ has no reference.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance
-from unveil.sources.local import check_backscatter
+from unveil.sources.radiometry import check_backscatter
+from unveil.sources.splits import split_places, spread
 
 PATCH = re.compile(r"(?P<roi>ROIs\d+)_(?P<season>[a-z]+)_(?P<scene>\d+)_(?P<patch>p\d+)$")
 
@@ -40,9 +42,9 @@ def open_sen12mscr(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
     return SourceSeries(
         grid=grid,
         place=row.place or (row.name or row.scene).rpartition("_")[0],
-        optical={row.target_date: _optical(cloudy, grid)},
-        radar={row.target_date: _radar(sar, grid)} if sar.exists() else {},
-        reference=_optical(clear, grid) if clear.exists() else None,
+        optical={row.target_date: open_optical(cloudy, grid)},
+        radar={row.target_date: open_radar(sar, grid)} if sar.exists() else {},
+        reference=open_optical(clear, grid) if clear.exists() else None,
         facts={
             "level": "L1C",
             "date_from": "scene table",
@@ -71,6 +73,27 @@ def patch_paths(row: SceneRow) -> dict[str, Path]:
     return {kind: _path(Path(row.path), match, kind) for kind in ("s2_cloudy", "s2", "s1")}
 
 
+def split_patches(row: SceneRow) -> list[tuple[str, str]]:
+    """List the complete patches of a split that are there, as pairs of name and place.
+
+    Patches without one of cloudy, clear or radar image are left out, as the official loader
+    does.
+
+    Raises:
+        InputError: for an unknown split.
+    """
+    found = []
+    for group, places in split_places("sen12mscr", row.split, file=row.path).items():
+        for number in places:
+            folder = Path(row.path) / f"{group}_s2_cloudy" / f"s2_cloudy_{number}"
+            names = [path.stem.replace("_s2_cloudy", "") for path in folder.glob("*.tif")]
+            for name in sorted(names, key=lambda n: int(n.rpartition("_p")[2])):
+                paths = patch_paths(replace(row, name=name))
+                if all(path.exists() for path in paths.values()):
+                    found.append((name, f"{group}_{number}"))
+    return spread(found, row.n_patches)
+
+
 def _path(root: Path, match: re.Match[str], kind: str) -> Path:
     prefix = f"{match['roi']}_{match['season']}_{kind}"
     folder = root / prefix / f"{kind}_{match['scene']}"
@@ -89,7 +112,12 @@ def _check(path: Path, grid: Grid, bands: int) -> None:
             )
 
 
-def _optical(path: Path, grid: Grid) -> SourceRaster:
+def open_optical(path: Path, grid: Grid) -> SourceRaster:
+    """Open the 13 L1C bands of a patch.
+
+    Raises:
+        InputError: if it is missing, damaged or on another grid.
+    """
     _check(path, grid, len(L1C13))
 
     def read(window: Window) -> np.ndarray:
@@ -99,7 +127,12 @@ def _optical(path: Path, grid: Grid) -> SourceRaster:
     return SourceRaster(L1C13, read, {"unveil:source": path.name})
 
 
-def _radar(path: Path, grid: Grid) -> SourceRaster:
+def open_radar(path: Path, grid: Grid) -> SourceRaster:
+    """Open VV and VH of a patch, dB.
+
+    Raises:
+        InputError: if it is missing, damaged, on another grid, or cannot be VV, VH in dB.
+    """
     _check(path, grid, len(SAR2))
     check_backscatter(raster.read_decimated(path).astype(np.float32), file=str(path))
 

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import email.utils
 import fcntl
 import html
 import json
 import logging
 import os
-import random
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -29,10 +26,20 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.http import (
+    AGENT,
+    LONGEST_WAIT,
+    Progress,
+    TryAgainError,
+    is_passing,
+    number,
+    pause,
+    retry_after,
+    validator_of,
+)
 from unveil.weights.arrays import SIZE_LIMIT, describe_content
 from unveil.weights.published import PublishedWeights
 
@@ -42,20 +49,7 @@ CHUNK = 1 << 20
 """Most bytes taken from the network at once."""
 GAIN = 1 << 20
 """A try that brings this many new bytes does not count as a failure."""
-LONGEST_WAIT = 600.0
-"""Seconds; a server that asks for a longer pause is not waited for."""
-LOG_EVERY = 5.0
-"""Seconds between two lines of progress."""
 DRIVE_HOSTS = ("drive.google.com", "docs.google.com", "drive.usercontent.google.com")
-AGENT = "Mozilla/5.0 (compatible; unveil)"
-
-
-class _TryAgainError(Exception):
-    """Trouble that another request may cure, ``wait`` seconds later if the server says so."""
-
-    def __init__(self, reason: str, *, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 def fetch(
@@ -96,7 +90,7 @@ def fetch(
     session = session or requests.Session()
     with _only_writer(path) as stream:
         part = _Part(stream, path, entry)
-        with _Progress(entry, part.size) as progress:
+        with Progress(entry.file, entry.size_bytes, part.size, logger=logger) as progress:
             download = _Download(entry, path, part, session, timeout, progress)
             _persist(download, retries=retries, sleep=sleep)
         _record(entry, path, _measure(part.path))
@@ -223,45 +217,6 @@ class _Part:
         self._stream.flush()  # what came outlives a killed job
 
 
-class _Progress:
-    """Tells a person how far a download is: a bar in a terminal, lines in a log."""
-
-    def __init__(self, entry: PublishedWeights, start: int) -> None:
-        self._file, self._total, self._logged = entry.file, entry.size_bytes, time.monotonic()
-        self._bytes = 0
-        self._began = self._logged
-        self._bar = tqdm(
-            total=entry.size_bytes,
-            initial=start,
-            desc=entry.file,
-            unit="B",
-            unit_scale=True,
-            disable=not sys.stderr.isatty(),
-        )
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._bar.close()
-
-    def update(self, gained: int, *, at: int, total: int | None) -> None:
-        """Take note of ``gained`` new bytes, ``at`` of ``total`` all in all."""
-        self._bytes += gained
-        self._total = self._total or total
-        self._bar.total = self._total
-        self._bar.n = at
-        self._bar.update(0)
-        now = time.monotonic()
-        if self._bar.disable and now - self._logged >= LOG_EVERY:
-            self._logged = now
-            rate = max(self._bytes / (now - self._began), 1.0)
-            left = (
-                f"{max(self._total - at, 0) / rate:.0f} s left" if self._total else "size unknown"
-            )
-            logger.info("%s: %.1f MB, %.2f MB/s, %s", self._file, at / 1e6, rate / 1e6, left)
-
-
 # ------------------------------------------------------------------------- the download
 
 
@@ -274,7 +229,7 @@ class _Download:
     part: _Part
     session: requests.Session
     timeout: float
-    progress: _Progress
+    progress: Progress
 
     @property
     def expected(self) -> int | None:
@@ -293,7 +248,7 @@ def _persist(download: _Download, *, retries: int, sleep: Callable[[float], None
             if part.size == 0 or part.size != download.entry.size_bytes:
                 _request(download)
             return _finish(download)
-        except (_TryAgainError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except (TryAgainError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if part.size and part.size == download.entry.size_bytes:
                 continue  # the server announced more than there is; all bytes are here
             failures = 0 if part.size >= farthest + GAIN else failures + 1
@@ -303,8 +258,8 @@ def _persist(download: _Download, *, retries: int, sleep: Callable[[float], None
                     f"{download.entry.url} failed {failures} times in a row, last: {error}; "
                     f"{part.size} bytes are kept and the next run goes on from there"
                 ) from error
-            asked = error.wait if isinstance(error, _TryAgainError) else None
-            wait = min(60.0, 2.0**failures) * random.uniform(0.5, 1.0) if asked is None else asked
+            asked = error.wait if isinstance(error, TryAgainError) else None
+            wait = pause(failures, asked)
             logger.warning("%s: %s; again in %.0f s", download.entry.file, error, wait)
             sleep(wait)
 
@@ -321,7 +276,9 @@ def _request(download: _Download) -> None:
             headers["If-Range"] = part.validator
     with contextlib.closing(_answer(download, headers)) as response:
         if response.status_code == 200:
-            part.restart(_validator(response), _number(response.headers.get("Content-Length")))
+            part.restart(
+                validator_of(response.headers), number(response.headers.get("Content-Length"))
+            )
             _take(download, response)
         elif response.status_code == 206:
             _continue(response, part)
@@ -393,22 +350,12 @@ def _drive_address(download: _Download, page: str) -> str:
         ) from error
 
 
-def _validator(response: requests.Response) -> str:
-    """Return what names the version of a file in ``If-Range``: a weak tag may not."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.strip().isdecimal() else None
-
-
 def _require_end(response: requests.Response, part: _Part) -> None:
     """Read "range not satisfiable": either all bytes are here, or the file is another one."""
-    total = _number(response.headers.get("Content-Range", "").rpartition("/")[2])
-    if total != part.size or _validator(response) not in ("", part.validator):
+    total = number(response.headers.get("Content-Range", "").rpartition("/")[2])
+    if total != part.size or validator_of(response.headers) not in ("", part.validator):
         part.restart()
-        raise _TryAgainError("the server's file is not the one that was begun")
+        raise TryAgainError("the server's file is not the one that was begun")
 
 
 def _continue(response: requests.Response, part: _Part) -> None:
@@ -416,33 +363,22 @@ def _continue(response: requests.Response, part: _Part) -> None:
     place = re.fullmatch(
         r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
     )
-    same = not part.validator or _validator(response) in ("", part.validator)
+    same = not part.validator or validator_of(response.headers) in ("", part.validator)
     if not place or int(place[1]) != part.size or not same:
         part.restart()
-        raise _TryAgainError("the server's file changed, or it sent another range than asked")
-    part.total, part.joined = _number(place[2]), True
+        raise TryAgainError("the server's file changed, or it sent another range than asked")
+    part.total, part.joined = number(place[2]), True
 
 
 def _refuse_status(download: _Download, response: requests.Response) -> None:
     """Turn an error of the server into a pause or into a message."""
     problem = f"the server answers {response.status_code} {response.reason}"
-    if response.status_code in (408, 425, 429) or response.status_code >= 500:
-        wait = _retry_after(response)
+    if is_passing(response.status_code):
+        wait = retry_after(response.headers)
         if wait is not None and wait > LONGEST_WAIT:
             raise download.refuse(f"{problem} and asks to come back in {wait:.0f} s")
-        raise _TryAgainError(problem, wait=wait)
+        raise TryAgainError(problem, wait=wait)
     raise download.refuse(f"{download.entry.url}: {problem}{_title(_text(response))}")
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Return the pause a server asks for in seconds (RFC 9110, section 10.2.3)."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
-    with contextlib.suppress(ValueError, TypeError):
-        moment = email.utils.parsedate_to_datetime(text)
-        return max((moment - dt.datetime.now(dt.UTC)).total_seconds(), 0.0)
-    return None
 
 
 def _take(download: _Download, response: requests.Response) -> None:
@@ -459,7 +395,7 @@ def _take(download: _Download, response: requests.Response) -> None:
         part.restart()
         raise download.refuse(f"{download.entry.url} gives a web page instead of the file")
     if download.expected is not None and part.size < download.expected:
-        raise _TryAgainError(f"the answer ended after {part.size} of {download.expected} bytes")
+        raise TryAgainError(f"the answer ended after {part.size} of {download.expected} bytes")
 
 
 def _finish(download: _Download) -> None:
@@ -467,7 +403,7 @@ def _finish(download: _Download) -> None:
 
     Raises:
         InputError: if one undisturbed answer is not the file.
-        _TryAgainError: if joined answers are not; the file may have changed between them.
+        TryAgainError: if joined answers are not; the file may have changed between them.
     """
     part, entry = download.part, download.entry
     problem = _problem(entry, part.path, sha256=entry.sha256)
@@ -476,5 +412,5 @@ def _finish(download: _Download) -> None:
     joined = part.joined
     part.restart()
     if joined:
-        raise _TryAgainError(f"the pieces do not make the file: {problem}")
+        raise TryAgainError(f"the pieces do not make the file: {problem}")
     raise download.refuse(f"{entry.url} does not give the file of the table: {problem}")

@@ -1,0 +1,192 @@
+"""What a scene asks of a catalogue: presets, the request, and the lock that answers it.
+
+Light enough to be read whenever the workflow starts; nothing here needs a network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from unveil import raster
+from unveil.bands import sort_bands
+from unveil.config import SceneRow, check, read_yaml
+from unveil.errors import InputError
+from unveil.sources.area import area_box
+from unveil.sources.radiometry import Harmonisation
+
+PRESETS = Path(__file__).resolve().parents[3] / "resources" / "stac_presets.yaml"
+LOCK_VERSION = 1
+MASK = "SCL"
+METRES_PER_DEGREE = 111_320.0
+"""Along a meridian, and along the equator."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One collection of one catalogue; the keys are described in ``stac_presets.schema.yaml``."""
+
+    id: str
+    title: str
+    api: str
+    collections: tuple[str, ...]
+    kind: str
+    assets: Mapping[str, Sequence[str]]
+    licence: str
+    attribution: str
+    level: str = ""
+    masks_from: str = ""
+    offset: Harmonisation = dataclass_field(default_factory=Harmonisation)
+    pixels: str = ""
+    calibration: str = ""
+    sign: Mapping[str, Any] = dataclass_field(default_factory=dict)
+
+
+def load_presets(own: str = "") -> dict[str, Preset]:
+    """Read the presets, with those of the user on top.
+
+    Args:
+        own: path of a YAML file that adds presets or changes keys of them; empty for none.
+
+    Raises:
+        InputError: for an unknown key or a bad value.
+    """
+    return dict(_load_presets(own))
+
+
+@cache
+def _load_presets(own: str) -> dict[str, Preset]:
+    known = read_yaml(PRESETS)
+    for name, changes in (read_yaml(own) if own else {}).items():
+        known[name] = _overlay(known.get(name, {}), changes or {})
+    check(known, "stac_presets", file=own or PRESETS)
+    presets = {}
+    for name, row in known.items():
+        facts = {**row, "collections": tuple(row["collections"])}
+        facts["offset"] = Harmonisation(**row.get("offset", {}))
+        presets[name] = Preset(name, **facts)
+    return presets
+
+
+def _overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if nested else value
+    return merged
+
+
+def get_preset(name: str, own: str, *, kind: str, field: str = "preset") -> Preset:
+    """Return a preset of a kind, ``optical`` or ``radar``; ``field`` asked for it.
+
+    Raises:
+        InputError: if there is none of that name or kind.
+    """
+    fitting = {key: p for key, p in load_presets(own).items() if p.kind == kind}
+    if name not in fitting:
+        raise InputError(
+            f"{name!r} is no {kind} preset",
+            file=own or PRESETS,
+            field=field,
+            remedy=f"use one of {', '.join(fitting)}",
+        )
+    return fitting[name]
+
+
+# --- request and lock --------------------------------------------------------------------
+
+
+def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a scene asks of a search, as plain values; a lock is good for one request.
+
+    Args:
+        row: row of the scene table.
+        settings: section ``sources.stac`` of the config, and ``selection`` beside it.
+
+    Raises:
+        InputError: if the row names no place, or a preset makes no sense.
+    """
+    if not row.area:
+        raise InputError(
+            "source stac without a place",
+            field=f"scene {row.scene}: area",
+            remedy="write west,south,east,north in degrees, a GeoJSON file, or a tile like 33TWL",
+        )
+    optical = get_preset(row.path, settings["presets"], kind="optical", field="path")
+    if settings["radar"]:
+        get_preset(settings["radar"], settings["presets"], kind="radar", field="sources.stac.radar")
+    known = [band for band in optical.assets if band != MASK]
+    unknown = [band for band in settings["bands"] if band not in known]
+    if unknown:
+        raise InputError(
+            f"{optical.id} has no {', '.join(unknown)}",
+            field="sources.stac.bands",
+            remedy=f"use some of {', '.join(known)}",
+        )
+    return {
+        "area": row.area,
+        "box": list(area_box(row.area)),
+        "optical": optical.id,
+        "target_date": row.target_date,
+        "protocol": row.protocol,
+        "reference_date": "" if row.reference_date == "auto" else row.reference_date,
+        "cloud_date": row.cloud_date,
+        "cloud_level": row.cloud_level,
+        "n_context": row.n_context,
+        **{key: settings[key] for key in ("radar", "resolution_m", "days", "leave_out")},
+        "selection": settings["selection"],
+        "bands": list(sort_bands(settings["bands"] or known)),
+    }
+
+
+def request_bytes(request: Mapping[str, Any]) -> int:
+    """Return about how many bytes of pixels a request asks for; it is not searched for that."""
+    west, south, east, north = request["box"]
+    width = (east - west) % 360 * METRES_PER_DEGREE * math.cos(math.radians((south + north) / 2))
+    height = (north - south) * METRES_PER_DEGREE
+    frames = request["n_context"] + 2
+    pixels = width * height / request["resolution_m"] ** 2
+    return int(pixels * frames * len(request["bands"]) * 2)
+
+
+def lock_path(scene: str, settings: Mapping[str, Any]) -> Path:
+    """Return where the lock of a scene is kept."""
+    return Path(settings["locks"]) / f"{scene}.json"
+
+
+def write_lock(path: Path, lock: Mapping[str, Any]) -> None:
+    """Write a lock, sorted, so that two searches can be compared line by line."""
+    with raster.replacing(path) as temporary:
+        temporary.write_text(json.dumps(lock, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_lock(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the lock of a request.
+
+    Raises:
+        InputError: if there is none, it is damaged, or was made for another request.
+    """
+    again = "search again: snakemake --forcerun search_scene -- search"
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+        version, asked = lock["unveil_lock"], lock["request"]
+    except FileNotFoundError as error:
+        raise InputError("there is no lock", file=path, remedy="snakemake search") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a lock ({error!r})", file=path, remedy=again) from error
+    request = json.loads(json.dumps(request))
+    other = sorted(key for key in {*request, *asked} if request.get(key) != asked.get(key))
+    if version != LOCK_VERSION or other:
+        raise InputError(
+            f"the lock was made for another {', '.join(other) or 'version'}",
+            file=path,
+            field=other[0] if other else "unveil_lock",
+            remedy=f"{again}; or restore what was changed",
+        )
+    return lock

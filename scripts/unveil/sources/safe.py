@@ -1,0 +1,607 @@
+"""Source ``safe``: Sentinel-2 products as ESA delivers them, in folders or zip archives.
+
+``PATH`` holds any number of products of a place, at any depth: ``*.SAFE`` folders, zip
+archives with one, or a mirror of Google's public layout (``tiles/33/T/WL/*.SAFE``). Both
+forms of names are understood: one tile a product (since baseline 02.04, ``MTD_MSIL1C.xml``,
+``T33TWL_20170105T013442_B02.jp2``) and many granules a product before
+(``S2A_OPER_MTD_SAFL1C_*.xml``, ``S2A_OPER_MSI_L1C_TL_*_T33TWL_B02.jp2``), and L2A with its
+folders a resolution (ESA, Sentinel-2 Products Specification Document, issues 13 to 14.9).
+
+Archives are read in place and never unpacked; members that would leave the product, by
+``..`` or by a link, are refused. Images are read through windows, warped onto the grid of the
+place and mosaicked; each product is harmonised with its own offset before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from unveil import classes as classmap
+from unveil import raster
+from unveil.bands import sort_bands
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.raster import Grid
+from unveil.sources import radiometry, selection
+from unveil.sources.area import TILE, area_grid
+from unveil.sources.base import SourceRaster, SourceSeries
+from unveil.sources.local import dated_files, open_radar
+from unveil.sources.radiometry import Offset
+from unveil.sources.selection import Acquisition, Look
+
+LOG = logging.getLogger(__name__)
+
+METADATA = re.compile(r"(MTD_MSIL(1C|2A)|S2[A-D]_(OPER|USER)_MTD_(SAFL1C|SAFL2A)_\w+)\.xml")
+IMAGE = re.compile(r"_(?P<band>B\d\d|B8A|SCL)(?:_(?P<metres>10|20|60)m)?\.(jp2|tiff?)$")
+TILE_IN_NAME = re.compile(r"_T(\d\d[A-Z]{3})_")
+DATASTRIP = re.compile(r"_S(\d{8}T\d{6})_N")
+MOST_METADATA_BYTES = 64 * 2**20
+CHECKED_BANDS = ("B02", "B04", "B8A", "B10", "B12")
+"""Bands whose darkest pixels are held against the offset."""
+SAMPLE_PX = 256
+OPEN_IMAGES = 48
+
+
+@dataclass(frozen=True)
+class Product:
+    """One tile of one product.
+
+    Attributes:
+        path: the ``.SAFE`` folder or the archive.
+        level: ``L1C`` or ``L2A``.
+        acquisition: time, orbit, tile, baseline.
+        offset: what its own metadata say about the offset.
+        images: ESA band name (and ``SCL``) to the GDAL name of the finest image.
+        cloud_cover: cloud over the product as ESA states it, percent; None when unknown.
+    """
+
+    path: Path
+    level: str
+    acquisition: Acquisition
+    offset: Offset
+    images: dict[str, str]
+    cloud_cover: float | None = None
+
+
+def open_safe(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    """Open the products of a place: one frame a date, masks from SCL where there is one.
+
+    Args:
+        row: row of the scene table; ``area`` is the place (empty: the products' one tile).
+        settings: section ``sources`` of the config, of which ``safe_level`` is used.
+
+    Raises:
+        InputError: for damaged or hostile products, levels that mix, or an area that no
+            product covers.
+    """
+    products = _of_one_level(find_products(Path(row.path)), settings["safe_level"], row)
+    grid = _grid_of(row, products)
+    covering = [p for p in products if _covers(p, grid)]
+    if not covering:
+        raise InputError(
+            f"none of {len(products)} products covers {row.area!r}",
+            file=row.path,
+            field=f"scene {row.scene}: area",
+            remedy="give an area within the products' tiles",
+        )
+    by_id = {p.acquisition.id: p for p in covering}
+    looks = _one_look_a_day(selection.group_looks(p.acquisition for p in covering), by_id, grid)
+    bands = _common_bands(covering)
+    optical, masks = {}, {}
+    for look in looks:
+        parts = [_checked_offset(by_id[m.id], grid) for m in look.members]
+        optical[look.date] = SourceRaster(bands, _reader(parts, bands, grid), _facts(parts, look))
+        if all("SCL" in part.images for part in parts):
+            masks[look.date] = SourceRaster(
+                ("SCL",), _mask_reader(parts, grid), {"unveil:source": "SCL"}
+            )
+    radar = dated_files(Path(row.path) / "sar")
+    return SourceSeries(
+        grid=grid,
+        place=row.place or covering[0].acquisition.tile,
+        optical=optical,
+        masks=masks,
+        radar={date: open_radar(path, grid) for date, path in radar.items()},
+        facts={
+            "level": covering[0].level,
+            "licence": "Copernicus Sentinel Data Terms and Conditions",
+            "attribution": "Contains modified Copernicus Sentinel data",
+        },
+    )
+
+
+# --- finding and reading products ---------------------------------------------------------
+
+
+@lru_cache(maxsize=32)
+def find_products(folder: Path) -> tuple[Product, ...]:
+    """Return the products in or at a folder, a tile each, sorted by time and tile.
+
+    Raises:
+        InputError: if there are none, or one is damaged or hostile.
+    """
+    found: list[Product] = []
+    for path in product_paths(folder):
+        found += read_product(path)
+    if not found:
+        raise InputError(
+            "no Sentinel-2 products",
+            file=folder,
+            field="path",
+            remedy="give the folder that holds *.SAFE folders or zip archives",
+        )
+    unique = {product.acquisition.id: product for product in found}  # unpacked and zipped
+    return tuple(sorted(unique.values(), key=lambda p: (p.acquisition.time, p.acquisition.id)))
+
+
+def product_paths(folder: Path) -> list[Path]:
+    """List ``.SAFE`` folders and zip archives at or below a folder, links not followed."""
+    if folder.suffix.upper() in (".SAFE", ".ZIP"):
+        return [folder]
+    found = []
+    for parent, folders, files in os.walk(folder):
+        inside = [name for name in folders if name.upper().endswith(".SAFE")]
+        folders[:] = sorted(set(folders) - set(inside))
+        archives = [name for name in files if name.lower().endswith(".zip")]
+        found += [Path(parent) / name for name in (*inside, *archives)]
+    return sorted(found)
+
+
+def read_product(path: Path) -> list[Product]:
+    """Read the metadata of one product, a record a tile.
+
+    Raises:
+        InputError: if it is damaged, hostile, or not a Sentinel-2 product of L1C or L2A.
+    """
+    files = _list_archive(path) if path.suffix.lower() == ".zip" else _list_folder(path)
+    metadata = [name for name in files if METADATA.fullmatch(PurePosixPath(name).name)]
+    metadata = [name for name in metadata if "GRANULE" not in PurePosixPath(name).parts]
+    if len(metadata) != 1:
+        raise InputError(
+            f"{len(metadata)} product metadata files (MTD_MSIL1C.xml or MTD_MSIL2A.xml)",
+            file=path,
+            remedy="download the product again, whole",
+        )
+    root = _parse(_read_bytes(path, metadata[0]), path, metadata[0])
+    facts = _product_facts(root, path)
+    granules: dict[str, dict[str, tuple[int, str]]] = {}
+    for name in files:
+        parts, match = PurePosixPath(name).parts, IMAGE.search(name)
+        if match and "IMG_DATA" in parts and "GRANULE" in parts:
+            granule = parts[parts.index("GRANULE") + 1]
+            band, metres = match["band"], int(match["metres"] or 0)
+            kept = granules.setdefault(granule, {}).get(band)
+            if kept is None or metres < kept[0]:
+                granules[granule][band] = (metres, name)
+    if not granules:
+        raise InputError(
+            "no images in GRANULE/*/IMG_DATA",
+            file=path,
+            remedy="download the product again, whole",
+        )
+    return [_product(path, facts, granule, images) for granule, images in granules.items()]
+
+
+def _product(
+    path: Path, facts: dict[str, Any], granule: str, images: dict[str, tuple[int, str]]
+) -> Product:
+    names = {band: _gdal_name(path, name) for band, (_, name) in images.items()}
+    tile = TILE_IN_NAME.search(next(iter(names.values())))
+    if not tile:
+        raise InputError(
+            f"image {next(iter(names.values()))} names no tile",
+            file=path,
+            remedy="keep the names of the product's files",
+        )
+    strips = facts["datastrips"]
+    strip = strips.get(granule) or (next(iter(strips.values())) if len(strips) == 1 else "")
+    acquisition = Acquisition(
+        id=f"{facts['name']}/{granule}",
+        time=facts["time"],
+        platform=facts["platform"],
+        tile=tile[1],
+        datastrip=strip,
+        relative_orbit=facts["orbit"],
+        orbit_state=facts["orbit_state"],
+        baseline=radiometry.parse_baseline(facts["baseline"]),
+        processed=facts["processed"],
+    )
+    offset = radiometry.offset_of_product(facts)
+    return Product(path, facts["level"], acquisition, offset, names, facts["cloud_cover"])
+
+
+def _product_facts(root: ElementTree.Element, path: Path) -> dict[str, Any]:
+    """Read what the product metadata state; tags differ between versions in prefixes only."""
+    texts: dict[str, str] = {}
+    offsets: dict[str, int] = {}
+    strips: dict[str, str] = {}
+    offset_name = ""
+    for node in root.iter():
+        tag, text = node.tag.rpartition("}")[2], (node.text or "").strip()
+        if tag in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET"):
+            offset_name = tag
+            offsets[radiometry.band_of_id(node.attrib["band_id"])] = round(float(text))
+        elif tag in ("Granule", "Granules"):
+            strip = DATASTRIP.search(node.get("datastripIdentifier", ""))
+            key = _granule_folder(node) or node.get("granuleIdentifier", "")
+            strips[key] = strip[1] if strip else ""
+        elif text:
+            texts.setdefault(tag.removesuffix("_2A"), text)
+
+    def need(*tags: str) -> str:
+        for tag in tags:
+            if tag in texts:
+                return texts[tag]
+        raise InputError(
+            f"{tags[0]} is missing in the product metadata",
+            file=path,
+            field=tags[0],
+            remedy="download the product again",
+        )
+
+    level = {"1C": "L1C", "2A": "L2A", "2Ap": "L2A"}.get(
+        need("PROCESSING_LEVEL").removeprefix("Level-")
+    )
+    if level is None:
+        raise InputError(
+            f"processing level {texts['PROCESSING_LEVEL']}",
+            file=path,
+            field="PROCESSING_LEVEL",
+            remedy="use products of Level-1C or Level-2A",
+        )
+    cover = texts.get("Cloud_Coverage_Assessment")
+    return {
+        "level": level,
+        "name": need("PRODUCT_URI").removesuffix(".SAFE"),
+        "time": selection.parse_time(need("PRODUCT_START_TIME")),
+        "platform": texts.get("SPACECRAFT_NAME", "").lower(),
+        "orbit": int(texts["SENSING_ORBIT_NUMBER"]) if "SENSING_ORBIT_NUMBER" in texts else None,
+        "orbit_state": texts.get("SENSING_ORBIT_DIRECTION", "").lower(),
+        "baseline": need("PROCESSING_BASELINE"),
+        "processed": texts.get("GENERATION_TIME", ""),
+        "quantification": round(
+            float(
+                need(
+                    "QUANTIFICATION_VALUE",
+                    "BOA_QUANTIFICATION_VALUE",
+                    "L2A_BOA_QUANTIFICATION_VALUE",
+                    "L1C_TOA_QUANTIFICATION_VALUE",
+                )
+            )
+        ),
+        "offset_name": offset_name,
+        "offsets": offsets,
+        "datastrips": strips,
+        "cloud_cover": float(cover) if cover else None,
+    }
+
+
+def _granule_folder(node: ElementTree.Element) -> str:
+    """Return the granule's folder from the path of its first image; empty in old products."""
+    for child in node:
+        parts = PurePosixPath((child.text or "").strip()).parts
+        if "GRANULE" in parts[:-1]:
+            return parts[parts.index("GRANULE") + 1]
+    return ""
+
+
+# --- files: folders and archives, nothing outside them ------------------------------------
+
+
+def _list_folder(path: Path) -> list[str]:
+    root = path.resolve()
+    found = []
+    for parent, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            member = Path(parent) / name
+            if member.is_symlink() and not member.resolve().is_relative_to(root):
+                raise InputError(
+                    f"{member.relative_to(path)} is a link out of the product",
+                    file=path,
+                    remedy="download the product again, or copy the files into it",
+                )
+        found += [(Path(parent) / name).relative_to(path).as_posix() for name in files]
+    return sorted(found)
+
+
+def _list_archive(path: Path) -> list[str]:
+    with _archive(path) as archive:
+        members = archive.infolist()
+    for member in members:
+        name = member.filename
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        link = stat.S_ISLNK(member.external_attr >> 16)
+        if name.startswith(("/", "\\")) or ".." in parts or ":" in name or link:
+            raise InputError(
+                f"the archive holds {name!r}, {'a link' if link else 'a path out of it'}",
+                file=path,
+                remedy="do not use this archive; download the product from a source you trust",
+            )
+    return sorted(member.filename for member in members if not member.is_dir())
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise InputError(
+            f"cannot be read as a zip archive ({error})",
+            file=path,
+            remedy="download the product again",
+        ) from error
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    if path.suffix.lower() != ".zip":
+        file = path / name
+        size, read = file.stat().st_size, file.read_bytes
+    else:
+        with _archive(path) as archive:
+            size = archive.getinfo(name).file_size
+
+        def read() -> bytes:
+            with _archive(path) as archive:
+                return archive.read(name)
+
+    if size > MOST_METADATA_BYTES:
+        raise InputError(
+            f"{name} has {size / 2**20:.0f} MB",
+            file=path,
+            remedy="metadata are far smaller; download the product again",
+        )
+    return read()
+
+
+def _parse(data: bytes, path: Path, name: str) -> ElementTree.Element:
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise InputError(
+            f"{name} declares entities, which no product does",
+            file=path,
+            remedy="do not use it; download the product from a source you trust",
+        )
+    try:
+        return ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise InputError(
+            f"{name} is damaged ({error})", file=path, remedy="download the product again"
+        ) from error
+
+
+def _gdal_name(path: Path, name: str) -> str:
+    if path.suffix.lower() == ".zip":
+        return f"/vsizip/{{{path.resolve()}}}/{name}"
+    return str(path / name)
+
+
+# --- choosing and reading ------------------------------------------------------------------
+
+
+def _of_one_level(products: Sequence[Product], wanted: str, row: SceneRow) -> list[Product]:
+    levels = Counter(product.level for product in products)
+    if wanted == "auto" and len(levels) > 1:
+        raise InputError(
+            "the folder holds products of L1C and of L2A",
+            file=row.path,
+            field="sources.safe_level",
+            remedy="set it to L1C or L2A",
+        )
+    level = next(iter(levels)) if wanted == "auto" else wanted
+    kept = [product for product in products if product.level == level]
+    if not kept:
+        raise InputError(
+            f"no products of {level}",
+            file=row.path,
+            field="sources.safe_level",
+            remedy=f"set it to {next(iter(levels))}, or auto",
+        )
+    return kept
+
+
+def _grid_of(row: SceneRow, products: Sequence[Product]) -> Grid:
+    """Return the grid of the place, in the zone of most products unless a tile is named."""
+    tiles = Counter(product.acquisition.tile for product in products)
+    usual = next(p for p in products if p.acquisition.tile == tiles.most_common(1)[0][0])
+    if not row.area and len(tiles) > 1:
+        raise InputError(
+            f"products of the tiles {', '.join(sorted(tiles))} and no area",
+            file=row.path,
+            field=f"scene {row.scene}: area",
+            remedy="name a tile, a box west,south,east,north, or a GeoJSON file",
+        )
+    own = _image_grid(_ten_metres(usual))
+    if not row.area or (TILE.fullmatch(row.area) and row.area == usual.acquisition.tile):
+        return own
+    return area_grid(row.area, crs="" if TILE.fullmatch(row.area) else own.crs)
+
+
+def _ten_metres(product: Product) -> str:
+    return product.images.get("B02") or next(iter(product.images.values()))
+
+
+@lru_cache(maxsize=1024)
+def _image_grid(name: str) -> Grid:
+    with _open_image(name) as dataset:
+        return raster.grid_of(dataset)
+
+
+@contextlib.contextmanager
+def _open_image(name: str) -> Iterator[rasterio.DatasetReader]:
+    try:
+        with rasterio.open(name, driver=_driver(name)) as dataset:
+            yield dataset
+    except RasterioError as error:
+        raise _damaged(name, error) from error
+
+
+def _driver(name: str) -> str:
+    """Name the one driver that may open an image, whatever its content claims to be."""
+    return "JP2OpenJPEG" if name.lower().endswith(".jp2") else "GTiff"
+
+
+def _damaged(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"cannot be read as an image ({error})", file=name, remedy="download the product again"
+    )
+
+
+def _covers(product: Product, grid: Grid) -> bool:
+    own = _image_grid(_ten_metres(product))
+    left, bottom, right, top = rasterio.transform.array_bounds(*own.shape, own.affine)
+    if own.crs != grid.crs:
+        left, bottom, right, top = transform_bounds(own.crs, grid.crs, left, bottom, right, top)
+    west, south, east, north = rasterio.transform.array_bounds(*grid.shape, grid.affine)
+    return left < east and west < right and bottom < north and south < top
+
+
+def _common_bands(products: Sequence[Product]) -> tuple[str, ...]:
+    common = set.intersection(*(set(product.images) for product in products)) - {"SCL"}
+    if not common:
+        raise InputError(
+            "the products have no band in common",
+            file=products[0].path,
+            remedy="keep the same images of every product",
+        )
+    return sort_bands(common)
+
+
+def _one_look_a_day(looks: list[Look], products: dict[str, Product], grid: Grid) -> list[Look]:
+    """Measure the looks of dates that have several, and keep one a date."""
+    dates = Counter(look.date for look in looks)
+    known = []
+    for look in looks:
+        if dates[look.date] > 1:
+            parts = [products[member.id] for member in look.members]
+            look = _measured(look, parts, grid)
+        known.append(look)
+    kept = selection.one_look_a_day(known)
+    for look in known:
+        if look not in kept:
+            LOG.info("%s: another look of the day is fuller or clearer", look.members[0].id)
+    return kept
+
+
+def _measured(look: Look, parts: Sequence[Product], grid: Grid) -> Look:
+    whole = Window(0, 0, grid.width, grid.height)
+    if all("SCL" in part.images for part in parts):
+        scl = _mask_reader(parts, grid)(whole)[0]
+        return selection.measured(look, classmap.from_delivered(scl, "SCL"))
+    seen = _mosaic([_read_image(_ten_metres(part), grid, whole, mask=True) for part in parts])
+    return replace(look, valid=float(np.mean(seen > 0)))
+
+
+def _checked_offset(product: Product, grid: Grid) -> Product:
+    bands = [band for band in CHECKED_BANDS if band in product.images]
+    step = max(1, -(-max(grid.shape) // SAMPLE_PX))
+    shape = (-(-grid.height // step), -(-grid.width // step))
+    sample = [_read_image(product.images[band], grid, None, shape=shape) for band in bands]
+    if not sample:
+        return product
+    levels = radiometry.dark_levels(np.stack(sample), bands)
+    offset = radiometry.cross_check(product.offset, levels)
+    for warning in offset.warnings:
+        LOG.warning("%s: %s", product.acquisition.id, warning)
+    return replace(product, offset=offset)
+
+
+def _facts(parts: Sequence[Product], look: Look) -> dict[str, Any]:
+    first = parts[0]
+    warnings = {w: None for part in parts for w in part.offset.warnings}
+    offsets = sorted({part.offset.value for part in parts})
+    facts = {
+        **first.offset.facts(),
+        "unveil:offset_applied": offsets if len(offsets) > 1 else offsets[0],
+        "unveil:source": ", ".join(part.acquisition.id for part in parts),
+        "unveil:sensing_time": look.time.isoformat(),
+        "unveil:resampling": RESAMPLING_NOTE,
+        "platform": first.acquisition.platform,
+        "sat:relative_orbit": first.acquisition.relative_orbit,
+        "sat:orbit_state": first.acquisition.orbit_state,
+    }
+    return facts | ({"unveil:warnings": list(warnings)} if warnings else {})
+
+
+RESAMPLING_NOTE = (
+    "nearest within the UTM zone (a 10 m pixel takes the coarser pixel that it lies in), "
+    "bilinear from other zones"
+)
+
+
+def _reader(parts: Sequence[Product], bands: tuple[str, ...], grid: Grid):
+    def read(window: Window) -> np.ndarray:
+        harmonised = []
+        for part in parts:
+            dn = np.stack([_read_image(part.images[band], grid, window) for band in bands])
+            harmonised.append(radiometry.harmonise(dn, bands, part.offset))
+        return _mosaic(harmonised)
+
+    return read
+
+
+def _mask_reader(parts: Sequence[Product], grid: Grid):
+    def read(window: Window) -> np.ndarray:
+        images = [_read_image(part.images["SCL"], grid, window, mask=True) for part in parts]
+        return _mosaic(images)[None].astype(np.uint8)
+
+    return read
+
+
+def _mosaic(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Lay images over each other: the first that has data (not 0) wins."""
+    result = images[0]
+    for image in images[1:]:
+        result = np.where(result == 0, image, result)
+    return result
+
+
+def _read_image(
+    name: str,
+    grid: Grid,
+    window: Window | None,
+    *,
+    mask: bool = False,
+    shape: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Read one image on a grid, ``(H, W)``, 0 beyond it; ``mask`` forbids interpolation."""
+    try:
+        return _warped(name, grid, mask).read(1, window=window, out_shape=shape)
+    except RasterioError as error:
+        raise _damaged(name, error) from error
+
+
+@lru_cache(maxsize=OPEN_IMAGES)
+def _warped(name: str, grid: Grid, mask: bool) -> WarpedVRT:
+    """Keep an image open, so that its decoded JPEG 2000 tiles serve the next window."""
+    dataset = rasterio.open(name, driver=_driver(name))
+    same = mask or raster.grid_of(dataset).crs == grid.crs
+    return WarpedVRT(
+        dataset,
+        crs=grid.crs,
+        transform=grid.affine,
+        width=grid.width,
+        height=grid.height,
+        src_nodata=0,
+        nodata=0,
+        resampling=Resampling.nearest if same else Resampling.bilinear,
+    )

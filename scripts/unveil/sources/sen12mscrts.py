@@ -1,0 +1,133 @@
+"""Source ``sen12mscrts``: patches of SEN12MS-CR-TS in the dataset's own folders.
+
+``PATH/ROIs1868/100/S2/0/s2_ROIs1868_100_ImgNo_0_2018-01-06_patch_12.tif`` and its siblings
+below ``S1``: thirty dates of 2018 for each of 53 places, 13 L1C bands as uint16 DN x 10000, and
+VV, VH sigma0 in dB (Ebel et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3146246). Radar has
+dates of its own. A patch is named ``ROIs1868_100_p12``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unveil import raster
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.sources.base import SourceSeries
+from unveil.sources.sen12mscr import open_optical, open_radar
+from unveil.sources.splits import split_places, spread
+
+LOG = logging.getLogger(__name__)
+
+PATCH = re.compile(r"(?P<roi>ROIs\d+)_(?P<place>\d+)_p(?P<patch>\d+)$")
+FILE = re.compile(
+    r"s(?P<sensor>[12])_(?P<roi>ROIs\d+)_(?P<place>\d+)_ImgNo_(?P<number>\d+)"
+    r"_(?P<date>\d{4}-\d{2}-\d{2})_patch_(?P<patch>\d+)\.tif$"
+)
+
+
+def open_sen12mscrts(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
+    """Open all dates of one patch.
+
+    Raises:
+        InputError: for a name of another form, or missing or damaged files.
+    """
+    files = patch_files(row)
+    optical = _by_date(files["S2"])
+    if not optical:
+        raise InputError(
+            f"no Sentinel-2 files of patch {row.name or row.scene}",
+            file=row.path,
+            field=f"scene {row.scene}: name",
+            remedy="merge the downloaded archives into one folder, PATH/ROIs1868/100/S2/0/...",
+        )
+    with raster.open_raster(next(iter(optical.values()))) as dataset:
+        grid = raster.grid_of(dataset)
+    match = _match(row)
+    return SourceSeries(
+        grid=grid,
+        place=row.place or f"{match['roi']}_{match['place']}",
+        optical={date: open_optical(path, grid) for date, path in optical.items()},
+        radar={date: open_radar(path, grid) for date, path in _by_date(files["S1"]).items()},
+        facts={
+            "level": "L1C",
+            "radar_calibration": "sigma0",
+            "licence": "SEN12MS-CR-TS: CC BY 4.0",
+            "attribution": "Ebel et al. 2022, modified Copernicus Sentinel data",
+        },
+    )
+
+
+def patch_files(row: SceneRow) -> dict[str, list[Path]]:
+    """List the files of a patch by sensor (``S1``, ``S2``), in order of their image number.
+
+    Raises:
+        InputError: if the name is not of the dataset's form.
+    """
+    match = _match(row)
+    folder = Path(row.path) / match["roi"] / match["place"]
+    found: dict[str, list[Path]] = {}
+    for sensor in ("S1", "S2"):
+        paths = folder.glob(f"{sensor}/*/{sensor.lower()}_*_patch_{match['patch']}.tif")
+        numbered = [(int(m["number"]), p) for p in paths if (m := FILE.search(p.name))]
+        found[sensor] = [path for _, path in sorted(numbered)]
+    return found
+
+
+def split_patches(row: SceneRow) -> list[tuple[str, str]]:
+    """List the patches of a split that are there, as pairs of name and place.
+
+    Raises:
+        InputError: for an unknown split.
+    """
+    named = []
+    for roi, places in split_places("sen12mscrts", row.split, file=row.path).items():
+        for place in places:
+            folder = Path(row.path) / roi / str(place) / "S2"
+            first = min((p for p in folder.glob("[0-9]*")), key=lambda p: int(p.name), default=None)
+            numbers = sorted(_numbers(first)) if first else []
+            named += [(f"{roi}_{place}_p{n}", f"{roi}_{place}") for n in numbers]
+    return spread(named, row.n_patches)
+
+
+def _numbers(folder: Path) -> Iterator[int]:
+    for path in folder.iterdir():
+        match = FILE.fullmatch(path.name)
+        if match:
+            yield int(match["patch"])
+
+
+def _match(row: SceneRow) -> re.Match[str]:
+    name = row.name or row.scene
+    match = PATCH.match(name)
+    if not match:
+        raise InputError(
+            f"{name!r} names no patch",
+            file=row.path,
+            field=f"scene {row.scene}: name",
+            remedy="write it like ROIs1868_100_p12",
+        )
+    return match
+
+
+def _by_date(paths: list[Path]) -> dict[str, Path]:
+    """Key files by date; of two on one date the first image number is used."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        date = FILE.search(path.name)["date"]
+        try:
+            dt.date.fromisoformat(date)
+        except ValueError as error:
+            raise InputError(
+                f"{date} is no date", file=path, field="date", remedy="keep the dataset's names"
+            ) from error
+        if date in found:
+            LOG.info("%s: %s has the same date and is used", path.name, found[date].name)
+        else:
+            found[date] = path
+    return dict(sorted(found.items()))

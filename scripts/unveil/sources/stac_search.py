@@ -1,0 +1,531 @@
+"""Searching a STAC API for the frames of a scene, and writing down what was found.
+
+Servers answer filters differently, or not at all: place, time, collection, bands and radar mode
+are checked again here. Which of the found looks become target, truth, context and radar is
+decided by :mod:`unveil.sources.selection`, with the cloud over the *place* from SCL pixels; the
+bytes read for that are in the cache when the scene is fetched.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac_client
+import requests
+import shapely
+from pystac_client.stac_api_io import StacApiIO
+from shapely.affinity import translate
+from shapely.geometry import box as rectangle
+from shapely.geometry import mapping, shape
+from shapely.ops import unary_union
+from urllib3 import Retry
+
+from unveil import classes as classmap
+from unveil import raster
+from unveil.bands import SAR2
+from unveil.errors import InputError, SceneSkipped
+from unveil.raster import Grid
+from unveil.sources import selection
+from unveil.sources.area import TILE, Box, area_grid
+from unveil.sources.cutouts import mosaic, plan_cut, write_cut
+from unveil.sources.locks import LOCK_VERSION, MASK, Preset, get_preset
+from unveil.sources.ranges import RangeCache, run_parallel
+from unveil.sources.selection import Acquisition, Limits, Look
+from unveil.sources.stac import (
+    acquisition_of,
+    as_stored,
+    band_assets,
+    crs_of,
+    decide_offset,
+    harmoniser,
+    make_cache,
+)
+
+LOG = logging.getLogger(__name__)
+
+PARTNER = dt.timedelta(minutes=10)
+"""L1C and L2A items of one tile within this time are one acquisition."""
+SEEN = 0.05
+"""A look that shows less of the place is no use, even as context."""
+KEPT = (
+    "datetime",
+    "start_datetime",
+    "platform",
+    "grid:code",
+    "s2:mgrs_tile",
+    "s2:product_uri",
+    "s2:datastrip_id",
+    "s2:tile_id",
+    "s2:processing_baseline",
+    "s2:generation_time",
+    "processing:version",
+    "processing:datetime",
+    "sat:relative_orbit",
+    "sat:orbit_state",
+    "s1:product_identifier",
+    "sar:instrument_mode",
+    "sar:polarizations",
+    "eo:cloud_cover",
+    "proj:code",
+    "proj:epsg",
+)
+"""Properties of items that locks keep, beside a catalogue's offset flag."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An item that passed all checks."""
+
+    item: Mapping[str, Any]
+    assets: Mapping[str, Mapping[str, Any]]
+    seen_as: Acquisition
+    share: float  # of the place that its footprint covers
+
+
+def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Search what a scene asks for and return its lock.
+
+    Args:
+        request: made by :func:`unveil.sources.locks.make_request`.
+        settings: section ``sources.stac`` of the config, ``cache`` and ``dilate_px``.
+
+    Raises:
+        InputError: if the API fails, or finds no frame that can be the target.
+    """
+    preset = get_preset(request["optical"], settings["presets"], kind="optical")
+    cache = make_cache(settings, preset)
+    days = request["days"]
+    found, left_out = _find(preset, days, request["bands"], request, settings)
+    found = _with_masks(found, preset, days, request, settings)
+    grid = area_grid(request["area"], crs=_usual_crs(found), resolution=request["resolution_m"])
+    by_id = {f.seen_as.id: f for f in found}
+    looks = selection.group_looks(f.seen_as for f in found)
+    left_out += _superseded(found, looks)
+    looks = [_measured(look, by_id, preset, cache, grid, request, settings) for look in looks]
+    looks = selection.one_look_a_day(look for look in looks if look.valid >= SEEN)
+    chosen, notes = _choose(looks, request)
+    wanted = [look for look in looks if look.date in _optical_dates(chosen)]
+    passes = _choose_passes(wanted, chosen, request, settings)
+    items = [_optical_item(f, look, preset) for look in wanted for f in _members(look, by_id)]
+    items = _describe(items, cache)
+    if passes:
+        radar = get_preset(request["radar"], settings["presets"], kind="radar")
+        items += _describe(passes, make_cache(settings, radar))
+    return {
+        "unveil_lock": LOCK_VERSION,
+        "request": request,
+        "grid": {"crs": grid.crs, "transform": list(grid.transform), "shape": list(grid.shape)},
+        "chosen": {**chosen, "radar": sorted({item["date"] for item in passes})},
+        "cover": {look.date: _cover(look, by_id) for look in looks},
+        "items": items,
+        "left_out": sorted(left_out, key=lambda row: row["id"]),
+        "notes": notes,
+    }
+
+
+# --- places ---------------------------------------------------------------------------------
+
+
+def cut_at_antimeridian(box: Box) -> dict[str, Any]:
+    """Return a box in degrees, whose east may exceed 180, as GeoJSON (RFC 7946, 3.1.9)."""
+    earth = rectangle(-180, -90, 180, 90)
+    parts = [translate(rectangle(*box), shift).intersection(earth) for shift in (0, -360)]
+    return mapping(unary_union([part for part in parts if part.area > 0]))
+
+
+def overlap(box: Box, geometry: Mapping[str, Any] | None) -> float:
+    """Return the fraction of a box that a footprint covers, 0 without one.
+
+    Footprints may be cut at the antimeridian, or run the wrong way around the earth there.
+    """
+    if not geometry:
+        return 0.0
+    place, footprint = rectangle(*box), shape(geometry)
+    west, _, east, _ = footprint.bounds
+    if east - west > 180:
+        footprint = shapely.transform(footprint, _eastward)
+    footprint = shapely.make_valid(footprint)
+    areas = [translate(footprint, d).intersection(place).area for d in (-360, 0, 360)]
+    return min(1.0, max(areas) / place.area)
+
+
+def _eastward(points: np.ndarray) -> np.ndarray:
+    """Move ``(N, 2)`` points of the western hemisphere once around the earth."""
+    return points + np.where(points[:, :1] < 0, [[360, 0]], [[0, 0]])
+
+
+# --- asking the catalogue -------------------------------------------------------------------
+
+
+def _find(
+    preset: Preset,
+    days: float,
+    bands: Sequence[str],
+    request: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> tuple[list[_Found], list[dict[str, str]]]:
+    """Return the items of a catalogue that fit, and why others do not."""
+    middle = dt.datetime.fromisoformat(request["target_date"]).replace(tzinfo=dt.UTC)
+    first, last = middle - dt.timedelta(days), middle + dt.timedelta(days + 1)
+    tile = request["area"].zfill(5) if TILE.fullmatch(request["area"]) else ""
+    found, left_out = {}, []
+    for item in _ask(preset, request["box"], first, last, settings):
+        reason = None
+        if item.get("id") in request["leave_out"]:
+            reason = "left out by the config"
+        elif item.get("collection") not in (*preset.collections, None):
+            reason = f"of collection {item.get('collection')}"
+        assets = band_assets(item, preset, preset.assets)
+        missing = [band for band in bands if band not in assets]
+        reason = reason or (f"without {', '.join(missing)}" if missing else None)
+        if not reason:
+            seen_as, share = acquisition_of(item), overlap(request["box"], item.get("geometry"))
+            if not first <= seen_as.time < last:
+                reason = f"of {seen_as.time.date()}, outside the window"
+            elif share == 0:
+                reason = "not over the place"
+            elif tile and seen_as.tile not in ("", tile):
+                reason = f"of tile {seen_as.tile}"
+            else:
+                reason = _wrong_mode(item) if preset.kind == "radar" else None
+        if reason:
+            left_out.append({"id": str(item.get("id")), "reason": reason})
+        else:
+            found[seen_as.id] = _Found(item, assets, seen_as, share)
+    LOG.info("%s: %d items fit, %d do not", preset.id, len(found), len(left_out))
+    return list(found.values()), left_out
+
+
+def _wrong_mode(item: Mapping[str, Any]) -> str | None:
+    properties = item.get("properties", {})
+    mode = properties.get("sar:instrument_mode", "IW")
+    if mode != "IW":
+        return f"of mode {mode}"
+    polarisations = properties.get("sar:polarizations", SAR2)
+    return None if set(SAR2) <= set(polarisations) else f"of polarisation {polarisations}"
+
+
+def _ask(
+    preset: Preset,
+    box: Box,
+    first: dt.datetime,
+    last: dt.datetime,
+    settings: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    retry = Retry(
+        total=settings["retries"],
+        backoff_factor=1,
+        backoff_jitter=1,
+        status_forcelist=(408, 425, 429, 500, 502, 503, 504),
+        allowed_methods=None,
+        respect_retry_after_header=True,
+    )
+    try:
+        client = pystac_client.Client.open(
+            preset.api, stac_io=StacApiIO(max_retries=retry, timeout=settings["timeout_s"])
+        )
+        search = client.search(
+            collections=[preset.collections[0]],
+            intersects=cut_at_antimeridian(box),
+            datetime=[first, last],
+            limit=100,
+        )
+        return list(search.items_as_dicts())
+    except (
+        pystac_client.exceptions.APIError,
+        requests.RequestException,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
+        raise InputError(
+            f"the search failed ({' '.join(str(error).split())[:300]})",
+            file=preset.api,
+            field=f"preset {preset.id}",
+            remedy="check network and address; try later, or use another preset",
+        ) from error
+
+
+def _with_masks(
+    found: list[_Found],
+    preset: Preset,
+    days: float,
+    request: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> list[_Found]:
+    """Give items of a level without SCL that of the same acquisition at the other level."""
+    if not preset.masks_from or not found:
+        return found
+    other = get_preset(preset.masks_from, settings["presets"], kind="optical")
+    partners, _ = _find(other, days, (MASK,), request, settings)
+    partners.sort(key=lambda p: (p.seen_as.baseline or (0, 0), p.seen_as.processed))
+    done = []
+    for each in found:
+        same = [
+            p
+            for p in partners
+            if p.seen_as.tile == each.seen_as.tile
+            and abs(p.seen_as.time - each.seen_as.time) <= PARTNER
+        ]
+        mask = {MASK: same[-1].assets[MASK]} if same else {}
+        done.append(replace(each, assets={**each.assets, **mask}))
+    return done
+
+
+def _usual_crs(found: Sequence[_Found]) -> str:
+    """Return the CRS in which most of the place is covered, so that little is resampled."""
+    shares: dict[str, float] = {}
+    for each in found:
+        code = crs_of(each.item)
+        if code.startswith(("EPSG:326", "EPSG:327")):
+            shares[code] = shares.get(code, 0.0) + each.share
+    return max(sorted(shares), key=shares.__getitem__, default="")
+
+
+def _superseded(found: Sequence[_Found], looks: Sequence[Look]) -> list[dict[str, str]]:
+    kept = {member.id for look in looks for member in look.members}
+    reason = "another version of the same acquisition is used"
+    return [{"id": f.seen_as.id, "reason": reason} for f in found if f.seen_as.id not in kept]
+
+
+def _members(look: Look, by_id: Mapping[str, _Found]) -> list[_Found]:
+    """Return the items of a look, the one that shows most of the place first."""
+    members = [by_id[member.id] for member in look.members]
+    return sorted(members, key=lambda f: (-f.share, f.seen_as.id))
+
+
+# --- looking at the place -------------------------------------------------------------------
+
+
+def _measured(
+    look: Look,
+    by_id: Mapping[str, _Found],
+    preset: Preset,
+    cache: RangeCache,
+    grid: Grid,
+    request: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Look:
+    """Return a look with its cover over the place; without SCL, what the catalogue says."""
+    members = _members(look, by_id)
+    if not all(MASK in f.assets for f in members):
+        return _believed(look, members)
+    scl = _read(members, MASK, preset, cache, grid)
+    if scl is None:
+        return replace(look, valid=0.0)
+    classes = classmap.dilate(classmap.from_delivered(scl, MASK), settings["dilate_px"])
+    seen = selection.measured(look, classes)
+    if seen.occluded is not None and seen.occluded <= request["selection"]["truth_cloud"]:
+        # Haze is only asked of dates that could be the truth.
+        has_blue = all("B02" in f.assets for f in members)
+        blue = _read(members, "B02", preset, cache, grid) if has_blue else None
+        seen = selection.measured(look, classes, blue)
+    covers = (100 * seen.valid, 100 * (seen.occluded or 0))
+    LOG.info("%s: %.0f %% of the place seen, %.0f %% of that occluded", look.date, *covers)
+    return seen
+
+
+def _believed(look: Look, members: Sequence[_Found]) -> Look:
+    weights = [f.share for f in members]
+    covers = [f.item["properties"].get("eo:cloud_cover") for f in members]
+    known = None not in covers and sum(weights) > 0
+    occluded = float(np.average(covers, weights=weights)) / 100 if known else None
+    return replace(look, valid=min(1.0, sum(weights)), occluded=occluded)
+
+
+def _read(
+    members: Sequence[_Found], band: str, preset: Preset, cache: RangeCache, grid: Grid
+) -> np.ndarray | None:
+    """Read one band of a look on the grid, ``(H, W)``; None if nothing is there."""
+    remotes = run_parallel(
+        lambda f: cache.describe(f.assets[band]["href"]), members, workers=cache.connections
+    )
+    pairs = [
+        (found, cut)
+        for found, remote in zip(members, remotes, strict=True)
+        if (cut := plan_cut(cache, remote, grid))
+    ]
+    if not pairs:
+        return None
+    wanted = {cut.remote: cut.spans for _, cut in pairs}
+    cache.fetch(wanted, name=f"{band} of {members[0].seen_as.id}")
+    with tempfile.TemporaryDirectory(prefix="unveil-search-") as folder:
+        parts = []
+        for number, (found, cut) in enumerate(pairs):
+            convert = as_stored
+            if band != MASK:
+                cuts = {band: cut}
+                offset = decide_offset(cache, found.item, found.assets, cuts, preset)
+                convert = harmoniser(band, offset)
+            path = Path(folder) / f"{number}.tif"
+            write_cut(cache, cut, grid, path, convert=convert, nodata=0)
+            parts.append({band: path})
+        whole = Path(folder) / "whole.tif"
+        mosaic(parts, grid, whole, bands=(band,), resampling="nearest", nodata=0)
+        return raster.read(whole)[0]
+
+
+def _cover(look: Look, by_id: Mapping[str, _Found]) -> dict[str, Any]:
+    pixels = all(MASK in by_id[member.id].assets for member in look.members)
+    return {
+        "seen": round(look.valid, 4),
+        "occluded": None if look.occluded is None else round(look.occluded, 4),
+        "blue": None if look.blue is None else round(look.blue, 4),
+        "from": "SCL over the place" if pixels else "eo:cloud_cover of the tile",
+    }
+
+
+# --- choosing -------------------------------------------------------------------------------
+
+
+def _choose(looks: Sequence[Look], request: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Choose target, truth, cloud donor and context; what could not be had is a note.
+
+    Raises:
+        InputError: without a target.
+    """
+    limits, notes = Limits(**request["selection"]), []
+    reference, donor = request["reference_date"], request["cloud_date"]
+    try:
+        target = _choose_target(looks, request, limits).date
+        if request["protocol"] == "transplant" and not donor:
+            donor = _choose_donor(looks, target, request["cloud_level"], limits).date
+    except SceneSkipped as error:
+        raise InputError(
+            str(error),
+            field="sources.selection",
+            remedy="widen sources.selection or sources.stac.days, or choose another date",
+        ) from error
+    if request["protocol"] == "paired" and not reference:
+        try:
+            reference = selection.choose_truth(
+                looks,
+                target,
+                max_days=limits.truth_days,
+                max_occluded=limits.truth_cloud,
+                min_valid=limits.place_share,
+            ).date
+        except SceneSkipped as error:
+            notes.append(str(error))
+    dates = [look.date for look in looks]
+    for field, date in (("reference_date", reference), ("cloud_date", donor)):
+        if date and date not in dates:
+            raise InputError(
+                f"no look of {date} at the place", field=field, remedy=f"use {', '.join(dates)}"
+            )
+    context = selection.choose_context(
+        dates, target, request["n_context"], {target, reference, donor}
+    )
+    chosen = {"target": target, "reference": reference, "donor": donor, "context": context}
+    return chosen, notes
+
+
+def _choose_target(looks: Sequence[Look], request: Mapping[str, Any], limits: Limits) -> Look:
+    """Return the look of the wanted date, or within a window the nearest that fits.
+
+    Protocols that make their own clouds want a clear one.
+    """
+    date, window = request["target_date"], limits.window_days
+    if window == 0:
+        same = [look for look in looks if look.date == date]
+        if not same:
+            near = sorted(looks, key=lambda k: selection.days_between(k.date, date))[:6]
+            seen = ", ".join(sorted(k.date for k in near)) or "none"
+            raise SceneSkipped(f"no look of {date} at the place; the nearest: {seen}")
+        return same[0]
+    own_clouds = request["protocol"] in ("transplant", "simulate")
+    cloud = (0.0, limits.truth_cloud) if own_clouds else tuple(limits.target_cloud)
+    return selection.choose_target(
+        looks, date, window_days=window, cloud=cloud, min_valid=limits.place_share
+    )
+
+
+def _choose_donor(looks: Sequence[Look], target: str, level: float, limits: Limits) -> Look:
+    """Return the look whose cover is nearest to the wanted level, of two the nearer in time."""
+    others = [k for k in looks if k.date != target and k.occluded and k.valid >= limits.place_share]
+    if not others:
+        raise SceneSkipped(f"no other look than {target} has clouds to lend")
+
+    def distance(look: Look) -> tuple[float, int, str]:
+        days = selection.days_between(look.date, target)
+        return round(abs(look.occluded - level), 2), days, look.date
+
+    return min(others, key=distance)
+
+
+def _optical_dates(chosen: Mapping[str, Any]) -> set[str]:
+    return {chosen["target"], chosen["reference"], chosen["donor"], *chosen["context"]} - {""}
+
+
+def _choose_passes(
+    wanted: Sequence[Look],
+    chosen: Mapping[str, Any],
+    request: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Search the radar passes of the chosen optical dates; return their items."""
+    if not request["radar"]:
+        return []
+    preset = get_preset(request["radar"], settings["presets"], kind="radar")
+    reach = max(selection.days_between(look.date, chosen["target"]) for look in wanted)
+    limits = Limits(**request["selection"])
+    around = {**request, "target_date": chosen["target"]}
+    found, _ = _find(preset, reach + limits.radar_days, SAR2, around, settings)
+    by_id = {f.seen_as.id: f for f in found}
+    looks = [
+        replace(look, valid=min(1.0, sum(by_id[m.id].share for m in look.members)))
+        for look in selection.group_looks(f.seen_as for f in found)
+    ]
+    looks = selection.one_look_a_day(look for look in looks if look.valid >= limits.place_share)
+    target = next(look for look in wanted if look.date == chosen["target"])
+    others = [look.time for look in wanted if look.date in chosen["context"]]
+    passes = selection.choose_passes(looks, target.time, others, max_days=limits.radar_days)
+    return [
+        {**_plain(f, preset), "kind": "radar", "date": look.date}
+        for look in passes
+        for f in _members(look, by_id)
+    ]
+
+
+# --- writing down ---------------------------------------------------------------------------
+
+
+def _optical_item(found: _Found, look: Look, preset: Preset) -> dict[str, Any]:
+    return {**_plain(found, preset), "kind": "optical", "date": look.date}
+
+
+def _plain(found: _Found, preset: Preset) -> dict[str, Any]:
+    properties = found.item["properties"]
+    kept = (*KEPT, *([preset.offset.flag] if preset.offset.flag else []))
+    return {
+        "id": found.seen_as.id,
+        "collection": found.item.get("collection"),
+        "properties": {key: properties[key] for key in kept if key in properties},
+        "assets": found.assets,
+    }
+
+
+def _describe(items: Sequence[dict[str, Any]], cache: RangeCache) -> list[dict[str, Any]]:
+    """Give every asset its size and version; keep what later steps ask of it."""
+    jobs = [asset for item in items for asset in item["assets"].values()]
+    remotes = run_parallel(
+        lambda asset: cache.describe(asset["href"]), jobs, workers=cache.connections
+    )
+    kept = ("type", "file:checksum", "raster:bands", "bands", "raster:scale", "raster:offset")
+    plain = iter(
+        {
+            "href": remote.href,
+            "size": remote.size,
+            "version": remote.validator,
+            **{key: asset[key] for key in kept if key in asset},
+        }
+        for asset, remote in zip(jobs, remotes, strict=True)
+    )
+    return [{**item, "assets": {band: next(plain) for band in item["assets"]}} for item in items]

@@ -1,0 +1,228 @@
+"""Cut-outs: only the bytes that are needed, and the pixels that reading the whole file gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from pyproj import Transformer
+from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
+from tests.services.stac_data import write_cog
+from tests.unit.plain_server import serve
+
+from unveil import raster
+from unveil.errors import InputError
+from unveil.raster import Grid
+from unveil.sources import radiometry
+from unveil.sources.area import area_grid
+from unveil.sources.cutouts import mosaic, plan_cut, read_cut, write_cut
+from unveil.sources.locks import load_presets
+from unveil.sources.ranges import HEADER, RangeCache, total
+from unveil.sources.stac import _calibrator, _Wanted, as_stored
+
+CRS = "EPSG:32631"
+WEST, NORTH = 500_040, 5_600_040
+IMAGE = np.random.default_rng(5).integers(1, 6000, (1500, 1300)).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("files")
+    write_cog(root / "fine.tif", IMAGE, from_origin(WEST, NORTH, 10, 10), CRS, blocksize=256)
+    write_cog(root / "coarse.tif", IMAGE, from_origin(WEST, NORTH, 20, 20), CRS, blocksize=256)
+    with rasterio.open(root / "fine.tif") as source:
+        rasterio.shutil.copy(
+            source, root / "fine.jp2", driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES"
+        )
+    with serve(root) as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return RangeCache(tmp_path / "cache", sleep=lambda s: None)
+
+
+def grid_at(row, col, height, width, pixel=10.0, shift=0.0):
+    west, north = WEST + 10 * col + shift, NORTH - 10 * row - shift
+    return Grid(CRS, (pixel, 0.0, west, 0.0, -pixel, north), height, width)
+
+
+def bring(cache, names, grid, folder, *, resampling="bilinear", server):
+    """Fetch, cut and mosaic files of the server, as the source does."""
+    parts = []
+    for number, name in enumerate(names):
+        cut = plan_cut(cache, cache.describe(f"{server.url}/{name}"), grid)
+        if cut:
+            cache.fetch({cut.remote: cut.spans}, name=name)
+            path = folder / f"{number}.tif"
+            write_cut(cache, cut, grid, path, convert=as_stored, nodata=0)
+            parts.append({"B02": path})
+    out = folder / "out.tif"
+    mosaic(parts, grid, out, bands=("B02",), resampling=resampling, nodata=0)
+    return raster.read(out)[0]
+
+
+def plain_odc(paths, grid, resampling="bilinear"):
+    """What odc-stac alone makes of the whole local files."""
+    import datetime as dt
+
+    import odc.stac
+    import pystac
+    from odc.geo.geobox import GeoBox
+
+    items = []
+    for number, path in enumerate(paths):
+        item = pystac.Item(str(number), None, None, dt.datetime(2020, 1, 1), {})
+        item.stac_extensions = ["https://stac-extensions.github.io/projection/v2.0.0/schema.json"]
+        with rasterio.open(path) as d:
+            code = {"proj:code": d.crs.to_string(), "proj:shape": d.shape}
+            code |= {"proj:transform": list(d.transform)}
+            code |= {"raster:bands": [{"nodata": 0, "data_type": "uint16"}]}
+        item.add_asset("B02", pystac.Asset(str(path), roles=["data"], extra_fields=code))
+        items.append(item)
+    box = GeoBox(grid.shape, grid.affine, grid.crs)
+    return odc.stac.load(items, geobox=box, resampling=resampling).B02.values[0]
+
+
+def test_pixels_on_the_grid_are_the_files_own(server, cache, tmp_path):
+    grid = grid_at(300, 400, 210, 190)
+    found = bring(cache, ["fine.tif"], grid, tmp_path, server=server)
+    assert np.array_equal(found, IMAGE[300:510, 400:590])
+
+
+def test_only_the_blocks_under_the_grid_are_fetched(server, cache):
+    grid = grid_at(256, 512, 256, 512)  # two blocks of 256, exactly
+    cut = plan_cut(cache, cache.describe(f"{server.url}/fine.tif"), grid)
+    assert len(cut.spans) == 2 and (cut.window.height, cut.window.width) == (256, 512)
+    before = len(server.log)
+    cache.fetch({cut.remote: cut.spans}, name="x")
+    asked = sum(min(row.end, cut.remote.size) - row.start for row in server.log[before:])
+    assert asked <= total(cut.spans) + HEADER
+    assert asked < 0.15 * cut.remote.size
+    moved = len(server.log)
+    read_cut(cache, cut)
+    assert len(server.log) == moved, "nothing else is asked for when it is read"
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+@pytest.mark.parametrize(("name", "pixel"), [("fine.tif", 10.0), ("coarse.tif", 10.0)])
+def test_what_is_cut_first_equals_what_odc_stac_makes_of_the_whole_file(
+    server, cache, tmp_path, shift, name, pixel
+):
+    grid = grid_at(100, 130, 120, 150, pixel, shift)
+    found = bring(cache, [name], grid, tmp_path, server=server)
+    assert np.array_equal(found, plain_odc([server.root / name], grid))
+
+
+def test_a_coarse_grid_reads_the_overview(server, cache, tmp_path):
+    grid = grid_at(0, 0, 300, 300, 40.0)
+    cut = plan_cut(cache, cache.describe(f"{server.url}/fine.tif"), grid)
+    assert cut.level == 1 and cut.shape == (375, 325)
+    found = bring(cache, ["fine.tif"], grid, tmp_path, server=server)
+    with rasterio.open(server.root / "fine.tif", overview_level=1) as overview:
+        assert np.array_equal(found, overview.read(1)[:300, :300])
+
+
+def test_of_a_jpeg_2000_the_whole_file_is_fetched_once(server, cache, tmp_path):
+    remote = cache.describe(f"{server.url}/fine.jp2")
+    for row in (0, 700):
+        grid = grid_at(row, 100, 90, 80)
+        cut = plan_cut(cache, remote, grid)
+        assert cut.spans == ((0, remote.size),)
+        found = bring(cache, ["fine.jp2"], grid, tmp_path, server=server)
+        assert np.array_equal(found, IMAGE[row : row + 90, 100:180])
+    spans = [
+        (r.start, min(r.end, remote.size))
+        for r in server.log
+        if r.path == "/fine.jp2" and r.status == 206
+    ]
+    assert sum(end - start for start, end in spans) == remote.size
+
+
+def test_a_raster_elsewhere_is_no_part_of_the_place(server, cache):
+    remote = cache.describe(f"{server.url}/fine.tif")
+    assert plan_cut(cache, remote, grid_at(5000, 5000, 100, 100)) is None
+
+
+def test_a_place_over_the_edge_is_nodata_beyond_it(server, cache, tmp_path):
+    found = bring(cache, ["fine.tif"], grid_at(1450, 1250, 100, 100), tmp_path, server=server)
+    assert np.array_equal(found[:50, :50], IMAGE[1450:, 1250:]) and not found[50:].any()
+
+
+def test_tiles_of_two_zones_across_the_antimeridian_make_one_mosaic(tmp_path):
+    grid = area_grid("179.98,-16,-179.98,-15.96", crs="EPSG:32701", resolution=60)
+    assert grid.crs == "EPSG:32701"
+    middle = grid.transform[2] + grid.width // 2 * 60
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:32760", always_xy=True).transform(179.97, -15.95)
+    root = tmp_path / "files"
+    one, sixty = np.full((300, 300), 1000, np.uint16), np.full((300, 120), 2000, np.uint16)
+    write_cog(root / "one.tif", one, from_origin(middle, grid.transform[5], 60, 60), "EPSG:32701")
+    write_cog(root / "sixty.tif", sixty, from_origin(x, y, 60, 60), "EPSG:32760")
+    with serve(root) as server:
+        cache = RangeCache(tmp_path / "cache")
+        found = bring(cache, ["one.tif", "sixty.tif"], grid, tmp_path, server=server)
+        reverse = bring(cache, ["sixty.tif", "one.tif"], grid, tmp_path, server=server)
+    half = grid.width // 2
+    assert (found[:, :half] == 2000).all() and (found[:, half:] == 1000).all()
+    assert (reverse == 2000).mean() > 0.5, "where both have data the first is taken"
+
+
+def test_a_truncated_file_is_named(server, cache, tmp_path):
+    data = (server.root / "fine.tif").read_bytes()
+    (server.root / "cut.tif").write_bytes(data[: len(data) // 2])
+    remote = cache.describe(f"{server.url}/cut.tif")
+    cut = plan_cut(cache, remote, grid_at(1200, 1000, 200, 200))
+    with pytest.raises(InputError, match=r"cut.tif.*needs bytes up to.*truncated"):
+        cache.fetch({remote: cut.spans}, name="x")
+    with pytest.raises(InputError, match=r"cut.tif.*cannot be read as a raster"):
+        read_cut(cache, cut)
+
+
+def test_a_page_instead_of_a_raster_is_named(server, cache):
+    (server.root / "page.tif").write_text("<html>not here</html>")
+    with pytest.raises(InputError, match="page.tif.*cannot be read as a raster"):
+        plan_cut(cache, cache.describe(f"{server.url}/page.tif"), grid_at(0, 0, 9, 9))
+
+
+def test_detected_radar_is_calibrated_and_placed_by_its_control_points(server, cache, tmp_path):
+    """An even amplitude of 200 and a table of 400 make sigma0 of 1/4, -6.02 dB, everywhere."""
+    to_degrees = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    points = []
+    for line in range(0, 601, 60):
+        for pixel in range(0, 601, 60):  # flown towards the north: the first line is in the south
+            x, y = to_degrees.transform(WEST + 10 * pixel, NORTH - 6000 + 10 * line)
+            points.append(GroundControlPoint(line, pixel, x, y))
+    amplitude = np.full((600, 600), 200, np.uint16)
+    amplitude[:100] = 100  # the southern kilometre is a quarter as bright
+    amplitude[:, :3] = 0
+    with rasterio.open(
+        server.root / "grd.tif", "w", driver="GTiff", count=1, dtype="uint16", height=600,
+        width=600, tiled=True, blockxsize=128, blockysize=128, gcps=points,
+        crs="EPSG:4326",
+    ) as target:  # fmt: skip
+        target.write(amplitude, 1)
+    vector = "".join(
+        f"<calibrationVector><line>{line}</line><pixel>0 300 599</pixel>"
+        "<sigmaNought>400 400 400</sigmaNought></calibrationVector>"
+        for line in (0, 599)
+    )
+    (server.root / "calibration.xml").write_text(f"<calibration>{vector}</calibration>")
+    facts = {}
+    for name, file in (("VV", "grd.tif"), ("calibration-VV", "calibration.xml")):
+        remote = cache.describe(f"{server.url}/{file}")
+        facts[name] = {"href": remote.href, "size": remote.size, "version": remote.validator}
+    grid = Grid(CRS, (10.0, 0.0, WEST + 1000, 0.0, -10.0, NORTH - 4000), 180, 200)
+    cut = plan_cut(cache, cache.describe(f"{server.url}/grd.tif"), grid)
+    cache.fetch({cut.remote: cut.spans}, name="x")
+    assert total(cut.spans) < 0.8 * cut.remote.size
+    wanted = _Wanted({"id": "x", "assets": facts}, "VV", cut)
+    preset = load_presets()["copernicus-sentinel-1-grd"]
+    convert = _calibrator(cache, wanted, preset)
+    write_cut(cache, cut, grid, tmp_path / "vv.tif", convert=convert, nodata=np.nan)
+    decibel = radiometry.to_decibel(raster.read(tmp_path / "vv.tif")[0])
+    north, south = decibel[:95], decibel[105:]
+    assert np.allclose(north, 10 * np.log10(0.25), atol=1e-4)
+    assert np.allclose(south, 10 * np.log10(0.0625), atol=1e-4)
