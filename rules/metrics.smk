@@ -2,6 +2,7 @@ rule score:
     input:
         scenes=get_shard_scenes,
         record=rules.infer.output.record,
+        land_cover=config["metrics"]["land_cover"] or [],
         code=code("metrics"),
     output:
         metrics=f"{RESULTS}/metrics/{{model}}/{{shard}}.csv",
@@ -20,6 +21,7 @@ rule score:
     params:
         predictions=lambda wildcards: f"{RESULTS}/predictions/{wildcards.model}",
         weights=lambda wildcards: MODELS[wildcards.model].get("weights"),
+        land_cover_classes=config["metrics"]["land_cover_classes"],
     message:
         "Scoring {wildcards.model}, {wildcards.shard}"
     script:
@@ -80,7 +82,7 @@ rule compare_models:
             category="Tables",
             labels={"table": "means and ranks over places"},
         ),
-        days=f"{RESULTS}/statistics/days.csv",
+        strata=f"{RESULTS}/statistics/strata.csv",
         published=report(
             f"{RESULTS}/statistics/published.csv",
             caption="../report/published.rst",

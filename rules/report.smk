@@ -35,7 +35,7 @@ rule render_report:
         manifest=rules.write_manifest.output[0],
         comparison=rules.compare_models.output.comparison,
         ranking=rules.compare_models.output.ranking,
-        days=rules.compare_models.output.days,
+        strata=rules.compare_models.output.strata,
         published=rules.compare_models.output.published,
         citations=Path(workflow.basedir) / "resources" / "citations.bib",
         code=code("report"),

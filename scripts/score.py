@@ -9,6 +9,7 @@ from unveil.errors import InputError, SceneSkipped
 from unveil.jobs import job
 from unveil.metrics.aggregate import write_rows
 from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.metrics.strata import LandCover
 from unveil.scene import load_scene
 
 with job(snakemake.log[0]) as log:
@@ -16,6 +17,10 @@ with job(snakemake.log[0]) as log:
     folder = Path(snakemake.params.predictions)
     scenes = {scene.id: scene for scene in map(load_scene, snakemake.input.scenes)}
     records = json.loads(Path(snakemake.input.record).read_text())["scenes"]
+    land_cover = None
+    if snakemake.input.land_cover:
+        classes = snakemake.params.land_cover_classes
+        land_cover = LandCover(Path(snakemake.input.land_cover), classes)
     rows, skipped = [], []
     for number, record in enumerate(records, 1):
         name = record["scene"]
@@ -32,8 +37,10 @@ with job(snakemake.log[0]) as log:
             )
         refuse_trained_places(scenes[name], snakemake.params.weights)
         std = path.with_name(f"{name}_std.tif")
+        std = std if std.exists() else None
         try:
-            rows += score_scene(scenes[name], path, model=model, std=std if std.exists() else None)
+            scene = scenes[name]
+            rows += score_scene(scene, path, model=model, std=std, land_cover=land_cover)
         except SceneSkipped as fact:
             skipped.append((name, model, "metrics", str(fact)))
     write_rows(rows, snakemake.output.metrics)
