@@ -89,6 +89,7 @@ rule compare_models:
             category="Tables",
             labels={"table": "as published, for comparison"},
         ),
+        definitions=f"{RESULTS}/statistics/definitions.csv",
     log:
         f"{RESULTS}/logs/compare_models.log",
     benchmark:

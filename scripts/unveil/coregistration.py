@@ -29,7 +29,6 @@ from skimage.registration import phase_cross_correlation
 
 from unveil import raster
 from unveil.bands import NODATA
-from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, is_clear, read_mask, read_reflectance
 

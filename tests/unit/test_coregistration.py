@@ -23,7 +23,6 @@ from unveil.coregistration import (
     estimate_shift,
     shift_raster,
 )
-from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, load_scene, read_reflectance, save_scene
 

@@ -251,7 +251,7 @@ def test_skips_and_scenes_without_truth_are_shown_with_their_reason(page):
 
 def test_data_in_the_page_are_strict_json(page):
     blocks = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         json.loads(block, parse_constant=pytest.fail)
 

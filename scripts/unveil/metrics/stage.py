@@ -9,7 +9,7 @@ the best one: which model is the best is read from the same data.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from unveil.metrics.aggregate import (
     scene_strata,
     season_strata,
 )
-from unveil.metrics.published import FIGURES
+from unveil.metrics.published import DEFINITIONS, FIGURES
+from unveil.metrics.published import REGION as PAPERS
 from unveil.metrics.statistics import comparison_table, ranking_table
-from unveil.metrics.strata import LOOKS
+from unveil.metrics.strata import LOOKS, REGIONS
 from unveil.scene import Scene, bbox, load_scene
 
 METRICS = ("MAE", "PSNR", "SSIM", "SAM")
@@ -37,7 +38,7 @@ EDGES = {
 }
 """Facts of scenes that results are sorted by, with the inner edges of the strata."""
 
-TABLES = ("comparison", "ranking", "strata", "published")
+TABLES = ("comparison", "ranking", "strata", "published", "definitions")
 
 
 def write_statistics(
@@ -73,6 +74,7 @@ def write_statistics(
         "ranking": ranking_table(pooled, metrics=METRICS, seed=seed),
         "strata": rank_by_strata(scores, compared, scenes=loaded, seed=seed),
         "published": pd.DataFrame(map(dataclasses.asdict, FIGURES)),
+        "definitions": pd.DataFrame(DEFINITIONS.items(), columns=["definition", "text"]),
     }
     for name, path in outputs.items():
         with raster.replacing(path) as temporary:
@@ -145,7 +147,22 @@ def rank_by_strata(
         ranked = ranking_table(pooled, metrics=("MAE",), seed=seed)
         ranked = ranked[ranked["level"] != "all"].assign(by=fact)
         parts.append(ranked.merge(_positions(scores, fact, strata), how="left"))
+    parts += list(_rank_by_land(scores, places=places, seed=seed))
     return pd.concat(parts, ignore_index=True)
+
+
+def _rank_by_land(
+    scores: pd.DataFrame, *, places: Mapping[str, str], seed: int
+) -> Iterator[pd.DataFrame]:
+    """Rank the models on the hidden pixels of each class of land cover."""
+    rows = scores[(scores["metric"] == "MAE") & (scores["band"] == "all")]
+    for region in rows["region"].unique():
+        if region in (*REGIONS, *LOOKS) or region.startswith(PAPERS):
+            continue
+        pooled = per_place(rows[rows["region"] == region], places=places)
+        pooled = pooled[pooled["level"] == "all"]
+        ranked = ranking_table(pooled, metrics=("MAE",), region=region, seed=seed)
+        yield ranked.assign(level=region, region=REGION, by="land_cover")
 
 
 def _positions(scores: pd.DataFrame, fact: str, strata: Mapping[str, str]) -> pd.DataFrame:

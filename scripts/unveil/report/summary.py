@@ -46,7 +46,7 @@ SCENE_FACTS = ("never_seen_fraction", "days_to_clear_look", "n_bands")
 """Rows of the metrics table that describe a scene or a comparison, not a method's quality."""
 
 FULL_ANSWER = 0.99
-REGION_ORDER = ("occluded", "all", "clear", "clear_kept", "shadow", "never_seen")
+REGION_ORDER = ("occluded", "all", "clear", "clear_kept", "never_seen", "shadow", "haze")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Table:
         strata: the cloud levels, then all levels.
         metrics: names, in print order.
         units: metric -> unit.
-        models: ids, in the order of the manifest.
+        models: ids, those with the least error under cloud first.
         cells: ``(metric, model, stratum position)`` -> cell.
     """
 
@@ -241,12 +241,13 @@ def make_tables(evidence: Evidence, bounds: Sequence[float]) -> list[Table]:
 def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float]) -> Table:
     metrics = order_by(rows["metric"].unique(), METRIC_ORDER)
     present = set(rows["model"])
-    models = tuple(model for model in evidence.methods if model in present)
+    models = tuple(model for model in best_first(evidence) if model in present)
     baselines = [model for model in models if evidence.methods[model].is_baseline]
     by_scene = rows.drop_duplicates("scene").set_index("scene")
     wide = {metric: _scene_by_model(rows[rows["metric"] == metric], models) for metric in metrics}
     # How much was answered is known without any answer: it does not make a score.
-    has = _scene_by_model(rows[rows["metric"] != "answered"], models).notna()
+    in_manifest = [model for model in evidence.methods if model in present]
+    has = _scene_by_model(rows[rows["metric"] != "answered"], in_manifest).notna()
     levels = level_of(by_scene["cloud_cover"].reindex(has.index), bounds)
     labels = [*level_labels(bounds), ALL_LEVELS]
     strata, cells = [], {}
@@ -266,6 +267,22 @@ def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float])
         units={metric: "" if units[metric] == "1" else units[metric] for metric in metrics},
         models=models,
         cells=cells,
+    )
+
+
+def best_first(evidence: Evidence) -> list[str]:
+    """Return the methods by their place in the order of error under cloud, best first.
+
+    The place is the best one that a method takes in any protocol; those without a score
+    come last, and the cloudy input itself comes first of all: it is what others start from.
+    """
+    rows = evidence.scores
+    rows = rows[(rows["region"] == "occluded") & (rows["metric"] == "MAE")]
+    means = rows.dropna(subset=["value"]).groupby(["protocol", "model"])["value"].mean()
+    place = means.groupby(level="protocol").rank().groupby(level="model").min()
+    return sorted(
+        evidence.methods,
+        key=lambda m: (not evidence.methods[m].is_baseline, place.get(m, len(evidence.methods))),
     )
 
 
