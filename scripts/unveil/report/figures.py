@@ -167,7 +167,7 @@ def _points_and_lines(
                     axis.fill_between(line["position"], low, high, **style_of_band)
                 axis.plot([], [], look.marker, linestyle="-", label=look.label, **style)
             _log_axis(axis)
-            axis.set(xlabel=label)
+            axis.set(xlabel=label, xlim=(0, 1.04 * rows["x"].max()))
         _finish(figure, axes, "MAE under cloud (reflectance)")
     return figure
 

@@ -102,16 +102,13 @@ SHOWN_IN_CHARTS = 5
 """Methods that the interactive charts show at first, the best ones."""
 
 STRATA = {
-    "days_to_clear_look": (
-        "Days to the nearest clear look",
-        "scenes, by the median of their hidden pixels",
-    ),
+    "days_to_clear_look": ("days to a clear look", "scenes, by the median of hidden pixels"),
     "never_seen_fraction": (
         "Never seen",
         "scenes, by the share of hidden pixels without a clear look",
     ),
-    "season": ("Season", "scenes, by the date of the target and the hemisphere"),
-    "land_cover": ("Land cover", "hidden pixels, by class; each method on its own bands"),
+    "season": ("season", "scenes, by the date of the target and the hemisphere"),
+    "land_cover": ("land cover", "hidden pixels, by class; each method on its own bands"),
 }
 """What else the errors are sorted by: title, and what is sorted."""
 
@@ -715,19 +712,15 @@ def _paper_row(
 
 
 def strata_context(evidence: Evidence, options: ReportOptions) -> list[dict[str, Any]]:
-    """Return the lowest error and the next within each stratum, by what is sorted."""
+    """Return the lowest error and the next within each stratum of each kind."""
     table = evidence.statistics.strata
     table = table[table["mean_rank"].notna()]
     found = []
     for key, (title, what) in STRATA.items():
         rows = table[table["by"] == key]
-        groups = [
-            _stratum(evidence, part, options)
-            for _, part in rows.groupby(["protocol", "level"], sort=True)
-        ]
-        groups = [group for group in groups if group]
-        if groups:
-            found.append({"title": title, "what": what, "rows": groups})
+        for _, part in rows.groupby(["protocol", "level"], sort=True):
+            entry = _stratum(evidence, part, options)
+            found += [{"by": title, "what": what, **entry}] if entry else []
     return found
 
 

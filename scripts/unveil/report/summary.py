@@ -240,8 +240,8 @@ def make_tables(evidence: Evidence, bounds: Sequence[float]) -> list[Table]:
 
 def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float]) -> Table:
     metrics = order_by(rows["metric"].unique(), METRIC_ORDER)
-    present = set(rows["model"])
-    models = tuple(model for model in best_first(evidence) if model in present)
+    present, protocol = set(rows["model"]), str(rows["protocol"].iloc[0])
+    models = tuple(model for model in best_first(evidence, protocol) if model in present)
     baselines = [model for model in models if evidence.methods[model].is_baseline]
     by_scene = rows.drop_duplicates("scene").set_index("scene")
     wide = {metric: _scene_by_model(rows[rows["metric"] == metric], models) for metric in metrics}
@@ -260,7 +260,7 @@ def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float])
             cells |= {(metric, model, position): cell for model, cell in row.items()}
     units = rows.drop_duplicates("metric").set_index("metric")["unit"].astype(str)
     return Table(
-        protocol=str(rows["protocol"].iloc[0]),
+        protocol=protocol,
         region=str(rows["region"].iloc[0]),
         strata=tuple(strata),
         metrics=tuple(metrics),
@@ -270,19 +270,23 @@ def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float])
     )
 
 
-def best_first(evidence: Evidence) -> list[str]:
-    """Return the methods by their place in the order of error under cloud, best first.
+def best_first(evidence: Evidence, protocol: str = "") -> list[str]:
+    """Return the methods in the order of their error under cloud, best first.
 
-    The place is the best one that a method takes in any protocol; those without a score
-    come last, and the cloudy input itself comes first of all: it is what others start from.
+    The order is that of ``protocol``, then of the protocol that compares most methods, and so
+    on for those that have no score there. Methods without any score come last; the cloudy
+    input itself comes first of all, because it is what the others start from.
     """
     rows = evidence.scores
     rows = rows[(rows["region"] == "occluded") & (rows["metric"] == "MAE")]
     means = rows.dropna(subset=["value"]).groupby(["protocol", "model"])["value"].mean()
-    place = means.groupby(level="protocol").rank().groupby(level="model").min()
+    sizes = means.groupby(level="protocol").size()
+    names = sorted(sizes.index, key=lambda name: (name != protocol, -sizes[name]))
+    order = [model for name in names for model in means[name].sort_values(kind="stable").index]
+    place = {model: number for number, model in enumerate(dict.fromkeys(order))}
     return sorted(
         evidence.methods,
-        key=lambda m: (not evidence.methods[m].is_baseline, place.get(m, len(evidence.methods))),
+        key=lambda m: (not evidence.methods[m].is_baseline, place.get(m, len(place))),
     )
 
 

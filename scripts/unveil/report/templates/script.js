@@ -249,7 +249,7 @@
     place.chart = new uPlot({
       width: place.clientWidth, height: 340,
       scales: {
-        x: { time: false },
+        x: { time: false, range: (_, low, high) => { const pad = (high - low || 1) * 0.03; return [low - pad, high + pad]; } },
         y: { distr: log ? 3 : 1, range: ceiling ? [0, ceiling] : undefined },
       },
       axes: [axis(xLabel), { ...axis(yLabel), size: 62 }],
