@@ -29,6 +29,7 @@ from unveil.errors import InputError
 from unveil.metrics.published import DEFINITIONS
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
 from unveil.report import FIGURES, ReportOptions, render
+from unveil.report import figures as charts
 from unveil.report.evidence import pick_scenes, read_evidence, read_methods
 from unveil.report.images import Preview, stretch_of, thumbnail_size
 from unveil.report.images import render as render_bands
@@ -415,6 +416,27 @@ def test_methods_stand_in_the_order_of_their_error(results):
     order = best_first(evidence)
     assert order[:2] == ["cloudy", "regressed"] and order[-1] == "dsen2cr"
     assert best_first(evidence, "simulate")[1] == "dsen2cr-small"
+
+
+def test_every_protocol_has_methods_in_colour(tmp_path):
+    """Nine methods on one protocol must not leave the only method of another without bars."""
+    recipes = [Recipe("a", "p", "transplant", 0.5), Recipe("b", "q", "simulate", 0.5)]
+    many = [f"m{i}" for i in range(9)]
+    rows = []
+    for model in (*many, "other"):
+        recipe = recipes[model == "other"]
+        head = (recipe.id, model, recipe.protocol, recipe.cover, "occluded")
+        error = 0.9 if model == "other" else 0.01 * (1 + int(model[1]))
+        rows += [(*head, band, "MAE", error, "reflectance", 9) for band in ("all", "B02")]
+    write_tables(tmp_path, recipes, rows, [])
+    manifest = tmp_path / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["models"] = {m: {"title": m, "kind": m} for m in (*many, "other")}
+    manifest.write_text(json.dumps(document))
+    evidence = read(Results(tmp_path, ()))
+    strong = {look.model for look in charts.looks(evidence, [*many, "other"]) if look.strong}
+    assert {"m0", "other"} < strong and "m8" not in strong
+    assert len(charts.mae_by_band(evidence).axes) == 2
 
 
 def test_every_scene_has_an_anchor(results, page):

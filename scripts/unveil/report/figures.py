@@ -26,7 +26,7 @@ from unveil.report.evidence import Evidence
 from unveil.report.images import CLOUDY, SAR, TRUTH, Row
 from unveil.report.places import Place
 from unveil.report.spectra import Spectra
-from unveil.report.summary import best_first, level_labels, level_of, order_by
+from unveil.report.summary import best_of_each, level_labels, level_of, order_by
 from unveil.scene import PROTOCOLS
 
 INK = "#10161d"
@@ -542,7 +542,7 @@ def _protocols_with_methods(evidence: Evidence, rows: pd.DataFrame) -> np.ndarra
 
 def chart_colours(evidence: Evidence) -> dict[str, str]:
     """Return a colour for every method: the figures' own where it has one, else from a wheel."""
-    order = [model for model in best_first(evidence) if not evidence.methods[model].is_baseline]
+    order = best_of_each(evidence)
     wheel = [matplotlib.colors.to_hex(c) for c in sns.husl_palette(max(len(order), 1), l=0.55)]
     colours = dict(zip(order, wheel, strict=False)) | palette(order)
     return {model: colours.get(model, FAINT) for model in evidence.methods}
@@ -562,7 +562,7 @@ class Look:
 def looks(evidence: Evidence, models: Iterable[str]) -> list[Look]:
     """Return how methods are drawn, those in colour last, so that they lie on top."""
     present = set(models)
-    order = [model for model in best_first(evidence) if not evidence.methods[model].is_baseline]
+    order = best_of_each(evidence)
     colours, markers = palette(order), dict(zip(order, MARKERS, strict=False))
     found = []
     for model in (m for m in evidence.methods if m in present):

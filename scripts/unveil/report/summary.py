@@ -290,6 +290,22 @@ def best_first(evidence: Evidence, protocol: str = "") -> list[str]:
     )
 
 
+def best_of_each(evidence: Evidence) -> list[str]:
+    """Return the methods so that the best of every protocol come first, then the seconds ...
+
+    The cloudy input itself is not among them.
+    """
+    rows = evidence.scores
+    found: list[str] = []
+    orders = []
+    for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
+        scored = set(rows.loc[rows["protocol"] == protocol, "model"])
+        orders.append([m for m in best_first(evidence, protocol) if m in scored])
+    for place in range(len(evidence.methods)):
+        found += [order[place] for order in orders if place < len(order)]
+    return [m for m in dict.fromkeys(found) if not evidence.methods[m].is_baseline]
+
+
 def _scene_by_model(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     first = rows.drop_duplicates(["scene", "model"])
     wide = first.pivot(index="scene", columns="model", values="value")
