@@ -2,6 +2,7 @@ rule score:
     input:
         scenes=rules.coregister_scene.output.record,
         record=rules.infer.output.record,
+        land_cover=config["metrics"]["land_cover"] or [],
     output:
         metrics=f"{RESULTS}/metrics/{{batch}}/{{shard}}.csv",
         skipped=f"{RESULTS}/metrics/{{batch}}/{{shard}}.skipped.csv",
@@ -24,6 +25,7 @@ rule score:
             model: row.get("weights") for model, row in get_models(wildcards).items()
         },
         code=code("metrics", "shards"),
+        land_cover_classes=config["metrics"]["land_cover_classes"],
     message:
         "Scoring {wildcards.batch}, {wildcards.shard}"
     script:
@@ -81,13 +83,14 @@ rule compare_models:
             category="Tables",
             labels={"table": "means and ranks over places"},
         ),
-        days=f"{RESULTS}/statistics/days.csv",
+        strata=f"{RESULTS}/statistics/strata.csv",
         published=report(
             f"{RESULTS}/statistics/published.csv",
             caption="../report/published.rst",
             category="Tables",
             labels={"table": "as published, for comparison"},
         ),
+        definitions=f"{RESULTS}/statistics/definitions.csv",
     log:
         f"{RESULTS}/logs/compare_models.log",
     benchmark:

@@ -34,9 +34,11 @@ rule render_report:
         manifest=rules.write_manifest.output[0],
         comparison=rules.compare_models.output.comparison,
         ranking=rules.compare_models.output.ranking,
-        days=rules.compare_models.output.days,
+        strata=rules.compare_models.output.strata,
         published=rules.compare_models.output.published,
+        definitions=rules.compare_models.output.definitions,
         citations=Path(workflow.basedir) / "resources" / "citations.bib",
+        outline=Path(workflow.basedir) / "resources" / "land_110m.geojson",
     output:
         page=report(
             f"{RESULTS}/report/index.html",
@@ -80,6 +82,19 @@ rule render_report:
             category="Figures",
             labels={"figure": "critical-difference diagram"},
         ),
+        spectra=report(
+            f"{RESULTS}/report/figures/spectra.svg",
+            caption="../report/spectra.rst",
+            category="Figures",
+            labels={"figure": "spectra of chosen pixels"},
+        ),
+        places=report(
+            f"{RESULTS}/report/figures/places.svg",
+            caption="../report/places.rst",
+            category="Figures",
+            labels={"figure": "map of the places"},
+        ),
+        places_geojson=f"{RESULTS}/report/figures/places.geojson",
         calibration=report(
             f"{RESULTS}/report/figures/calibration.svg",
             caption="../report/calibration.rst",

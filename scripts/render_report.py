@@ -14,6 +14,7 @@ with job(snakemake.log[0]):
         manifest=Path(snakemake.input.manifest),
         statistics=Path(snakemake.input.comparison).parent,
         citations=Path(snakemake.input.citations),
+        outline=Path(snakemake.input.outline),
         predictions=Path(snakemake.params.predictions),
         output=Path(snakemake.output.page),
         figures=Path(snakemake.output.picture).parent,

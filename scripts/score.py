@@ -5,6 +5,7 @@ from pathlib import Path
 
 from unveil.jobs import Failures, job
 from unveil.metrics.shard import score_record
+from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import write_rows, write_skipped
 from unveil.shards import read_shard
 
@@ -13,6 +14,11 @@ with job(snakemake.log[0]) as log:
     scenes = read_shard(snakemake.input.scenes, params.home)
     contents = json.loads(Path(snakemake.input.scenes).read_text())
     batch = json.loads(Path(snakemake.input.record).read_text())["models"]
+    land_cover, stamp = None, None
+    if snakemake.input.land_cover:
+        path = Path(snakemake.input.land_cover)
+        land_cover = LandCover(path, dict(params.land_cover_classes))
+        stamp = [str(path), path.stat().st_size, path.stat().st_mtime_ns, land_cover.classes]
     rows, skipped, failures = [], [], Failures("model")
     for model, records in batch.items():
         with failures.collect(model):
@@ -26,7 +32,8 @@ with job(snakemake.log[0]) as log:
                     predictions=Path(params.predictions) / model,
                     scores=Path(params.scores) / model,
                     weights=params.weights[model],
-                    made_from=[contents[scene.id], params.code],
+                    land_cover=land_cover,
+                    made_from=[contents[scene.id], stamp, params.code],
                 )
                 rows += scored
                 skipped += [reason] if reason else []

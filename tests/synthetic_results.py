@@ -20,6 +20,7 @@ from unveil.scene import Frame, Scene, cloud_cover, save_scene
 
 HOSTILE_TITLE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 CITATIONS = Path(__file__).parents[1] / "resources" / "citations.bib"
+OUTLINE = CITATIONS.with_name("land_110m.geojson")
 CITATION = "Meraner et al. 2020, doi:10.1016/j.isprsjprs.2020.05.013"
 ERRORS = {
     "cloudy": 0.22,
@@ -98,6 +99,7 @@ class Results:
             "manifest": self.manifest,
             "statistics": self.statistics,
             "citations": CITATIONS,
+            "outline": OUTLINE,
             "predictions": self.predictions,
             "output": self.folder / "report" / "index.html",
             "figures": self.folder / "report" / "figures",

@@ -29,7 +29,6 @@ from skimage.registration import phase_cross_correlation
 
 from unveil import raster
 from unveil.bands import NODATA
-from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, is_clear, read_mask, read_reflectance
 
@@ -55,7 +54,6 @@ class CoregistrationOptions:
 
     Attributes:
         band: band that shifts are estimated on; the first band where a scene lacks it.
-        anchor: date of the frame to measure against; empty for the clearest.
         min_shift_px: shifts up to this are recorded but not applied.
         max_shift_px: shifts of more are taken for an error and not applied.
         min_reliability: correlation after the shift from which an estimate counts. On
@@ -65,7 +63,6 @@ class CoregistrationOptions:
     """
 
     band: str = "B04"
-    anchor: str = ""
     min_shift_px: float = 0.2
     max_shift_px: float = 5.0
     min_reliability: float = 0.6
@@ -109,9 +106,9 @@ def coregister_scene(scene: Scene, folder: Path, options: CoregistrationOptions)
         options: settings.
 
     Raises:
-        InputError: if the anchor is no frame of the scene, or a raster is damaged.
+        InputError: if a raster is damaged.
     """
-    anchor = choose_anchor(scene, options)
+    anchor = choose_anchor(scene)
     band = options.band if options.band in scene.bands else scene.bands[0]
     target = _measure_target(scene, anchor, band, options)
     done = []
@@ -134,26 +131,14 @@ def coregister_scene(scene: Scene, folder: Path, options: CoregistrationOptions)
     return replace(scene, frames=tuple(done), facts=scene.facts | {"coregistration": facts})
 
 
-def choose_anchor(scene: Scene, options: CoregistrationOptions) -> Frame:
+def choose_anchor(scene: Scene) -> Frame:
     """Return the frame to measure against: the clearest of target and context.
 
     Clear shares are compared in steps of 5 %, then the frame nearest to the target in time
     is taken, because season changes what shifts are read from. The reference is never the
     anchor: no frame that models see may depend on the truth.
-
-    Raises:
-        InputError: if ``options.anchor`` names no such frame.
     """
     frames = (scene.target, *scene.context)
-    if options.anchor:
-        named = [frame for frame in frames if frame.date == options.anchor]
-        if not named:
-            raise InputError(
-                f"scene {scene.id} has no frame of {options.anchor}",
-                field="coregistration: anchor",
-                remedy=f"use one of {', '.join(frame.date for frame in frames)}",
-            )
-        return named[0]
     day = scene.target.day
 
     def rank(frame: Frame) -> tuple[float, int, str]:

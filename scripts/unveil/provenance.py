@@ -32,6 +32,9 @@ PACKAGES = (
 )
 
 
+NO_PARAMETERS = ("optimizer", "running_", "moving_", "num_batches_tracked")
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python, GDAL and the installed packages that results depend on."""
     import rasterio
@@ -65,7 +68,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def describe_model(row: Mapping[str, Any], model: str) -> dict[str, str]:
+def describe_model(row: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Return title, kind, citation, origin and weights of one row of the model table."""
     from unveil.models.base import ModelSpec
     from unveil.models.registry import create
@@ -80,7 +83,37 @@ def describe_model(row: Mapping[str, Any], model: str) -> dict[str, str]:
         "origin": created.origin,
         "weights": str(spec.weights or ""),
         "weights_sha256": raster.sha256(spec.weights) if exists else "",
+        "parameters": count_parameters(spec.weights) if exists else None,
     }
+
+
+def count_parameters(path: Path) -> int:
+    """Return how many numbers a network has learned, from its card or the weights themselves.
+
+    The state of an optimiser and running statistics of a normalisation are no parameters.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    from unveil.weights.arrays import HDF5_SIGNATURE, read_arrays
+    from unveil.weights.keras_hdf5 import read_keras_hdf5
+    from unveil.weights.torch_zip import read_torch_zip
+
+    card = path.with_suffix(".json")
+    if card.exists():
+        return int(json.loads(card.read_text())["architecture"]["parameters"])
+    if path.suffix == ".npz":
+        read = read_arrays
+    else:
+        with open(path, "rb") as stream:
+            is_keras = stream.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+        read = read_keras_hdf5 if is_keras else read_torch_zip
+    learned = {
+        name: array
+        for name, array in read(path).arrays.items()
+        if not any(word in name for word in NO_PARAMETERS)
+    }
+    return sum(array.size for array in learned.values())
 
 
 def describe_scene(scene: Scene) -> dict[str, Any]:

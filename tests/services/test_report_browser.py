@@ -107,8 +107,9 @@ def test_the_page_loads_without_error_and_without_network(opened, page):
 def test_the_picture_has_a_cell_for_each_scene_and_column(opened):
     heads = opened.find_elements(By.CSS_SELECTOR, "#picture-table thead th")
     rows = opened.find_elements(By.CSS_SELECTOR, "#picture-table tbody tr")
-    assert [head.text for head in heads[1:3]] == ["Cloudy", "SAR"]
-    assert heads[-1].text == "Cloud-free"
+    titles = [head.get_attribute("textContent") for head in heads]
+    assert titles[1:3] == ["Cloudy", "SAR"] and titles[-1] == "Cloud-free"
+    assert titles[3] == "Regressed", "the best method comes first"
     assert len(rows) == 6
     for row in rows:
         assert len(row.find_elements(By.CSS_SELECTOR, "td")) == len(heads) - 1
@@ -122,7 +123,15 @@ def test_the_picture_has_a_cell_for_each_scene_and_column(opened):
     assert all(width > 0 and text for width, text in images)
 
 
+def test_the_picture_opens_on_the_protocol_of_the_first_answer(opened):
+    chosen = opened.find_element(By.ID, "pick-protocol").get_attribute("value")
+    rows = opened.find_elements(By.CSS_SELECTOR, "#picture-table tbody tr")
+    shown = [row.get_attribute("data-protocol") for row in rows if row.is_displayed()]
+    assert chosen == "transplant" and shown == ["transplant"] * 3
+
+
 def test_rows_are_ordered_by_cloud_cover(opened):
+    Select(opened.find_element(By.ID, "pick-protocol")).select_by_value("")
     notes = opened.find_elements(By.CSS_SELECTOR, "#picture-table tbody th small:first-of-type")
     covers = [float(note.text.split()[0]) for note in notes]
     assert covers == sorted(covers)
@@ -203,6 +212,47 @@ def test_the_truth_stays_in_sight_while_the_methods_scroll(opened, width):
     )
     assert opened.execute_script(edge, 0) <= 1
     assert opened.execute_script(edge, 80) <= 1
+
+
+def chart(browser, name: str) -> dict:
+    """Titles of the series drawn, their colours, and the share of the canvas that is drawn on."""
+    return browser.execute_script(
+        "const chart = document.getElementById(arguments[0]).chart, canvas = chart.ctx.canvas;"
+        "const pixels = chart.ctx.getImageData(0, 0, canvas.width, canvas.height).data;"
+        "let drawn = 0; for (let i = 3; i < pixels.length; i += 4) drawn += pixels[i] > 0;"
+        "return {titles: chart.series.slice(1).map(s => s.label), x: chart.data[0],"
+        " values: chart.data.slice(1), drawn: drawn / canvas.width / canvas.height}",
+        name,
+    )
+
+
+def test_the_spectrum_of_a_pixel_is_drawn_and_listed(opened):
+    found = chart(opened, "spectrum-chart")
+    assert found["titles"][:2] == ["Truth", "Cloudy input"] and "Regressed" in found["titles"]
+    assert found["drawn"] > 0.01
+    assert found["x"] == sorted(found["x"]) and found["x"][0] == 492.2
+    table = opened.find_elements(By.CSS_SELECTOR, "#spectrum-table tbody tr:first-child td")
+    assert [float(cell.text) for cell in table[:-1]] == pytest.approx(found["values"][0])
+    pixels = Select(opened.find_element(By.ID, "pick-pixel"))
+    pixels.select_by_index(2)
+    assert chart(opened, "spectrum-chart")["values"][0] != found["values"][0]
+    assert opened.get_log("browser") == []
+
+
+def test_a_method_is_left_out_of_the_charts_by_keyboard(opened):
+    opened.find_element(By.XPATH, "//summary[.='Methods in the charts']").send_keys(Keys.ENTER)
+    opened.find_element(By.CSS_SELECTOR, "[data-method=regressed]").send_keys(Keys.SPACE)
+    for name in ("spectrum-chart", "explore-chart"):
+        assert "Regressed" not in chart(opened, name)["titles"]
+
+
+def test_the_chart_of_scenes_shows_the_metric_chosen(opened):
+    before = chart(opened, "explore-chart")
+    assert before["drawn"] > 0.01 and before["x"] == [20, 50, 90]
+    Select(opened.find_element(By.ID, "explore-metric")).select_by_value("PSNR")
+    Select(opened.find_element(By.ID, "explore-x")).select_by_value("days")
+    after = chart(opened, "explore-chart")
+    assert after["x"] == [12, 12, 12] and min(map(min, after["values"])) > 1
 
 
 def test_a_comparison_sorts_and_citations_can_be_copied(opened):

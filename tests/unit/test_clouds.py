@@ -24,7 +24,7 @@ def make_surface(bands: tuple[str, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.02, 0.3, (len(bands), *SHAPE)).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     cover=st.floats(0, 1),
     seed=st.integers(0, 2**32 - 1),
@@ -63,7 +63,7 @@ def test_one_seed_gives_one_sky():
     assert np.array_equal(*images)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cover=st.floats(0, 0.95), seed=st.integers(0, 2**32 - 1))
 def test_pixels_without_cloud_or_shadow_are_untouched(cover, seed):
     rng = np.random.default_rng(seed)

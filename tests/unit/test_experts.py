@@ -136,7 +136,7 @@ def test_cross_validation_equals_fitting_and_judging_by_hand():
     np.testing.assert_allclose(found, np.sqrt(square / 500), rtol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_weighted_median_has_half_of_the_weight_on_either_side(seed):
     rng = np.random.default_rng(seed)

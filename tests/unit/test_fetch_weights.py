@@ -174,7 +174,7 @@ def test_a_body_without_announced_length_is_taken(tmp_path):
 # ------------------------------------------------------------------------ dropped connections
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(drops=st.lists(st.integers(0, len(WEIGHTS) - 1), max_size=4), known=st.booleans())
 def test_no_byte_is_asked_for_twice_wherever_connections_drop(tmp_path_factory, drops, known):
     folder = tmp_path_factory.mktemp("drops")

@@ -86,7 +86,7 @@ def blur():
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 128), st.integers(0, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tile_cores_cover_every_pixel_once_and_halos_stay_inside(height, width, tile_px, halo):
     grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width)
     count = np.zeros((height, width), int)
@@ -381,7 +381,7 @@ def test_tiles_are_usual_where_nobody_knows_what_a_pixel_costs(options, model, d
 
 
 @given(st.integers(1, 1200), st.integers(1, 1200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_patches_have_one_size_and_their_cores_cover_every_pixel_once(height, width):
     count = np.zeros((height, width), int)
     for tile in patches_of(Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width), patch_px=256):
@@ -409,7 +409,7 @@ def joined(tiles, values_of, grid) -> np.ndarray:
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_patches_that_agree_are_joined_to_what_they_agree_on(height, width):
     grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width)
     image = np.random.default_rng(height).uniform(0.1, 1, grid.shape).astype(np.float32)
@@ -440,7 +440,7 @@ def test_between_patches_that_differ_the_result_is_a_straight_line():
 
 
 @given(st.integers(60, 300), st.integers(60, 300))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_seam_is_left_wherever_patches_lie(height, width):
     grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), height, width)
     tiles, rng = patches_of(grid, patch_px=32), np.random.default_rng(height)

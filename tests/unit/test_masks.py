@@ -218,7 +218,7 @@ VOTES = arrays(bool, (4, 3, 5))
 
 
 @given(votes=VOTES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_nodata_wins_over_cloud_over_shadow_over_snow(votes):
     cloud, shadow, snow, missing = votes
     classes = stage.merge(cloud=cloud, shadow=shadow, snow=snow, missing=missing)
@@ -229,7 +229,7 @@ def test_nodata_wins_over_cloud_over_shadow_over_snow(votes):
 
 
 @given(mask=arrays(bool, (50, 70), elements=st.booleans()), reach=st.integers(0, 40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_near_covers_every_true_pixel_and_nothing_beyond_its_reach(mask, reach):
     close = stage.near(mask, reach, cell=8)
     assert (close | ~mask).all()

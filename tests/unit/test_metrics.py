@@ -23,7 +23,15 @@ from skimage.metrics import (
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
 from unveil.errors import InputError, SceneSkipped
-from unveil.metrics import aggregate, definitions, scoring, strata, tables
+from unveil.metrics import (
+    aggregate,
+    definitions,
+    published,
+    scoring,
+    statistics,
+    strata,
+    tables,
+)
 from unveil.metrics.streaming import Accumulator
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, bbox
@@ -378,7 +386,7 @@ def table(rows: list[dict]) -> dict[tuple[str, str, str], tuple[float | None, in
 
 def test_a_scene_is_scored_region_by_region(scene, prediction) -> None:
     rows = scoring.score_scene(scene, prediction, model="m", block=16)
-    assert all(tuple(row) == scoring.COLUMNS for row in rows)
+    assert all(tuple(row) == tables.COLUMNS for row in rows)
     found = table(rows)
     hidden, seen = 20 * 50 - 25, 20 * 50
     assert found["occluded", "all", "MAE"] == (pytest.approx(0.01, rel=1e-5), hidden)
@@ -406,6 +414,81 @@ def test_strata_divide_the_occluded_pixels(scene, prediction) -> None:
     }
     assert sum(found[name, "all", "MAE"][1] for name in strata.LAND_COVER) == hidden
     assert ("look_0_5d", "B04", "MAE") not in found, "strata are scored over bands only"
+
+
+def test_haze_is_where_the_ground_shows_through(scene, prediction, tmp_path) -> None:
+    """Thin cloud that no mask knows, and none where the truth is of another day."""
+    dn = raster.read(scene.target.path)
+    dn[:, 30:32] += 500  # clear by its mask, yet 0.05 too bright
+    dn[:, 33] += 50  # less than haze
+    hazy = write(tmp_path / "hazy.tif", dn, BANDS)
+    frames = [replace(f, path=hazy) if f.role == "target" else f for f in scene.frames]
+    hazy = replace(scene, frames=tuple(frames))
+    found = table(scoring.score_scene(hazy, prediction, model="m", block=16))
+    assert found["haze", "all", "MAE"] == (pytest.approx(0.01, rel=1e-5), 2 * 50)
+    paired = replace(hazy, protocol="paired")
+    assert table(scoring.score_scene(paired, prediction, model="m"))["haze", "all", "MAE"][1] == 0
+    without = strata.haze_mask(np.ones((1, 2, 2)), np.ones((1, 2, 2)), np.zeros((2, 2)), ("B04",))
+    assert without is None
+
+
+def test_a_class_raster_of_another_projection_sorts_the_occluded_pixels(
+    scene, prediction, tmp_path
+) -> None:
+    west, south, east, north = bbox(GRID)
+    step = (east - west) / 100
+    rows = int((north - south) / step) + 9
+    grid = Grid("EPSG:4326", (step, 0, west - 4 * step, 0, -step, north + 4 * step), rows, 110)
+    codes = np.full((1, rows, 110), 40, np.uint8)
+    codes[:, :, 55:] = 80
+    path = tmp_path / "worldcover.tif"
+    raster.write_cog(path, codes, grid, descriptions=("map",), nodata=0)
+    classes = strata.LandCover(path, {"cropland": 40, "water": 80, "mangroves": 95})
+    rows = scoring.score_scene(scene, prediction, model="m", land_cover=classes, block=16)
+    found = table(rows)
+    hidden = found["occluded", "all", "MAE"][1]
+    crop, water = (found[name, "all", "MAE"][1] for name in ("cropland", "water"))
+    assert crop + water == hidden and crop == pytest.approx(hidden / 2, rel=0.1)
+    assert found["mangroves", "all", "MAE"] == (None, 0)
+    assert ("vegetation", "all", "MAE") not in found
+
+
+def test_scores_as_published_are_the_papers_definitions(scene, prediction, tmp_path) -> None:
+    found = table(scoring.score_scene(scene, prediction, model="m"))
+    p, t, c = (
+        raster.read(path) / 10_000
+        for path in (prediction, scene.with_role("reference")[0].path, scene.target.path)
+    )
+    occlusion = raster.read(scene.with_role("occlusion")[0].path)[0]
+    hidden = np.isin(occlusion, (CLOUD, SHADOW))
+    of_dsen2cr = published.dsen2cr(p[None] * 5, t[None] * 5, c[None] * 5, hidden[None])
+    valid = (occlusion != NODATA)[None]
+    expected = {
+        "DSen2-CR": (
+            of_dsen2cr["cloud_mean_absolute_error"] / 5,
+            np.degrees(of_dsen2cr["cloud_mean_sam"]),
+        ),
+        "UnCRtainTS": tuple(published.uncrtaints(p, t)[name] for name in ("MAE", "SAM")),
+        "AllClear": tuple(
+            published.allclear(p[None], t[None], valid)[name][0] for name in ("MAE", "SAM")
+        ),
+    }
+    for name, values in expected.items():
+        for metric, value in zip(("MAE", "SAM"), values, strict=True):
+            score = found[f"as_published:{name}", "all", metric]
+            assert score == (pytest.approx(value, rel=1e-4), 2000), (name, metric)
+    dn = raster.read(prediction)
+    dn[:, :10] = 0
+    gaps = table(scoring.score_scene(scene, write(tmp_path / "g.tif", dn, BANDS), model="m"))
+    assert gaps["as_published:DSen2-CR", "all", "MAE"] == (None, 0)
+
+
+@pytest.mark.parametrize("side", [100, 256, 383, 385, 10_980])
+def test_patches_of_the_papers_tile_the_image(side) -> None:
+    windows = list(scoring._published_patches((side, 120)))
+    assert sum(window.height for window in windows) == side
+    assert all(window.width == 120 for window in windows)
+    assert side < 256 or all(171 <= window.height <= 384 for window in windows)
 
 
 def test_a_standard_deviation_is_judged_where_there_is_one(scene, prediction, tmp_path) -> None:
@@ -593,7 +676,7 @@ def rows_of(values: dict[str, tuple[float, float | None]], model: str = "m") -> 
     return [
         dict(
             zip(
-                scoring.COLUMNS,
+                tables.COLUMNS,
                 (scene, model, "paired", cover, "all", "all", "MAE", value, "reflectance", 9),
                 strict=True,
             )
@@ -610,6 +693,12 @@ def written(folder: Path, *shards: list[dict]) -> pd.DataFrame:
     return aggregate.read_scores(folder / "metrics.csv")
 
 
+def over_places(scores: pd.DataFrame, places: dict[str, str], level: str, strata=None):
+    pooled = aggregate.per_place(scores, places=places, strata=strata)
+    table = statistics.place_table(pooled, metric="MAE", region="all", level=level)
+    return statistics.bootstrap_intervals(table.to_numpy(), seed=1)[0]
+
+
 def test_scores_are_pooled_per_scene_then_place_then_over_places(tmp_path) -> None:
     scores = written(
         tmp_path,
@@ -617,12 +706,12 @@ def test_scores_are_pooled_per_scene_then_place_then_over_places(tmp_path) -> No
         rows_of({"b1": (0.3, 0.09), "b2": (0.8, None)}),
     )
     places = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
-    summary = aggregate.summarise(scores, places=places).set_index("level")
-    light = summary.loc["light"]
-    assert light["value"] == pytest.approx((0.03 + 0.09) / 2)
-    assert (light["n_places"], light["n_scenes"]) == (2, 3)
-    assert "heavy" not in summary.index, "a level without any value has no row"
-    assert summary.loc["all", "value"] == pytest.approx(0.06)
+    light = over_places(scores, places, "light")
+    assert light.mean == pytest.approx((0.03 + 0.09) / 2) and light.n_places == 2
+    pooled = aggregate.per_place(scores, places=places)
+    assert pooled.query("level == 'light'")["n_scenes"].tolist() == [2, 1]
+    assert "heavy" not in pooled["level"].tolist(), "a level without any value has no row"
+    assert over_places(scores, places, "all").mean == pytest.approx(0.06)
 
 
 def test_scenes_can_be_sorted_by_days_to_a_clear_look_instead_of_cover(tmp_path) -> None:
@@ -635,9 +724,9 @@ def test_scenes_can_be_sorted_by_days_to_a_clear_look_instead_of_cover(tmp_path)
     scores = written(tmp_path, rows)
     strata_of = aggregate.scene_strata(scores, "days_to_clear_look", (5, 15))
     assert strata_of == {"a": "1: to 5", "b": "2: to 15"}
-    summary = aggregate.summarise(scores, places={}, strata=strata_of)
-    errors = summary[summary["metric"] == "MAE"].set_index("level")["value"]
-    assert errors.to_dict() == pytest.approx({"1: to 5": 0.02, "2: to 15": 0.04, "all": 0.04})
+    expected = {"1: to 5": 0.02, "2: to 15": 0.04, "all": 0.04}
+    for level, value in expected.items():
+        assert over_places(scores, {}, level, strata_of).mean == pytest.approx(value)
 
 
 def test_the_batch_that_a_scene_was_in_does_not_matter(tmp_path) -> None:
@@ -645,8 +734,8 @@ def test_the_batch_that_a_scene_was_in_does_not_matter(tmp_path) -> None:
     rows = rows_of(values)
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    one = aggregate.summarise(written(tmp_path / "one", rows), places={})
-    two = aggregate.summarise(written(tmp_path / "two", rows[:1], rows[1:]), places={})
+    one = aggregate.per_place(written(tmp_path / "one", rows), places={})
+    two = aggregate.per_place(written(tmp_path / "two", rows[:1], rows[1:]), places={})
     pd.testing.assert_frame_equal(one, two)
 
 
@@ -677,7 +766,7 @@ def test_a_table_with_other_columns_is_refused(tmp_path) -> None:
 def test_a_scene_scored_twice_is_refused(tmp_path) -> None:
     rows = rows_of({"a": (0.1, 0.02)})
     with pytest.raises(InputError, match="scored twice"):
-        aggregate.summarise(written(tmp_path, rows, rows), places={})
+        aggregate.per_place(written(tmp_path, rows, rows), places={})
 
 
 def test_scored_rows_survive_the_table(scene, prediction, tmp_path) -> None:
@@ -686,7 +775,7 @@ def test_scored_rows_survive_the_table(scene, prediction, tmp_path) -> None:
     assert len(scores) == len(rows)
     assert "nan" not in (tmp_path / "metrics.csv").read_text()
     with open(tmp_path / "metrics.csv") as stream:
-        assert next(csv.reader(stream)) == list(scoring.COLUMNS)
+        assert next(csv.reader(stream)) == list(tables.COLUMNS)
     assert json.loads(json.dumps(rows))[0]["scene"] == scene.id
-    summary = aggregate.summarise(scores, places={scene.id: scene.place})
-    assert (summary["n_places"] == 1).all()
+    pooled = aggregate.per_place(scores, places={scene.id: scene.place})
+    assert (pooled["n_scenes"] == 1).all()

@@ -43,10 +43,19 @@ def test_models_without_a_common_band_are_not_compared(tmp_path):
 
 def test_scenes_are_sorted_by_days_to_a_clear_look(tmp_path):
     errors = {"nearest": {"B02": 0.01}, "regressed": {"B02": 0.02}}
-    days = write(tmp_path, errors, places=4, days=[2, 4, 10, 40])["days"]
-    nearest = days[days["model"] == "nearest"]
-    assert nearest["days"].tolist() == [3, 10, 40]
+    strata = write(tmp_path, errors, places=4, days=[2, 4, 10, 40])["strata"]
+    nearest = strata.query("model == 'nearest' and by == 'days_to_clear_look'")
+    assert nearest["position"].tolist() == [3, 10, 40]
     assert nearest["n_places"].tolist() == [2, 1, 1]
+
+
+def test_scenes_are_sorted_by_season_and_by_what_was_never_seen(tmp_path):
+    results = make_results(tmp_path, size=24)
+    strata = pd.read_csv(results.statistics / "strata.csv")
+    seasons = strata[strata["by"] == "season"]
+    assert set(seasons["level"]) == {"3: summer"} and seasons["position"].isna().all()
+    unseen = strata[strata["by"] == "never_seen_fraction"]
+    assert set(unseen["level"]) == {"2: to 0.1"} and set(unseen["position"]) == {0.1}
 
 
 def test_a_run_without_scores_has_empty_tables_and_the_published_figures(tmp_path):

@@ -106,7 +106,7 @@ def test_least_cloudy_returns_the_clearest_frame_whole():
 @given(
     hnp.arrays(np.float32, (7, 1, 3, 2), elements=st.floats(0, 1, width=32) | st.just(float("nan")))
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nan_median_equals_numpys(stack):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -115,7 +115,7 @@ def test_nan_median_equals_numpys(stack):
 
 
 @given(st.floats(1, 2000), st.integers(0, 10))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_composite_lies_between_the_darkest_and_the_brightest_look(days, seed):
     inputs = random_inputs(seed=seed)
     result = Damped(ModelSpec("d", "damped", options={"days": days})).estimate(inputs)

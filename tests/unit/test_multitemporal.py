@@ -116,7 +116,7 @@ def test_gelu_is_the_exact_one(tl):
     np.testing.assert_allclose(tl.gelu(x.astype(np.float32)), expected, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(height=st.integers(4, 19), width=st.integers(4, 19), size=st.integers(1, 4))
 def test_pooled_cells_are_the_maxima_of_their_pixels(height, width, size):
     from unveil.models.torch_layers import adaptive_max_pool

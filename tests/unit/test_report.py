@@ -15,17 +15,30 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from tests.synthetic_results import HOSTILE_TITLE, Recipe, Results, make_results, write_tables
+from tests.synthetic_results import (
+    HOSTILE_TITLE,
+    OUTLINE,
+    Recipe,
+    Results,
+    make_results,
+    write_tables,
+)
 
+from unveil import raster
 from unveil.errors import InputError
+from unveil.metrics.published import DEFINITIONS
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
 from unveil.report import FIGURES, ReportOptions, render
+from unveil.report import figures as charts
 from unveil.report.evidence import pick_scenes, read_evidence, read_methods
+from unveil.report.images import Preview, stretch_of, thumbnail_size
 from unveil.report.images import render as render_bands
-from unveil.report.images import stretch_of, thumbnail_size
-from unveil.report.page import source_warnings
+from unveil.report.page import papers_context, pixels_of, source_warnings
+from unveil.report.places import find_places, read_outline
+from unveil.report.spectra import choose_pixels
 from unveil.report.summary import (
     answer,
+    best_first,
     comparable,
     level_labels,
     level_of,
@@ -34,6 +47,7 @@ from unveil.report.summary import (
     pool,
     rank,
 )
+from unveil.scene import load_scene
 
 
 def read(results):
@@ -265,7 +279,7 @@ def test_skips_and_scenes_without_truth_are_shown_with_their_reason(page):
 
 def test_data_in_the_page_are_strict_json(page):
     blocks = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         json.loads(block, parse_constant=pytest.fail)
 
@@ -334,6 +348,122 @@ def test_the_same_results_give_the_same_page(results, page, tmp_path):
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
+# --- spectra, places, the papers' definitions ------------------------------------------
+
+
+def test_the_pixels_of_the_spectra_are_chosen_by_the_truth_among_the_hidden():
+    near = np.arange(100, dtype=np.float32).reshape(1, 10, 10) / 100
+    near[0, 0, 5] = np.nan
+    hidden = np.zeros((10, 10), bool)
+    hidden[:5] = True
+    chosen = choose_pixels(Preview(("B08",), near), hidden)
+    assert list(chosen) == ["dark", "middle", "bright"]
+    values = [near[0][pixel] for pixel in chosen.values()]
+    assert values == sorted(values) and max(values) < 0.5
+    assert values[1] == pytest.approx(0.25, abs=0.01)
+    assert choose_pixels(Preview(("B08",), near), np.zeros_like(hidden)) == {}
+
+
+def test_a_spectrum_is_what_lies_in_the_rasters(results):
+    scene = load_scene(results.scenes[0])
+    paths = {"regressed": results.predictions / "regressed" / f"{scene.id}.tif"}
+    pixels = pixels_of(scene, paths, 32)
+    assert [pixel.name for pixel in pixels] == ["dark", "middle", "bright"]
+    for pixel in pixels:
+        dn = raster.read(paths["regressed"])[:, pixel.row, pixel.column]
+        assert pixel.values["regressed"] == pytest.approx((dn / 10_000).tolist())
+        truth = np.array(pixel.values["Cloud-free"])
+        expected = np.abs(dn / 10_000 - truth).mean()
+        assert pixel.mae("regressed") == pytest.approx(expected, abs=1e-4)
+
+
+def test_places_lie_where_their_scenes_do(results):
+    places = {place.id: place for place in find_places(read(results))}
+    assert places["romania"].n_scenes == 3
+    # Zone 35 N, 300 km E (200 km west of the central meridian, 27 E), 5000 km N.
+    assert places["romania"].longitude == pytest.approx(24.46, abs=0.01)
+    assert places["romania"].latitude == pytest.approx(45.12, abs=0.01)
+    document = json.loads((results.inputs()["figures"] / "places.geojson").read_text())
+    assert len(document["features"]) == len(places) == 4
+
+
+def test_the_outline_is_of_the_whole_earth():
+    rings = read_outline(OUTLINE)
+    assert all(ring[0] == ring[-1] and len(ring) > 3 for ring in rings)
+    points = np.concatenate([np.array(ring) for ring in rings])
+    assert np.abs(points).max(axis=0) == pytest.approx([180, 86], abs=0.5)
+    europe = np.array(max(rings, key=len))
+    assert (np.hypot(*(europe - [-9.5, 38.8]).T) < 1).any(), "the coast near Lisbon"
+
+
+def test_an_outline_that_is_none_is_refused(tmp_path):
+    (tmp_path / "land.geojson").write_text("{}")
+    with pytest.raises(InputError, match=r"land\.geojson"):
+        read_outline(tmp_path / "land.geojson")
+
+
+def test_each_papers_definition_stands_beside_ours_and_its_own_figures(tmp_path):
+    recipes = [Recipe(f"s{i}", "p", "paired", 0.5) for i in range(2)]
+    rows = []
+    for recipe, mae, pixels in zip(recipes, (0.01, 0.04), (300, 100), strict=True):
+        head = (recipe.id, "nearest", recipe.protocol, recipe.cover)
+        rows += [
+            (*head, "all", "all", "MAE", 0.02, "reflectance", 9),
+            (*head, "as_published:DSen2-CR", "all", "MAE", mae, "reflectance", pixels),
+        ]
+    write_tables(tmp_path, recipes, rows, [])
+    evidence = read(Results(tmp_path, ()))
+    tables = make_tables(evidence, ())
+    assert [table.region for table in tables] == ["all"]
+    papers = {paper["name"]: paper for paper in papers_context(evidence, tables)}
+    assert list(papers) == list(DEFINITIONS)
+    (row,) = papers["DSen2-CR"]["rows"]
+    assert row["theirs"]["MAE"] == pytest.approx((0.01 * 300 + 0.04 * 100) / 400)
+    assert row["ours"]["MAE"] == pytest.approx(0.02) and row["scenes"] == 2
+    assert [figure["psnr"] for figure in papers["DSen2-CR"]["figures"]] == [28.7, 29.3, 27.6, 28.8]
+    assert papers["UnCRtainTS"]["rows"] == [] and len(papers["UnCRtainTS"]["figures"]) == 2
+
+
+def test_methods_stand_in_the_order_of_their_error(results):
+    evidence = read(results)
+    order = best_first(evidence)
+    assert order[:2] == ["cloudy", "regressed"] and order[-1] == "dsen2cr"
+    assert best_first(evidence, "simulate")[1] == "dsen2cr-small"
+
+
+def test_every_protocol_has_methods_in_colour(tmp_path):
+    """Nine methods on one protocol must not leave the only method of another without bars."""
+    recipes = [Recipe("a", "p", "transplant", 0.5), Recipe("b", "q", "simulate", 0.5)]
+    many = [f"m{i}" for i in range(9)]
+    rows = []
+    for model in (*many, "other"):
+        recipe = recipes[model == "other"]
+        head = (recipe.id, model, recipe.protocol, recipe.cover, "occluded")
+        error = 0.9 if model == "other" else 0.01 * (1 + int(model[1]))
+        rows += [(*head, band, "MAE", error, "reflectance", 9) for band in ("all", "B02")]
+    write_tables(tmp_path, recipes, rows, [])
+    manifest = tmp_path / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["models"] = {m: {"title": m, "kind": m} for m in (*many, "other")}
+    manifest.write_text(json.dumps(document))
+    evidence = read(Results(tmp_path, ()))
+    strong = {look.model for look in charts.looks(evidence, [*many, "other"]) if look.strong}
+    assert {"m0", "other"} < strong and "m8" not in strong
+    assert len(charts.mae_by_band(evidence).axes) == 2
+
+
+def test_every_scene_has_an_anchor(results, page):
+    scenes = [path.parent.name for path in results.scenes]
+    assert all(page.count(f'id="scene-{name}"') == 1 for name in scenes)
+
+
+def test_the_film_shows_the_frames_that_models_see(page, results):
+    film = re.search(r'<ul class="film">.*?</ul>', page, re.DOTALL).group()
+    scene = load_scene(results.scenes[0])
+    assert film.count("<li") == 1 + len(scene.context) and film.count('class="target"') == 1
+    assert "reference" not in film
+
+
 # --- bad input ------------------------------------------------------------------------
 
 
@@ -369,7 +499,8 @@ def test_every_key_of_the_configuration_is_an_option(root):
     schema = yaml.safe_load((root / "config/schemas/config.schema.yaml").read_text())
     known = {field.name: field.default for field in dataclasses.fields(ReportOptions)}
     for key, entry in schema["properties"]["report"]["properties"].items():
-        assert known[key] == entry["default"]
+        default = known[key]
+        assert (list(default) if isinstance(default, tuple) else default) == entry["default"]
 
 
 def test_methods_with_different_bands_are_compared_on_the_bands_they_share(tmp_path):

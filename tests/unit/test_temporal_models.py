@@ -47,7 +47,7 @@ def window_of(looks, clear, days, *, target_class=CLOUD) -> Inputs:
 
 
 @given(seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_medoid_is_the_look_with_the_least_summed_distance(seed):
     looks, clear, _ = random_looks(seed)
     found = medoid(looks, clear)
@@ -61,7 +61,7 @@ def test_the_medoid_is_the_look_with_the_least_summed_distance(seed):
 
 
 @given(seeds)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_the_geometric_median_is_where_an_independent_optimiser_ends(seed):
     looks, clear, _ = random_looks(seed, pixels=4, share=0.9)
     found = geometric_median(looks, clear)
@@ -96,7 +96,7 @@ def test_half_of_the_looks_cannot_drag_the_geometric_median_away():
 
 
 @given(seeds, st.sampled_from([1.0, 100.0, 1e4, 1e6]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_smooth_is_that_of_eilers_daily_system(seed, smoothness):
     looks, clear, days = random_looks(seed)
     found = whittaker(looks, clear, days, smoothness=smoothness)

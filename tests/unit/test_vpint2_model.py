@@ -24,7 +24,7 @@ def hole(shape, rows, columns):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 3), st.sampled_from([0.0, 1.0, 2.0]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_target_proportional_to_its_reference_is_recovered(seed, factor, identity):
     reference = np.random.default_rng(seed).uniform(300, 4000, (9, 11))
     missing = hole(reference.shape, slice(2, 6), slice(3, 8))

@@ -149,7 +149,7 @@ def test_bfloat16_becomes_the_same_numbers_in_float32(tmp_path):
     np.testing.assert_array_equal(read_torch_zip(path).arrays["x"], exact)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_strided_view_reads_as_the_view_it_was(tmp_path_factory, data):
     shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=4))
@@ -393,7 +393,7 @@ def test_a_file_that_declares_endless_weights_is_refused(tmp_path):
 # --------------------------------------------------------------------- named arrays and checks
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     values=st.lists(
         hnp.arrays(

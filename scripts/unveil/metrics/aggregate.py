@@ -1,4 +1,4 @@
-"""Bring the scores of all jobs together: one long table, and its summary.
+"""Bring the scores of all jobs together: one long table, pooled by place.
 
 Pooling is per scene, then per place, then over places: scenes of one place are not
 independent samples, so a place with forty dates weighs as much as one with a single date.
@@ -9,6 +9,7 @@ pixels) are left out of a mean and counted out of ``n_scenes``.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from unveil.errors import InputError
+from unveil.metrics.strata import SEASONS, season
 from unveil.metrics.tables import COLUMNS, check_header
 
 KEYS = ["model", "protocol", "level", "region", "band", "metric", "unit"]
@@ -101,6 +103,9 @@ def per_place(
         One row for each of model, protocol, level, region, band, metric, unit and place
         with at least one value: ``value`` (mean over the place's scenes), ``n_scenes``,
         ``n_pixels`` (sum).
+
+    Raises:
+        InputError: if a scene was scored twice with one model.
     """
     _refuse_duplicates(scores)
     table = scores.dropna(subset=["value"])
@@ -127,7 +132,7 @@ def _pool(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def scene_strata(scores: pd.DataFrame, metric: str, edges: Sequence[float]) -> dict[str, str]:
-    """Sort scenes by a fact of theirs, for :func:`per_place` and :func:`summarise`.
+    """Sort scenes by a fact of theirs, for :func:`per_place`.
 
     Args:
         scores: the metrics table (:func:`read_scores`).
@@ -146,42 +151,14 @@ def scene_strata(scores: pd.DataFrame, metric: str, edges: Sequence[float]) -> d
     return {str(scene): names[i] for scene, i in zip(rows["scene"], position, strict=True)}
 
 
-def summarise(
-    scores: pd.DataFrame,
-    *,
-    places: Mapping[str, str],
-    levels: Sequence[CloudLevel] = LEVELS,
-    strata: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
-    """Summarise scores by model and cloud level, pooled per scene, place, then over places.
+def season_strata(when_and_where: Mapping[str, tuple[dt.date, float]]) -> dict[str, str]:
+    """Sort scenes by season, for :func:`per_place`: scene id -> ``1: winter`` ...
 
     Args:
-        scores: the metrics table (:func:`read_scores`).
-        places: scene id -> place id; a scene that is not listed is its own place.
-        levels: cloud levels; a level ``all`` over every cover is added.
-        strata: scene id -> name of a stratum (:func:`scene_strata`, a season ...) to go
-            into the column ``level`` instead of the cloud level; scenes that are not
-            listed count in ``all`` only.
-
-    Returns:
-        One row for each of model, protocol, level, region, band, metric and unit:
-        ``value`` (mean over places), ``spread`` (standard deviation over places, NaN for
-        one), ``n_places``, ``n_scenes``, ``n_pixels``. Combinations without any value
-        have no row.
-
-    Raises:
-        InputError: if a scene was scored twice with one model.
+        when_and_where: scene id -> date of the target and latitude in degrees.
     """
-    pooled = per_place(scores, places=places, levels=levels, strata=strata)
-    grouped = pooled.groupby(KEYS, observed=True)
-    summary = grouped.agg(
-        value=("value", "mean"),
-        spread=("value", "std"),
-        n_places=("value", "size"),
-        n_scenes=("n_scenes", "sum"),
-        n_pixels=("n_pixels", "sum"),
-    )
-    return summary.reset_index()
+    names = {scene: season(*fact) for scene, fact in when_and_where.items()}
+    return {scene: f"{SEASONS.index(name) + 1}: {name}" for scene, name in names.items()}
 
 
 def _refuse_duplicates(scores: pd.DataFrame) -> None:

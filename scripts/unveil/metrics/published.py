@@ -23,6 +23,7 @@ class PublishedFigure:
     Attributes:
         model: the model as the source names it.
         dataset: the test split.
+        definition: whose evaluator gave the numbers, a key of :data:`DEFINITIONS`.
         source: where the numbers stand.
         second_hand: True when the source quotes or reprocesses somebody else's model.
         mae: mean absolute error, reflectance.
@@ -34,6 +35,7 @@ class PublishedFigure:
 
     model: str
     dataset: str
+    definition: str
     source: str
     second_hand: bool
     mae: float
@@ -45,23 +47,46 @@ class PublishedFigure:
 
 _MERANER = "Meraner et al. 2020, doi:10.1016/j.isprsjprs.2020.05.013"
 _EBEL = "Ebel et al. 2023, arXiv:2304.05464"
-_ORIGINAL, _REPROCESSED = "SEN12MS-CR", "SEN12MS-CR, reprocessed"
+_ORIGINAL = ("SEN12MS-CR", "DSen2-CR")
+_REPROCESSED = ("SEN12MS-CR, reprocessed", "UnCRtainTS")
 
 FIGURES: tuple[PublishedFigure, ...] = (
     PublishedFigure(
-        "DSen2-CR (CARL)", _ORIGINAL, _MERANER, False, 0.0290, 0.0366, 28.7, 0.875, 8.15
-    ),
-    PublishedFigure("DSen2-CR (L1)", _ORIGINAL, _MERANER, False, 0.0270, 0.0343, 29.3, 0.878, 8.07),
-    PublishedFigure(
-        "DSen2-CR (CARL), no SAR", _ORIGINAL, _MERANER, False, 0.0306, 0.0387, 27.6, 0.870, 8.98
+        "DSen2-CR (CARL)", *_ORIGINAL, _MERANER, False, 0.0290, 0.0366, 28.7, 0.875, 8.15
     ),
     PublishedFigure(
-        "DSen2-CR (L1), no SAR", _ORIGINAL, _MERANER, False, 0.0284, 0.0361, 28.8, 0.873, 8.97
+        "DSen2-CR (L1)", *_ORIGINAL, _MERANER, False, 0.0270, 0.0343, 29.3, 0.878, 8.07
     ),
-    PublishedFigure("DSen2-CR", _REPROCESSED, _EBEL, True, 0.0313, None, 27.76, 0.874, 9.472),
-    PublishedFigure("UnCRtainTS", _REPROCESSED, _EBEL, True, 0.0272, None, 28.90, 0.880, 8.32),
+    PublishedFigure(
+        "DSen2-CR (CARL), no SAR", *_ORIGINAL, _MERANER, False, 0.0306, 0.0387, 27.6, 0.870, 8.98
+    ),
+    PublishedFigure(
+        "DSen2-CR (L1), no SAR", *_ORIGINAL, _MERANER, False, 0.0284, 0.0361, 28.8, 0.873, 8.97
+    ),
+    PublishedFigure("DSen2-CR", *_REPROCESSED, _EBEL, True, 0.0313, None, 27.76, 0.874, 9.472),
+    PublishedFigure("UnCRtainTS", *_REPROCESSED, _EBEL, True, 0.0272, None, 28.90, 0.880, 8.32),
 )
 """Figures of the papers. Both reprocessed rows are as commonly quoted, not from the authors."""
+
+REGION = "as_published:"
+"""What the regions of scores by a paper's definition begin with in the metrics table."""
+
+MEASURES = {"MAE": "reflectance", "RMSE": "reflectance", "PSNR": "dB", "SSIM": "1", "SAM": "degree"}
+"""What every definition gives, in the units that they are printed in here."""
+
+DEFINITIONS: dict[str, str] = {
+    "DSen2-CR": "every pixel counts, clear and cloudy, clouds of the truth too; DN are clipped to "
+    "10 000, the peak of PSNR; SSIM leaves out a border of 5 pixels",
+    "UnCRtainTS": "every pixel counts; SSIM continues the image with zeros and averages over "
+    "that border as well",
+    "SEN12MS-CR-TS": "as UnCRtainTS for these five measures; its further errors count a pixel as "
+    "cloudy when any input date is",
+    "U-TILISE": "pixels that are clear in the truth; SSIM over every pixel, with a window of 5 "
+    "pixels, zeros beyond the image and negative values set to 0; here a series of one date",
+    "AllClear": "pixels that are clear in the truth; SSIM counts blanked pixels as alike; the "
+    "angle is taken between columns of the image, not between spectra",
+}
+"""The papers' definitions, with what is peculiar to each."""
 
 DSEN2CR_SCALE = 2000
 """Digital numbers per network unit of DSen2-CR."""
@@ -108,6 +133,57 @@ def dsen2cr(
         "cloud_mean_absolute_error_covered": _mean_or_zero(_where(error, covered)),
         "cloud_psnr": definitions.psnr_from_rmse(square**0.5 / DSEN2CR_PEAK),
         "cloud_ssim": _ssim(p / DSEN2CR_PEAK, t / DSEN2CR_PEAK),
+    }
+
+
+def by_every_paper(
+    prediction: np.ndarray,
+    target: np.ndarray,
+    cloudy: np.ndarray,
+    masks: np.ndarray,
+    known: np.ndarray,
+) -> dict[str, dict[str, float]]:
+    """Score one patch by each of :data:`DEFINITIONS`, in the units of :data:`MEASURES`.
+
+    Args:
+        prediction: ``(B, H, W)`` reflectance.
+        target: the cloud-free image, likewise.
+        cloudy: the cloudy input, likewise.
+        masks: ``(N, H, W)`` bool, cloud or shadow of the N input dates, the target's first.
+        known: ``(H, W)`` bool, the cloud-free image is clear.
+
+    Returns:
+        Definition -> measure -> value; NaN where a definition has no pixels.
+    """
+    to_dn = 10_000 / DSEN2CR_SCALE
+    clipped = (np.clip(x, 0, 1) * to_dn for x in (target, cloudy))
+    of_dsen2cr = dsen2cr((prediction * to_dn)[None], *(x[None] for x in clipped), masks[:1])
+    ts = sen12mscrts(prediction, target, masks)
+    ts["SAM"] = float(np.degrees(ts["SAM"]))
+    series = utilise(
+        prediction[None], target[None], input_masks=masks[:1], target_masks=~known[None]
+    )
+    return {
+        "DSen2-CR": {
+            "MAE": of_dsen2cr["cloud_mean_absolute_error"] / to_dn,
+            "RMSE": of_dsen2cr["cloud_root_mean_squared_error"] / to_dn,
+            "PSNR": of_dsen2cr["cloud_psnr"],
+            "SSIM": of_dsen2cr["cloud_ssim"],
+            "SAM": float(np.degrees(of_dsen2cr["cloud_mean_sam"])),
+        },
+        "UnCRtainTS": {name: ts[name] for name in MEASURES},
+        "SEN12MS-CR-TS": {name: ts[name] for name in MEASURES},
+        "U-TILISE": {
+            "MAE": series["masked_mae"],
+            "RMSE": series["masked_rmse"],
+            "PSNR": series["masked_psnr"],
+            "SSIM": series["ssim"],
+            "SAM": float(np.degrees(series["masked_sam"])),
+        },
+        "AllClear": {
+            name: float(values[0])
+            for name, values in allclear(prediction[None], target[None], known[None]).items()
+        },
     }
 
 

@@ -20,6 +20,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,16 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, NODATA, sort_bands
 from unveil.errors import InputError, SceneSkipped
-from unveil.metrics import definitions
+from unveil.metrics import definitions, published
 from unveil.metrics.strata import (
+    EXACT_PROTOCOLS,
     KEPT_REGIONS,
     LAND_COVER,
     LOOKS,
     REGIONS,
     TRUTH_REGIONS,
+    LandCover,
+    haze_mask,
     land_cover_masks,
     look_masks,
     nearest_look,
@@ -58,8 +62,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 2 * raster.BLOCK
 """Side of the windows: with a halo, a larger window rereads fewer blocks of the files."""
-STRATA = (*LOOKS, *LAND_COVER)
-"""Regions that are scored over bands only."""
+PUBLISHED_PATCH = 256
+"""Side of the patches that the papers' evaluators look at, pixels."""
 CALIBRATED = ("all", "occluded", "clear")
 """Regions in which the standard deviation of a model is judged."""
 PLACE_BUFFER_DEGREES = 0.05
@@ -80,6 +84,7 @@ class Patch:
         known: ``(H, W)`` bool, the truth is known.
         occlusion: ``(H, W)`` uint8 classes of the target.
         look: ``(H, W)`` float32 days to the nearest clear look.
+        land: ``(H, W)`` codes of land cover; None without a raster of classes.
         std: ``(B, H, W)`` float32 standard deviation, NaN without; None if there is none.
         core: rows and columns without the halo.
     """
@@ -90,6 +95,7 @@ class Patch:
     known: np.ndarray
     occlusion: np.ndarray
     look: np.ndarray
+    land: np.ndarray | None
     std: np.ndarray | None
     core: Core
 
@@ -143,9 +149,17 @@ class Census:
 class Sums:
     """Everything that is summed while the windows of a scene pass by."""
 
-    def __init__(self, bands: Sequence[str], *, calibrated: bool) -> None:
-        self.bands = tuple(bands)
-        self.against_truth = Accumulator(bands, (*TRUTH_REGIONS, *STRATA))
+    def __init__(
+        self,
+        bands: Sequence[str],
+        *,
+        calibrated: bool,
+        exact: bool = False,
+        land_cover: LandCover | None = None,
+    ) -> None:
+        self.bands, self.exact, self.land_cover = tuple(bands), exact, land_cover
+        self.strata = (*LOOKS, *(land_cover.classes if land_cover else LAND_COVER))
+        self.against_truth = Accumulator(bands, (*TRUTH_REGIONS, *self.strata))
         self.against_target = Accumulator(bands, KEPT_REGIONS)
         self.census = Census()
         names = CALIBRATED if calibrated else ()
@@ -153,12 +167,12 @@ class Sums:
 
     def update(self, patch: Patch) -> None:
         """Add one window."""
-        regions = region_masks(patch.occlusion, np.isfinite(patch.look))
+        regions = region_masks(patch.occlusion, np.isfinite(patch.look), self._haze(patch))
         self.census.update(patch, regions)
         valid = patch.known & patch.answered
         hidden = regions["occluded"]
         strata = look_masks(hidden, patch.look)
-        strata |= land_cover_masks(hidden, patch.truth, self.bands)
+        strata |= self._land(hidden, patch)
         p, core = patch.prediction, patch.core
         self.against_truth.update(p, patch.truth, valid, regions | strata, core=core)
         if patch.target is not None:
@@ -170,10 +184,20 @@ class Sums:
             error = definitions.difference(p[:, *core][:, here], patch.truth[:, *core][:, here])
             calibration.update(error, patch.std[:, *core][:, here])
 
+    def _haze(self, patch: Patch) -> np.ndarray | None:
+        if not self.exact or patch.target is None:
+            return None
+        return haze_mask(patch.target, patch.truth, patch.occlusion, self.bands)
+
+    def _land(self, hidden: np.ndarray, patch: Patch) -> dict[str, np.ndarray]:
+        if self.land_cover:
+            return self.land_cover.masks(hidden, patch.land)
+        return land_cover_masks(hidden, patch.truth, self.bands)
+
     def scores(self) -> Iterator[Score]:
-        """Yield all scores of the scene."""
+        """Yield all scores of the scene; those of strata over bands only."""
         for score in self.against_truth.scores():
-            if score.region not in STRATA or score.band == "all":
+            if score.region not in self.strata or score.band == "all":
                 yield score
         yield from self.against_target.scores()
         yield from _census_scores(self.census, self.bands)
@@ -187,6 +211,7 @@ def score_scene(
     *,
     model: str,
     std: str | Path | None = None,
+    land_cover: LandCover | None = None,
     block: int = BLOCK,
 ) -> list[dict]:
     """Score a prediction against the truth of its scene.
@@ -197,11 +222,13 @@ def score_scene(
             name, on the grid of the scene.
         model: id of the model, for the rows.
         std: standard deviations of the prediction, a raster of the same kind.
+        land_cover: classes to sort occluded pixels by, instead of spectral ones.
         block: side of the windows in pixels.
 
     Returns:
-        Rows with the keys :data:`COLUMNS`. ``value`` is None where a metric is undefined
-        or its region has no pixels (``n_pixels`` 0); it is never NaN or infinite.
+        Rows with the keys :data:`unveil.metrics.tables.COLUMNS`. ``value`` is None where a
+        metric is undefined or its region has no pixels (``n_pixels`` 0); it is never NaN or
+        infinite.
 
     Raises:
         SceneSkipped: if the scene has no reference, or no truth is known in it.
@@ -216,14 +243,64 @@ def score_scene(
     output = _output_frame(prediction, scene)
     spread = _output_frame(Path(std), scene) if std else None
     bands = _common_bands(output, references[0])
-    sums = Sums(bands, calibrated=spread is not None)
-    for patch in _patches(scene, output, spread, bands, block):
+    exact = scene.protocol in EXACT_PROTOCOLS
+    sums = Sums(bands, calibrated=spread is not None, exact=exact, land_cover=land_cover)
+    for patch in _patches(scene, output, spread, bands, land_cover, block):
         sums.update(patch)
     if not sums.census.known["all"]:
         raise SceneSkipped("the truth is not known at any pixel: all nodata or cloudy")
     _refuse_copies(scene, prediction, sums.census)
     head = {"scene": scene.id, "model": model, "protocol": scene.protocol}
-    return [_row(head, sums.census.cloud_cover, score) for score in sums.scores()]
+    scores = [*sums.scores(), *as_published(scene, output, bands)]
+    return [_row(head, sums.census.cloud_cover, score) for score in scores]
+
+
+def as_published(scene: Scene, output: Frame, bands: Sequence[str]) -> Iterator[Score]:
+    """Score by the definitions of the papers, on patches of their size.
+
+    The scene is cut into equal patches of about :data:`PUBLISHED_PATCH` pixels a side, and
+    their values are averaged, as the papers do. Their programs know no pixels without data:
+    a patch counts where target, truth and prediction have every band everywhere.
+
+    Yields:
+        Scores of the regions ``as_published:NAME``, NAME of
+        :data:`unveil.metrics.published.DEFINITIONS`; ``n_pixels`` of the patches counted.
+    """
+    if not set(bands) <= set(scene.target.bands):
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in published.DEFINITIONS}
+    n_pixels = 0
+    for window in _published_patches(scene.grid.shape):
+        images = [
+            read_reflectance(frame, bands, window)
+            for frame in (output, scene.with_role("reference")[0], scene.target)
+        ]
+        if not all(np.isfinite(image).all() for image in images):
+            continue
+        occlusion, shape = read_occlusion(scene, window), images[0].shape[1:]
+        covers = [is_occluded(read_mask(f, shape, window)[0]) for f in scene.context]
+        known = _is_known(scene, images[1], occlusion, window)
+        masks = np.stack([is_occluded(occlusion), *covers])
+        for name, values in published.by_every_paper(*images, masks, known).items():
+            found[name].append(values)
+        n_pixels += known.size
+    for name, values in found.items():
+        for metric, unit in published.MEASURES.items():
+            per_patch = np.array([patch[metric] for patch in values])
+            per_patch = per_patch[np.isfinite(per_patch)]
+            value = float(per_patch.mean()) if per_patch.size else None
+            yield Score(f"{published.REGION}{name}", "all", metric, value, unit, n_pixels)
+
+
+def _published_patches(shape: tuple[int, int]) -> Iterator[Window]:
+    """Yield windows of about :data:`PUBLISHED_PATCH` pixels a side that tile an image."""
+    rows, columns = (
+        np.linspace(0, side, max(1, round(side / PUBLISHED_PATCH)) + 1).round().astype(int)
+        for side in shape
+    )
+    for top, bottom in pairwise(rows.tolist()):
+        for left, right in pairwise(columns.tolist()):
+            yield Window(left, top, right - left, bottom - top)
 
 
 def refuse_leakage(scene: Scene) -> None:
@@ -355,7 +432,12 @@ def _common_bands(output: Frame, reference: Frame) -> tuple[str, ...]:
 
 
 def _patches(
-    scene: Scene, output: Frame, spread: Frame | None, wanted: Sequence[str], block: int
+    scene: Scene,
+    output: Frame,
+    spread: Frame | None,
+    wanted: Sequence[str],
+    land_cover: LandCover | None,
+    block: int,
 ) -> Iterator[Patch]:
     """Yield the windows of a scene with their halo, in the bands wanted."""
     whole = set(wanted) <= set(scene.target.bands)
@@ -370,6 +452,7 @@ def _patches(
             known=_is_known(scene, truth, occlusion, wide),
             occlusion=occlusion,
             look=nearest_look(scene, wide),
+            land=land_cover.read(scene.grid, wide) if land_cover else None,
             std=read_reflectance(spread, wanted, wide) if spread else None,
             core=core,
         )

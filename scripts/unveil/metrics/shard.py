@@ -8,7 +8,9 @@ from typing import Any
 
 from unveil import raster
 from unveil.errors import InputError, SceneSkipped
-from unveil.metrics.scoring import COLUMNS, refuse_trained_places, score_scene
+from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.metrics.strata import LandCover
+from unveil.metrics.tables import COLUMNS
 from unveil.scene import Scene
 from unveil.shards import checksum
 
@@ -24,6 +26,7 @@ def score_record(
     predictions: Path,
     scores: Path,
     weights: str | None,
+    land_cover: LandCover | None,
     made_from: Any,
 ) -> tuple[list[dict[str, Any]], Skip | None]:
     """Score what an inference record says of a scene, or take the scores of an earlier run.
@@ -35,6 +38,7 @@ def score_record(
         predictions: folder of the model's predictions.
         scores: folder where the model's scores are kept, a file a scene.
         weights: weights of the model, whose card names the places of training.
+        land_cover: classes to sort occluded pixels by, instead of spectral ones.
         made_from: what else the scores depend on (content of the scene, code), JSON-able.
 
     Returns:
@@ -59,7 +63,8 @@ def score_record(
     kept = scores / f"{scene.id}.json"
     found = _read(kept, identity)
     if found is None:
-        found = _score(scene, path, model=model, std=std if std.exists() else None)
+        std = std if std.exists() else None
+        found = _score(scene, path, model=model, std=std, land_cover=land_cover)
         with raster.replacing(kept) as temporary:
             temporary.write_text(json.dumps({"identity": identity, **found}))
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in found["rows"]]
@@ -67,9 +72,9 @@ def score_record(
     return rows, (scene.id, model, "metrics", reason) if reason else None
 
 
-def _score(scene: Scene, path: Path, *, model: str, std: Path | None) -> dict[str, Any]:
+def _score(scene: Scene, path: Path, **options: Any) -> dict[str, Any]:
     try:
-        rows = score_scene(scene, path, model=model, std=std)
+        rows = score_scene(scene, path, **options)
     except SceneSkipped as fact:
         return {"rows": [], "skipped": str(fact)}
     return {"rows": [[row[name] for name in COLUMNS] for row in rows], "skipped": ""}

@@ -9,7 +9,7 @@ the best one: which model is the best is read from the same data.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,17 +17,28 @@ import numpy as np
 import pandas as pd
 
 from unveil import raster
-from unveil.metrics.aggregate import CloudLevel, per_place, read_scores, scene_strata
-from unveil.metrics.published import FIGURES
+from unveil.metrics.aggregate import (
+    CloudLevel,
+    per_place,
+    read_scores,
+    scene_strata,
+    season_strata,
+)
+from unveil.metrics.published import DEFINITIONS, FIGURES
+from unveil.metrics.published import REGION as PAPERS
 from unveil.metrics.statistics import comparison_table, ranking_table
-from unveil.metrics.strata import LOOKS
-from unveil.scene import load_scene
+from unveil.metrics.strata import LOOKS, REGIONS
+from unveil.scene import Scene, bbox, load_scene
 
 METRICS = ("MAE", "PSNR", "SSIM", "SAM")
 REGION = "occluded"
-DAYS = "days_to_clear_look"
-DAY_EDGES = tuple(LOOKS.values())[:-1]
-TABLES = ("comparison", "ranking", "days", "published")
+EDGES = {
+    "days_to_clear_look": tuple(LOOKS.values())[:-1],
+    "never_seen_fraction": (0.0, 0.1, 0.5),
+}
+"""Facts of scenes that results are sorted by, with the inner edges of the strata."""
+
+TABLES = ("comparison", "ranking", "strata", "published", "definitions")
 
 
 def write_statistics(
@@ -51,7 +62,8 @@ def write_statistics(
         InputError: if the metrics are missing, have other columns, or hold a scene twice.
     """
     scores = read_scores(metrics)
-    places = {scene.id: scene.place for scene in map(load_scene, scenes)}
+    loaded = {scene.id: scene for scene in map(load_scene, scenes)}
+    places = {name: scene.place for name, scene in loaded.items()}
     compared = scores[
         scores["metric"].isin(METRICS) & (scores["region"] == REGION) & (scores["band"] == "all")
     ]
@@ -60,8 +72,9 @@ def write_statistics(
     tables = {
         "comparison": comparison_table(pooled, metrics=METRICS, seed=seed),
         "ranking": ranking_table(pooled, metrics=METRICS, seed=seed),
-        "days": rank_by_days(scores, compared, places=places, seed=seed),
+        "strata": rank_by_strata(scores, compared, scenes=loaded, seed=seed),
         "published": pd.DataFrame(map(dataclasses.asdict, FIGURES)),
+        "definitions": pd.DataFrame(DEFINITIONS.items(), columns=["definition", "text"]),
     }
     for name, path in outputs.items():
         with raster.replacing(path) as temporary:
@@ -99,27 +112,63 @@ def share_bands(scores: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def rank_by_days(
-    scores: pd.DataFrame, compared: pd.DataFrame, *, places: Mapping[str, str], seed: int
+def rank_by_strata(
+    scores: pd.DataFrame,
+    compared: pd.DataFrame,
+    *,
+    scenes: Mapping[str, Scene],
+    seed: int,
 ) -> pd.DataFrame:
-    """Rank the models by MAE within scenes of like distance to the nearest clear look.
+    """Rank the models by MAE within scenes that are alike in one respect.
 
     Args:
-        scores: the metrics table, with the scenes' days to a clear look.
+        scores: the metrics table, with the facts of the scenes.
         compared: the rows to pool.
-        places: scene id -> place id.
+        scenes: scene id -> scene.
         seed: of the bootstrap.
 
     Returns:
-        The columns of :func:`unveil.metrics.statistics.ranking_table`, where ``level`` is
-        the stratum, and ``days``: mean over its scenes.
+        The columns of :func:`unveil.metrics.statistics.ranking_table`, where ``level`` is the
+        stratum, and ``by``: ``days_to_clear_look``, ``never_seen_fraction`` or ``season``,
+        and ``position``: the mean of that fact over the stratum's scenes, empty for seasons.
     """
-    strata = scene_strata(scores, DAYS, DAY_EDGES)
-    pooled = per_place(compared, places=places, strata=strata)
-    ranked = ranking_table(pooled, metrics=("MAE",), seed=seed)
-    ranked = ranked[ranked["level"] != "all"]
-    facts = scores[(scores["metric"] == DAYS) & (scores["region"] == REGION)]
-    facts = facts.dropna(subset=["value"]).drop_duplicates("scene").astype({"protocol": str})
-    facts = facts.assign(level=facts["scene"].astype(str).map(strata))
-    days = facts.groupby(["protocol", "level"])["value"].mean().rename("days")
-    return ranked.merge(days, how="left", left_on=["protocol", "level"], right_index=True)
+    places = {name: scene.place for name, scene in scenes.items()}
+    boxes = {name: bbox(scene.grid) for name, scene in scenes.items()}
+    dated = {
+        name: (scene.target.day, (boxes[name][1] + boxes[name][3]) / 2)
+        for name, scene in scenes.items()
+        if boxes[name]
+    }
+    sorted_by = {fact: scene_strata(scores, fact, edges) for fact, edges in EDGES.items()}
+    sorted_by["season"] = season_strata(dated)
+    parts = []
+    for fact, strata in sorted_by.items():
+        pooled = per_place(compared, places=places, strata=strata)
+        ranked = ranking_table(pooled, metrics=("MAE",), seed=seed)
+        ranked = ranked[ranked["level"] != "all"].assign(by=fact)
+        parts.append(ranked.merge(_positions(scores, fact, strata), how="left"))
+    parts += list(_rank_by_land(scores, places=places, seed=seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rank_by_land(
+    scores: pd.DataFrame, *, places: Mapping[str, str], seed: int
+) -> Iterator[pd.DataFrame]:
+    """Rank the models on the hidden pixels of each class of land cover."""
+    rows = scores[(scores["metric"] == "MAE") & (scores["band"] == "all")]
+    for region in rows["region"].unique():
+        if region in (*REGIONS, *LOOKS) or region.startswith(PAPERS):
+            continue
+        pooled = per_place(rows[rows["region"] == region], places=places)
+        pooled = pooled[pooled["level"] == "all"]
+        ranked = ranking_table(pooled, metrics=("MAE",), region=region, seed=seed)
+        yield ranked.assign(level=region, region=REGION, by="land_cover")
+
+
+def _positions(scores: pd.DataFrame, fact: str, strata: Mapping[str, str]) -> pd.DataFrame:
+    """Mean of a fact over the scenes of each protocol and stratum."""
+    rows = scores[(scores["metric"] == fact) & (scores["region"] == REGION)]
+    rows = rows.dropna(subset=["value"]).drop_duplicates("scene").astype({"protocol": str})
+    rows = rows.assign(level=rows["scene"].astype(str).map(strata).astype(object))
+    means = rows.groupby(["protocol", "level"])["value"].mean()
+    return means.rename("position").reset_index()

@@ -38,11 +38,15 @@ STATISTICS_COLUMNS = {
     "comparison": (*_OF, "first", "second", "difference", "low", "high", "n_places")
     + ("p_holm", "win_rate", "verdict"),
     "ranking": _RANKED,
-    "days": (*_RANKED, "days"),
-    "published": ("model", "dataset", "source", "second_hand")
+    "strata": (*_RANKED, "by", "position"),
+    "published": ("model", "dataset", "definition", "source", "second_hand")
     + ("mae", "rmse", "psnr", "ssim", "sam"),
+    "definitions": ("definition", "text"),
 }
 """Tables of the statistics, ``NAME.csv``, with the columns that the report reads."""
+
+PAPERS = "as_published:"
+"""What the regions of scores by a paper's definition begin with in ``metrics.csv``."""
 
 MASK_PREVIEW = 512
 
@@ -101,6 +105,7 @@ class Method:
         citation: source to cite.
         weights: file of the weights, empty without.
         sha256: checksum of the weights, empty without.
+        parameters: learned numbers in the weights, None without.
     """
 
     id: str
@@ -110,6 +115,7 @@ class Method:
     citation: str = ""
     weights: str = ""
     sha256: str = ""
+    parameters: int | None = None
 
     @property
     def is_baseline(self) -> bool:
@@ -124,14 +130,16 @@ class Statistics:
     Attributes:
         comparison: paired comparisons, a row a pair of models.
         ranking: mean and mean rank, a row a model.
-        days: as ``ranking``, by days to the nearest clear look.
+        strata: as ``ranking``, by facts other than cloud cover.
         published: figures that papers print.
+        definitions: what is peculiar to the papers' definitions of the metrics.
     """
 
     comparison: pd.DataFrame
     ranking: pd.DataFrame
-    days: pd.DataFrame
+    strata: pd.DataFrame
     published: pd.DataFrame
+    definitions: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,8 @@ class Evidence:
         methods: model id -> method, in the order of the manifest.
         scores: metric rows over bands, the columns of ``metrics.csv`` and ``place``.
         band_scores: the same, one row a band, MAE only.
+        paper_scores: the same by the papers' definitions, over bands, ``region`` without
+            its prefix.
         skipped: rows of ``skipped.csv``; an empty model means every model.
         cover: scene id -> cloud cover of the target, fraction 0...1.
         manifest: the run manifest as written.
@@ -153,6 +163,7 @@ class Evidence:
     methods: dict[str, Method]
     scores: pd.DataFrame
     band_scores: pd.DataFrame
+    paper_scores: pd.DataFrame
     skipped: pd.DataFrame
     cover: dict[str, float]
     manifest: dict[str, Any]
@@ -192,7 +203,10 @@ def read_evidence(
     rows["unit"] = rows["unit"].astype(object).fillna("")
     rows["place"] = rows["scene"].astype(str).map(place)
     overall = rows["band"] == "all"
-    scores = _as_text(rows[overall])
+    papers = rows["region"].str.startswith(PAPERS)
+    scores = _as_text(rows[overall & ~papers])
+    by_paper = _as_text(rows[papers])
+    by_paper["region"] = by_paper["region"].str.removeprefix(PAPERS)
     known = scores.drop_duplicates("scene").set_index("scene")["cloud_cover"].to_dict()
     cover = {
         scene_id: known[scene_id] if scene_id in known else frame_cover(scene.target)
@@ -200,7 +214,7 @@ def read_evidence(
     }
     by_band = _as_text(rows[~overall & (rows["metric"] == "MAE")])
     found = read_statistics(statistics)
-    return Evidence(loaded, methods, scores, by_band, skips, cover, document, found)
+    return Evidence(loaded, methods, scores, by_band, by_paper, skips, cover, document, found)
 
 
 def read_statistics(folder: Path) -> Statistics:
@@ -249,6 +263,7 @@ def read_methods(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
             citation=str(entry.get("citation") or ""),
             weights=str(entry.get("weights") or ""),
             sha256=str(entry.get("weights_sha256") or ""),
+            parameters=entry.get("parameters"),
         )
     return methods
 

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -22,8 +23,10 @@ from PIL import Image
 
 from unveil.bands import BANDS
 from unveil.report.evidence import Evidence
-from unveil.report.images import SAR, TRUTH, Row
-from unveil.report.summary import level_of, order_by
+from unveil.report.images import CLOUDY, SAR, TRUTH, Row
+from unveil.report.places import Place
+from unveil.report.spectra import Spectra
+from unveil.report.summary import best_of_each, level_labels, level_of, order_by
 from unveil.scene import PROTOCOLS
 
 INK = "#10161d"
@@ -63,25 +66,44 @@ STYLE = {
 EMPTY = {SAR: "no radar", TRUTH: "no truth"}
 DAYS = "days_to_clear_look"
 MARKERS = "osD^vPX<>ph*"
+MOST_COLOURS = 7
+"""Methods with a colour of their own, the best ones; more cannot be told apart."""
+
+OTHERS = "the other methods"
+PALE = "#c9cfd6"
+PANEL_TITLES = {
+    "paired": "Paired dates",
+    "transplant": "Transplanted clouds",
+    "simulate": "Simulated clouds",
+}
+MARGIN_DEGREES, LEAST_SPAN = 6.0, (44.0, 26.0)
+"""Of the map: land around the places, and the least width and height, degrees."""
+
+MOST_LABELS = 40
 
 
-def palette(methods: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """Return one colour a method, the same in every figure; grey is left to the baseline."""
-    # Neither grey, which is the baseline's, nor too pale to be seen on white.
+def palette(methods: Sequence[str]) -> dict[str, str]:
+    """Return the colours of the best methods, the same in every figure.
+
+    Args:
+        methods: ids, best first; grey is left to the baseline and to those without a colour.
+    """
+    # Neither grey, nor too pale to be seen on white.
     colours = [c for c in sns.color_palette("colorblind") if max(c) - min(c) > 0.2 and sum(c) < 2]
-    if len(methods) > len(colours):
-        wheel = sns.husl_palette(len(methods), l=0.55)
-        step = math.ceil(len(methods) / 3)  # neighbours in the legend differ in hue
-        colours = [colour for start in range(step) for colour in wheel[start::step]]
+    colours = [matplotlib.colors.to_hex(colour) for colour in colours][:MOST_COLOURS]
     return dict(zip(methods, colours, strict=False))
 
 
-def mae_by_cover(evidence: Evidence, bounds: Sequence[float]) -> Figure | None:
+def mae_by_cover(evidence: Evidence, bounds: Sequence[float], *, min_places: int) -> Figure | None:
     """Draw occluded MAE against cloud cover: points are scenes, lines join cloud levels.
+
+    Lines join the means over places of ``ranking.csv``; the interval over places is shaded
+    where there are at least ``min_places`` of them.
 
     Args:
         evidence: the scores.
         bounds: cloud cover between the levels, fractions.
+        min_places: fewest places for an interval.
 
     Returns:
         The figure; None when no method but the baseline has a score.
@@ -89,58 +111,20 @@ def mae_by_cover(evidence: Evidence, bounds: Sequence[float]) -> Figure | None:
     rows = _mae_rows(evidence, evidence.scores)
     if rows.empty:
         return None
-    rows = rows.assign(level=level_of(rows["cloud_cover"], bounds))
-    with plt.rc_context(STYLE):
-        figure, axes = _panels(rows["protocol"].unique(), width=4.4, height=3.9)
-        for protocol, axis in axes.items():
-            inside = rows[rows["protocol"] == protocol]
-            for model, colour, marker in _styles(evidence, rows):
-                points = inside[inside["model"] == model]
-                if points.empty:
-                    continue
-                style = {"color": colour, "markersize": 4, "markeredgecolor": "none"}
-                axis.plot(100 * points["cloud_cover"], points["value"], marker, alpha=0.6, **style)
-                means = _level_means(points)
-                label = evidence.methods[model].title
-                axis.plot(100 * means["cloud_cover"], means["value"], color=colour, linewidth=1.5)
-                axis.plot([], [], marker, linestyle="-", label=label, **style)
-            _log_axis(axis)
-            axis.set(title=protocol, xlabel="cloud cover of the target (%)", xlim=(0, 102))
-        _finish(figure, axes, "MAE under cloud (reflectance)")
-    return figure
-
-
-def mae_by_band(evidence: Evidence) -> Figure | None:
-    """Draw occluded MAE of each band, means of scenes, places pooled."""
-    rows = _mae_rows(evidence, evidence.band_scores)
-    rows = rows[rows["band"].isin(list(BANDS))]
-    if rows.empty:
-        return None
-    with plt.rc_context(STYLE):
-        figure, axes = _panels(rows["protocol"].unique(), width=4.4, height=3.9)
-        for protocol, axis in axes.items():
-            inside = rows[rows["protocol"] == protocol]
-            bands = order_by(inside["band"].unique(), list(BANDS))
-            for model, colour, marker in _styles(evidence, rows):
-                points = inside[inside["model"] == model]
-                mean = points.groupby(["band", "place"])["value"].mean().groupby("band").mean()
-                axis.plot(
-                    range(len(bands)), mean.reindex(bands), marker=marker, color=colour,
-                    linewidth=1.2, markersize=4, markeredgecolor="none",
-                    label=evidence.methods[model].title if len(points) else None,
-                )  # fmt: skip
-            axis.set_xticks(range(len(bands)), bands, rotation=60 if len(bands) > 8 else 0)
-            _log_axis(axis)
-            axis.set(title=protocol, xlabel="band")
-        _finish(figure, axes, "MAE under cloud (reflectance)")
-    return figure
+    labels = np.array(level_labels(bounds))
+    levels = level_of(rows["cloud_cover"], bounds)
+    rows = rows.assign(x=100 * rows["cloud_cover"], level=labels[levels.to_numpy()])
+    middles = rows.groupby(["protocol", "level"])["x"].mean().rename("position").reset_index()
+    ranking = evidence.statistics.ranking
+    lines = ranking[ranking["metric"] == "MAE"].merge(middles, on=["protocol", "level"])
+    label = "cloud cover of the target (%)"
+    return _points_and_lines(evidence, rows, lines, label, min_places)
 
 
 def mae_by_days(evidence: Evidence, *, min_places: int) -> Figure | None:
     """Draw occluded MAE against the days to the nearest clear look.
 
-    Points are scenes, lines join the strata of ``days.csv``; the interval over places is
-    shaded where there are at least ``min_places`` of them.
+    As :func:`mae_by_cover`, with the strata of ``strata.csv``.
 
     Returns:
         The figure; None when no scene has both.
@@ -149,31 +133,79 @@ def mae_by_days(evidence: Evidence, *, min_places: int) -> Figure | None:
     facts = facts[facts["region"] == "occluded"].dropna(subset=["value"])
     days = facts.drop_duplicates("scene").set_index("scene")["value"]
     rows = _mae_rows(evidence, evidence.scores)
-    rows = rows.assign(days=rows["scene"].map(days)).dropna(subset=["days"])
+    rows = rows.assign(x=rows["scene"].map(days)).dropna(subset=["x"])
     if rows.empty:
         return None
-    strata = evidence.statistics.days
+    lines = evidence.statistics.strata
+    lines = lines[lines["by"] == DAYS]
+    label = "days to the nearest clear look"
+    return _points_and_lines(evidence, rows, lines, label, min_places)
+
+
+def _points_and_lines(
+    evidence: Evidence, rows: pd.DataFrame, lines: pd.DataFrame, label: str, min_places: int
+) -> Figure:
+    """Draw scenes as points (``x``, ``value``), strata as lines (``position``, ``mean``)."""
     with plt.rc_context(STYLE):
         figure, axes = _panels(rows["protocol"].unique(), width=4.4, height=3.9)
         for protocol, axis in axes.items():
             inside = rows[rows["protocol"] == protocol]
-            for model, colour, marker in _styles(evidence, rows):
-                points = inside[inside["model"] == model]
+            of_protocol = lines[lines["protocol"] == protocol].sort_values("position")
+            for look in looks(evidence, rows["model"]):
+                points = inside[inside["model"] == look.model]
                 if points.empty:
                     continue
-                style = {"color": colour, "markersize": 4, "markeredgecolor": "none"}
-                axis.plot(points["days"], points["value"], marker, alpha=0.6, **style)
-                chosen = (strata["protocol"] == protocol) & (strata["model"] == model)
-                line = strata[chosen].sort_values("days")
-                axis.plot(line["days"], line["mean"], color=colour, linewidth=1.5)
+                style = {"color": look.colour, "markersize": 4, "markeredgecolor": "none"}
+                axis.plot(points["x"], points["value"], look.marker, alpha=0.6, **style)
+                line = of_protocol[of_protocol["model"] == look.model]
+                width = 1.6 if look.strong else 0.8
+                axis.plot(line["position"], line["mean"], color=look.colour, linewidth=width)
                 sure = line["n_places"] >= min_places
-                if sure.any():
+                if look.strong and sure.any():
                     low, high = line["low"].where(sure), line["high"].where(sure)
-                    axis.fill_between(line["days"], low, high, color=colour, alpha=0.15, lw=0)
-                label = evidence.methods[model].title
-                axis.plot([], [], marker, linestyle="-", label=label, **style)
+                    style_of_band = {"color": look.colour, "alpha": 0.15, "lw": 0}
+                    axis.fill_between(line["position"], low, high, **style_of_band)
+                axis.plot([], [], look.marker, linestyle="-", label=look.label, **style)
             _log_axis(axis)
-            axis.set(title=protocol, xlabel="days to the nearest clear look")
+            axis.set(xlabel=label, xlim=(0, 1.04 * rows["x"].max()))
+        _finish(figure, axes, "MAE under cloud (reflectance)")
+    return figure
+
+
+def mae_by_band(evidence: Evidence) -> Figure | None:
+    """Draw occluded MAE of each band as bars, the best methods side by side.
+
+    Means over places of the scenes that a method has; the cloudy input is left out, for its
+    bars would flatten all others.
+
+    Returns:
+        The figure; None when no method but the baseline has a score by band.
+    """
+    rows = _mae_rows(evidence, evidence.band_scores)
+    rows = rows[rows["band"].isin(list(BANDS))]
+    if rows.empty:
+        return None
+    with plt.rc_context(STYLE):
+        protocols = rows["protocol"].unique()
+        figure, axes = _panels(protocols, width=9.0, height=3.0, rows=len(protocols))
+        for protocol, axis in axes.items():
+            inside = rows[rows["protocol"] == protocol]
+            drawn = [
+                look
+                for look in reversed(looks(evidence, inside["model"]))
+                if look.strong and not evidence.methods[look.model].is_baseline
+            ]
+            bands = order_by(inside["band"].unique(), list(BANDS))
+            width = 0.84 / len(drawn)
+            for number, look in enumerate(drawn):
+                points = inside[inside["model"] == look.model]
+                mean = points.groupby(["band", "place"])["value"].mean().groupby("band").mean()
+                x = np.arange(len(bands)) + width * (number - (len(drawn) - 1) / 2)
+                height = mean.reindex(bands)
+                axis.bar(x, height, width * 0.94, color=look.colour, label=look.label)
+            axis.set_xticks(range(len(bands)), bands)
+            axis.grid(axis="x", visible=False)
+            axis.set(ylabel="MAE under cloud (reflectance)")
         _finish(figure, axes, "MAE under cloud (reflectance)")
     return figure
 
@@ -205,17 +237,20 @@ def cost(evidence: Evidence) -> Figure | None:
             inside = rows[rows["protocol"] == protocol]
             edge = _frontier(inside)
             axis.plot(edge["seconds"], edge["mean"], color=FAINT, linewidth=1, zorder=1)
-            for model, colour, marker in _styles(evidence, rows):
-                point = inside[inside["model"] == model]
-                title = evidence.methods[model].title if len(point) else None
+            for look in looks(evidence, inside["model"]):
+                point = inside[inside["model"] == look.model]
+                count = evidence.methods[look.model].parameters
+                label = look.label
+                if count and look.strong:
+                    label += f" ({count:,} parameters)".replace(",", " ")
                 axis.plot(
-                    point["seconds"], point["mean"], marker, color=colour, markersize=7,
-                    markeredgecolor="none", label=title,
+                    point["seconds"], point["mean"], look.marker, color=look.colour,
+                    markersize=7, markeredgecolor="none", label=label,
                 )  # fmt: skip
             axis.set_xscale("log")
             _log_axis(axis)
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set(title=protocol, xlabel="computing time (s/Mpx)")
+            axis.set(xlabel="computing time (s/Mpx)")
         _finish(figure, axes, "MAE under cloud (reflectance)")
     return figure
 
@@ -259,7 +294,8 @@ def _rank_panel(evidence: Evidence, rows: pd.DataFrame, axis: plt.Axes) -> None:
     axis.text(1, -1.3, f"critical difference {gap:.2f}", fontsize=8, va="bottom")
     axis.set_ylim(len(rows) - 0.4, -2.3)
     places = int(rows["n_ranked"].iloc[0])
-    axis.set(title=rows["protocol"].iloc[0], xlabel=f"mean rank over {places} places, 1 is best")
+    title = PANEL_TITLES.get(rows["protocol"].iloc[0], rows["protocol"].iloc[0])
+    axis.set(title=title, xlabel=f"mean rank over {places} places, 1 is best")
     axis.grid(axis="y", visible=False)
 
 
@@ -279,17 +315,103 @@ def calibration(evidence: Evidence) -> Figure | None:
         for protocol, axis in axes.items():
             inside = rows[rows["protocol"] == protocol]
             axis.plot([0, 100], [0, 100], color=FAINT, linewidth=1)
-            for model, colour, marker in _styles(evidence, rows):
-                points = inside[inside["model"] == model]
-                if points.empty:
-                    continue
+            for look in looks(evidence, inside["model"]):
+                points = inside[inside["model"] == look.model]
                 mean = points.groupby(["nominal", "place"])["value"].mean()
                 mean = mean.groupby("nominal").mean()
-                label = evidence.methods[model].title
-                axis.plot(mean.index, 100 * mean, marker, color=colour, ls="-", ms=4, label=label)
-            axis.set(title=protocol, xlabel="central interval (%)", xlim=(0, 100), ylim=(0, 100))
+                style = {"color": look.colour, "label": look.label, "ls": "-", "ms": 4}
+                axis.plot(mean.index, 100 * mean, look.marker, **style)
+            axis.set(xlabel="central interval (%)", xlim=(0, 100), ylim=(0, 100))
         _finish(figure, axes, "truth inside (% of hidden values)")
     return figure
+
+
+def spectra(evidence: Evidence, pixels: Sequence[Spectra]) -> Figure | None:
+    """Draw the spectra of one scene's pixels: truth, cloudy input, and the best methods.
+
+    Args:
+        evidence: names and order of the methods.
+        pixels: of all scenes; the scene in the middle of the list is drawn.
+
+    Returns:
+        The figure; None without pixels.
+    """
+    if not pixels:
+        return None
+    scene = pixels[len(pixels) // 2].scene
+    chosen = [pixel for pixel in pixels if pixel.scene == scene]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(chosen), figsize=(3.6 * len(chosen) + 2.4, 3.6), squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for pixel, axis in zip(chosen, axes[0], strict=True):
+            x = [BANDS[band].wavelength_nm for band in pixel.bands]
+            for look in looks(evidence, set(pixel.values) & set(evidence.methods)):
+                style = {"color": look.colour, "lw": 1.2 if look.strong else 0.6, "ms": 4}
+                y = _with_gaps(pixel.values[look.model])
+                axis.plot(x, y, look.marker, ls="-", label=look.label, **style)
+            axis.plot(x, _with_gaps(pixel.values[CLOUDY]), color=FAINT, ls="--", label=CLOUDY)
+            truth = {"color": INK, "lw": 2, "label": "Truth", "zorder": 5}
+            axis.plot(x, _with_gaps(pixel.values[TRUTH]), **truth)
+            axis.set(title=f"{pixel.name} pixel", xlabel="wavelength (nm)")
+            # The truth sets the scale: a cloud at 0.9 would flatten what matters.
+            known = [v for v in pixel.values[TRUTH] if v is not None]
+            axis.set_ylim(0, 2 * max(known) if max(known) > 0 else None)
+        axes[0][0].set_ylabel("reflectance")
+        _finish(figure, dict(enumerate(axes[0])), "reflectance")
+    return figure
+
+
+def _with_gaps(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def place_map(places: Sequence[Place], outline: Sequence[Sequence[Sequence[float]]]) -> Figure:
+    """Draw the places on the outline of the land, longitude and latitude as they are.
+
+    Args:
+        places: at least one.
+        outline: rings of longitude and latitude.
+    """
+    x, y = (np.array([getattr(p, key) for p in places]) for key in ("longitude", "latitude"))
+    (west, east), (south, north) = (
+        _span(values, least) for values, least in zip((x, y), LEAST_SPAN, strict=True)
+    )
+    # A degree of longitude is as wide as it is in the middle of the map.
+    aspect = 1 / max(np.cos(np.radians((south + north) / 2)), 0.3)
+    height = min(max(9.0 * aspect * (north - south) / (east - west), 2.6), 6.5)
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(9.0, height), layout="constrained")
+        for ring in outline:
+            axis.fill(*np.transpose(ring), facecolor=FAINT, alpha=0.22, edgecolor=FAINT, lw=0.6)
+        colours = dict(zip(PANEL_TITLES, palette(list(PANEL_TITLES)).values(), strict=True))
+        for protocol in dict.fromkeys(place.protocols[0] for place in places):
+            inside = [place for place in places if place.protocols[0] == protocol]
+            axis.scatter(
+                [p.longitude for p in inside], [p.latitude for p in inside],
+                s=[18 + 10 * min(p.n_scenes, 40) ** 0.5 for p in inside], alpha=0.85,
+                color=colours.get(protocol, FAINT), edgecolor="white", linewidth=0.6,
+                label=PANEL_TITLES.get(protocol, "No truth"), zorder=3,
+            )  # fmt: skip
+        if len(places) <= MOST_LABELS:
+            for place in places:
+                axis.annotate(
+                    place.id, (place.longitude, place.latitude), (6, 3),
+                    textcoords="offset points", fontsize=7,
+                )  # fmt: skip
+        axis.set(xlim=(west, east), ylim=(south, north), aspect=aspect)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}°"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}°"))
+        figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _span(values: np.ndarray, least: float) -> tuple[float, float]:
+    """Return limits around values in degrees, at least ``least`` apart."""
+    low, high = values.min() - MARGIN_DEGREES, values.max() + MARGIN_DEGREES
+    missing = max(least - (high - low), 0) / 2
+    return low - missing, high + missing
 
 
 def _ranked(evidence: Evidence) -> pd.DataFrame:
@@ -368,32 +490,42 @@ def placeholder(text: str) -> Figure:
 
 
 def save(figure: Figure | None, path: Path, *, empty: str) -> None:
-    """Write a figure on white; where there is none, one that says ``empty``."""
+    """Write a figure as PNG on white; where there is none, one that says ``empty``."""
     figure = figure or placeholder(empty)
     with plt.rc_context(STYLE):
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
+        figure.savefig(path, dpi=DPI, facecolor="white")
     plt.close(figure)
 
 
-def to_inline_svg(figure: Figure, prefix: str) -> str:
-    """Return a figure as an SVG element for the page: transparent, in the page's ink.
+def to_svg(figure: Figure, prefix: str) -> str:
+    """Return a figure as a transparent SVG element, and close it.
 
     Args:
-        figure: the figure, not closed.
-        prefix: put before every id, so that two figures do not share one.
+        figure: the figure.
+        prefix: put before every id, so that two figures of a page do not share one.
     """
     stream = io.StringIO()
     with plt.rc_context(STYLE | {"svg.hashsalt": prefix}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
     svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"font: ([^;\"]*?)'[^\";]*", r"font: \g<1>sans-serif", svg)
-    width = f'style="width:{PX_PER_INCH * figure.get_figwidth():.0f}px"'
+    return re.sub(r"font: ([^;\"]*?)'[^\";]*", r"font: \g<1>sans-serif", svg)
+
+
+def on_white(svg: str) -> str:
+    """Return an SVG element as a file of its own, on white."""
+    head, _, rest = svg.partition(">")
+    return f'{head}>\n<rect width="100%" height="100%" fill="white"/>{rest}'
+
+
+def inline(svg: str) -> str:
+    """Return an SVG element for the page: in the page's ink, at its size in pixels."""
+    width = float(re.search(r'width="([\d.]+)pt"', svg).group(1)) / 72 * PX_PER_INCH
     size = r'<svg ([^>]*?)width="[^"]*"([^>]*?)height="[^"]*"'
-    return re.sub(size, rf'<svg \1\2 {width} aria-hidden="true"', svg, count=1)
+    shown = rf'<svg \1\2 style="width:{width:.0f}px" aria-hidden="true"'
+    return re.sub(size, shown, svg.replace(INK, "currentColor"), count=1)
 
 
 def _mae_rows(evidence: Evidence, scores: pd.DataFrame) -> pd.DataFrame:
@@ -408,31 +540,59 @@ def _protocols_with_methods(evidence: Evidence, rows: pd.DataFrame) -> np.ndarra
     return rows.loc[rows["model"].isin(methods), "protocol"].unique()
 
 
-def _level_means(points: pd.DataFrame) -> pd.DataFrame:
-    """Pool cover and error of each cloud level: scenes of a place first, then places."""
-    columns = ["cloud_cover", "value"]
-    return points.groupby(["level", "place"])[columns].mean().groupby("level").mean()
+def chart_colours(evidence: Evidence) -> dict[str, str]:
+    """Return a colour for every method: the figures' own where it has one, else from a wheel."""
+    order = best_of_each(evidence)
+    wheel = [matplotlib.colors.to_hex(c) for c in sns.husl_palette(max(len(order), 1), l=0.55)]
+    colours = dict(zip(order, wheel, strict=False)) | palette(order)
+    return {model: colours.get(model, FAINT) for model in evidence.methods}
 
 
-def _styles(evidence: Evidence, rows: pd.DataFrame):
-    present = set(rows["model"])
-    models = [model for model in evidence.methods if model in present]
-    colours = palette([model for model in models if not evidence.methods[model].is_baseline])
-    for number, model in enumerate(models):
-        yield model, colours.get(model, FAINT), MARKERS[number % len(MARKERS)]
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn; the best ones in colour, the others pale behind them."""
+
+    model: str
+    colour: str
+    marker: str
+    label: str
+    strong: bool
 
 
-def _panels(protocols: Iterable[str], *, width: float, height: float):
+def looks(evidence: Evidence, models: Iterable[str]) -> list[Look]:
+    """Return how methods are drawn, those in colour last, so that they lie on top."""
+    present = set(models)
+    order = best_of_each(evidence)
+    colours, markers = palette(order), dict(zip(order, MARKERS, strict=False))
+    found = []
+    for model in (m for m in evidence.methods if m in present):
+        title = evidence.methods[model].title
+        if evidence.methods[model].is_baseline:
+            found.append(Look(model, FAINT, MARKERS[-1], title, True))
+        elif model in colours:
+            found.append(Look(model, colours[model], markers[model], title, True))
+        else:
+            found.append(Look(model, PALE, ".", OTHERS, False))
+    ranks = {model: position for position, model in enumerate(order)}
+    return sorted(found, key=lambda look: (look.strong, -ranks.get(look.model, len(ranks))))
+
+
+def _panels(protocols: Iterable[str], *, width: float, height: float, rows: int = 1):
+    """Return a figure and an axis a protocol, side by side or below each other."""
     names = order_by(protocols, PROTOCOLS)
+    columns = math.ceil(len(names) / rows)
     figure, axes = plt.subplots(
-        1,
-        len(names),
-        figsize=(width * len(names) + 2.2, height),
-        sharey=True,
+        rows,
+        columns,
+        figsize=(width * columns + 2.2, height * rows),
+        sharey="row",
         squeeze=False,
         layout="constrained",
     )
-    return figure, dict(zip(names, axes[0], strict=True))
+    found = dict(zip(names, axes.flat, strict=True))
+    for name, axis in found.items():
+        axis.set_title(PANEL_TITLES.get(name, name))
+    return figure, found
 
 
 def _log_axis(axis) -> None:
@@ -447,6 +607,8 @@ def _finish(figure: Figure, axes: Mapping[str, plt.Axes], label: str) -> None:
     entries = {}
     for axis in axes.values():
         entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    # Drawn last is best, so it heads the legend; the pale ones close it.
+    entries = dict(reversed(entries.items()))
     figure.legend(entries.values(), entries.keys(), loc="outside right center", fontsize=8)
 
 

@@ -30,6 +30,10 @@ SPREAD_VIEW = "std"
 ERROR_MAX = 0.1
 ERROR_MAP = "inferno"
 UNKNOWN_GREY = 128
+OUTLINE = (255, 64, 160)
+FILM_PX = 88
+"""Longest side of the frames in a scene's film."""
+
 MIN_SPAN = 0.01
 """Narrowest stretch in reflectance, so that noise of a flat scene is not blown up."""
 
@@ -73,6 +77,8 @@ class Row:
         stretches: view -> the stated stretch of the row.
         stretch_from: the image that the stretch was taken from.
         outline: ``(h, w)`` bool, border of the occluded pixels.
+        film: every optical frame as models see it, ``(date, role, (h, w, 3) uint8)``, with
+            the border of its mask drawn in.
     """
 
     scene: str
@@ -80,6 +86,7 @@ class Row:
     stretches: dict[str, str]
     stretch_from: str
     outline: np.ndarray
+    film: tuple[tuple[str, str, np.ndarray], ...] = ()
 
 
 def thumbnail_size(n_rows: int, n_columns: int, wanted: int) -> int:
@@ -193,13 +200,14 @@ def make_row(
     previews = {column: read_preview(path, wanted, size) for column, path in paths.items()}
     hidden = read_hidden(scene, size)
     basis, model_image = _stretch_basis(previews, hidden)
-    images, stretches = {}, {}
+    images, stretches, film = {}, {}, ()
     for view, (_, bands) in VIEWS.items():
         chosen = model_image.pick(bands)
         if chosen is None:
             continue
         limits = stretch_of(chosen, options.stretch_percentiles, common_span=view == "true")
         stretches[view] = _describe(bands, limits)
+        film = film or make_film(scene, bands, limits)
         images[view] = {
             column: render(chosen, limits)
             for column, preview in previews.items()
@@ -218,15 +226,37 @@ def make_row(
         radar = read_radar(scene.radar, size)
         for view in images:
             images[view][SAR] = radar
-    border = hidden & ~binary_erosion(hidden, border_value=1)
-    return Row(scene.id, images, stretches, basis, border)
+    return Row(scene.id, images, stretches, basis, border_of(hidden), film)
+
+
+def make_film(
+    scene: Scene, bands: Sequence[str], limits: Sequence[tuple[float, float]]
+) -> tuple[tuple[str, str, np.ndarray], ...]:
+    """Render the target and its context in one stretch, with what their masks call hidden."""
+    film = []
+    for frame in sorted((scene.target, *scene.context), key=lambda f: f.date):
+        preview = read_preview(frame.path, bands, FILM_PX).pick(bands)
+        if preview is not None:
+            image = render(preview, limits)
+            image[border_of(_read_occluded(frame.mask, image.shape[:2]))] = OUTLINE
+            film.append((frame.date, frame.role, image))
+    return tuple(film)
+
+
+def border_of(hidden: np.ndarray) -> np.ndarray:
+    """Return the border pixels of a ``(h, w)`` bool mask, the image's own border left out."""
+    return hidden & ~binary_erosion(hidden, border_value=1)
 
 
 def read_hidden(scene: Scene, size: int) -> np.ndarray:
     """Return the occluded pixels at thumbnail size, ``(h, w)`` bool."""
     frames = scene.with_role("occlusion")
     path = frames[0].path if frames else scene.target.mask
-    shape = _fit(scene.grid.shape, size)
+    return _read_occluded(path, _fit(scene.grid.shape, size))
+
+
+def _read_occluded(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
+    """Return what a class raster calls hidden, decimated; nothing without a raster."""
     if path is None:
         return np.zeros(shape, bool)
     with raster.open_raster(path) as dataset:
@@ -244,7 +274,7 @@ def to_data_uri(image: np.ndarray) -> str:
 def outline_uri(border: np.ndarray) -> str:
     """Return the outline as a transparent PNG data URI."""
     image = np.zeros((*border.shape, 4), np.uint8)
-    image[border] = (255, 64, 160, 255)
+    image[border] = (*OUTLINE, 255)
     stream = io.BytesIO()
     Image.fromarray(image).quantize(2).save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

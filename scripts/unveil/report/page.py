@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from markupsafe import Markup
 from rasterio.crs import CRS
 
 from unveil import raster
+from unveil.bands import BANDS
 from unveil.raster import Grid
 from unveil.report import figures as charts
 from unveil.report import images
@@ -31,11 +33,14 @@ from unveil.report.evidence import (
     read_evidence,
 )
 from unveil.report.images import CLOUDY, ERROR_VIEW, SAR, SPREAD_VIEW, TRUTH, VIEWS, Row
+from unveil.report.places import find_places, read_outline, to_geojson
+from unveil.report.spectra import Spectra, read_spectra
 from unveil.report.summary import (
     Table,
     Verdict,
     against,
     answer,
+    best_first,
     caveats,
     count_pairs,
     format_value,
@@ -44,13 +49,18 @@ from unveil.report.summary import (
     rank,
     scene_scores,
 )
-from unveil.scene import Frame, Scene
+from unveil.scene import Frame, Scene, bbox
 
 LOG = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).parent / "templates"
+VENDOR = Path(__file__).parent / "vendor"
+SCRIPTS = (VENDOR / "uPlot.iife.min.js", TEMPLATES / "script.js")
 FIGURES = (
     "picture.png",
+    "places.svg",
+    "places.geojson",
+    "spectra.svg",
     "mae_by_cover.svg",
     "mae_by_band.svg",
     "mae_by_days.svg",
@@ -76,11 +86,31 @@ NO_FIGURE = {
     "cost": "No method with a result under cloud has a recorded time.",
     "critical_difference": "Too few places for a comparison of ranks.",
     "calibration": "No method gives a standard deviation.",
+    "spectra": "No scene has both a truth and hidden pixels.",
+    "places": "No scene has a georeference.",
 }
 """What is written where a figure has nothing to show."""
 
 MAX_DETAILS = 200
-"""Scenes with a section of their own; the table of scenes lists them all."""
+"""Scenes with a section of their own; the others have their row in the table of scenes."""
+
+EXPLORED_METRICS = ("MAE", "RMSE", "PSNR", "SSIM", "SAM", "bias")
+MAX_EXPLORED = 300
+"""Scenes whose single values are in the page, for the interactive chart."""
+
+SHOWN_IN_CHARTS = 5
+"""Methods that the interactive charts show at first, the best ones."""
+
+STRATA = {
+    "days_to_clear_look": ("days to a clear look", "scenes, by the median of hidden pixels"),
+    "never_seen_fraction": (
+        "Never seen",
+        "scenes, by the share of hidden pixels without a clear look",
+    ),
+    "season": ("season", "scenes, by the date of the target and the hemisphere"),
+    "land_cover": ("land cover", "hidden pixels, by class; each method on its own bands"),
+}
+"""What else the errors are sorted by: title, and what is sorted."""
 
 PROTOCOL_TEXT = {
     "paired": (
@@ -106,6 +136,7 @@ REGION_TEXT = {
     "clear_kept": "visible pixels, against the cloudy input: how much was altered needlessly",
     "never_seen": "pixels without a clear look in any frame",
     "shadow": "pixels under cloud shadow",
+    "haze": "pixels under thin cloud that lets the ground through, whatever the mask calls them",
 }
 
 
@@ -117,6 +148,7 @@ def render(
     manifest: Path,
     statistics: Path,
     citations: Path,
+    outline: Path,
     predictions: Path,
     output: Path,
     figures: Path,
@@ -131,6 +163,7 @@ def render(
         manifest: ``manifest.json``.
         statistics: folder with the tables of the comparison over places.
         citations: BibTeX entries, by kind of model or source of data.
+        outline: outline of the land for the map, a GeoJSON MultiPolygon.
         predictions: folder with ``MODEL/SCENE.tif``.
         output: the page to write.
         figures: folder for the files named in ``FIGURES``.
@@ -143,15 +176,24 @@ def render(
         scenes=scenes, metrics=metrics, skipped=skipped, manifest=manifest, statistics=statistics
     )
     tables = make_tables(evidence, options.cloud_levels)
-    rows, columns, missing = draw_rows(evidence, predictions, options)
+    rows, columns, missing, pixels = draw_rows(evidence, predictions, options)
     LOG.info("picture of %d scenes and %d columns", len(rows), len(columns))
+    places, land = find_places(evidence), read_outline(outline)
+    enough = {"min_places": options.min_places}
     curves = {
-        "mae_by_cover": charts.mae_by_cover(evidence, options.cloud_levels),
+        "mae_by_cover": charts.mae_by_cover(evidence, options.cloud_levels, **enough),
         "mae_by_band": charts.mae_by_band(evidence),
         "mae_by_days": charts.mae_by_days(evidence, min_places=options.min_places),
         "cost": charts.cost(evidence),
         "critical_difference": charts.critical_difference(evidence, min_places=options.min_places),
         "calibration": charts.calibration(evidence),
+        "spectra": charts.spectra(evidence, pixels),
+        "places": charts.place_map(places, land) if places else None,
+    }
+    drawn = {
+        name: charts.to_svg(figure, name.replace("_", "-"))
+        for name, figure in curves.items()
+        if figure is not None
     }
     found = answers(evidence, tables, options)
     context = {
@@ -160,36 +202,46 @@ def render(
         "methods": evidence.methods,
         "answers": found,
         "comparisons": comparisons(evidence, found, options),
-        "published": evidence.statistics.published.to_dict("records"),
+        "papers": papers_context(evidence, tables),
+        "strata": strata_context(evidence, options),
+        "charts": charts_context(evidence, pixels),
+        "n_without_place": len({s.place for s in evidence.scenes.values()}) - len(places),
         "bibtex": bibtex(evidence, read_citations(citations)),
         "picture": picture_context(evidence, rows, columns, missing),
         "tables": tables_context(evidence, tables),
-        "curves": {
-            name: Markup(charts.to_inline_svg(figure, name.replace("_", "-")))
-            for name, figure in curves.items()
-            if figure is not None
-        },
+        "curves": {name: Markup(charts.inline(svg)) for name, svg in drawn.items()},
         "skips": skip_groups(evidence),
-        "scenes": scenes_context(evidence, [row.scene for row in rows]),
+        "scenes": scenes_context(evidence, rows),
         "provenance": provenance_context(evidence),
+        "measures": MEASURES,
+        "heads": {metric: metric_head(metric, UNIT_OF.get(metric, "")) for metric in MEASURES},
+        "nan": math.nan,
         "protocol_text": PROTOCOL_TEXT,
         "region_text": REGION_TEXT,
     }
     write_page(context, output)
-    write_figures(evidence, figures, context, rows, columns, curves)
+    write_figures(evidence, figures, context, rows, columns)
+    for name in curves:
+        svg = drawn.get(name) or charts.to_svg(
+            charts.placeholder(NO_FIGURE.get(name, NO_RESULT)), name
+        )
+        (figures / f"{name}.svg").write_text(charts.on_white(svg), encoding="utf-8")
+    document = json.dumps(to_geojson(places), indent=1) + "\n"
+    (figures / "places.geojson").write_text(document, encoding="utf-8")
 
 
 def write_page(context: Mapping[str, Any], output: Path) -> None:
     """Fill the template; scripts other than the page's own cannot run, nor anything load."""
     environment = make_environment()
-    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = [path.read_text(encoding="utf-8") for path in SCRIPTS]
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
     page = environment.get_template("page.html.j2").render(
-        **context, script=Markup(script), policy=policy
+        **context, scripts=[Markup(script) for script in scripts], policy=policy
     )
     with raster.replacing(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -198,7 +250,7 @@ def write_page(context: Mapping[str, Any], output: Path) -> None:
 def make_environment() -> jinja2.Environment:
     """Return the template environment: everything is escaped, nothing may be undefined."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([TEMPLATES, VENDOR]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -207,6 +259,7 @@ def make_environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # browsers refuse NaN
     environment.filters["percent"] = percent
     environment.filters["mae"] = lambda value: format_value(value, "MAE")
+    environment.filters["score"] = format_value
     environment.filters["probability"] = probability
     environment.filters["figure"] = figure_value
     environment.filters["plural"] = plural
@@ -220,15 +273,12 @@ def write_figures(
     context: Mapping[str, Any],
     rows: Sequence[Row],
     columns: Sequence[tuple[str, str]],
-    curves: Mapping[str, Any],
 ) -> None:
-    """Write the files named in ``FIGURES``."""
+    """Write the files named in ``FIGURES`` that are no curves."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = {row.scene: row_label(evidence, row) for row in rows}
     empty = "There is no scene to show." if not rows else ""
     charts.save(charts.picture(rows, columns, labels), folder / "picture.png", empty=empty)
-    for name, figure in curves.items():
-        charts.save(figure, folder / f"{name}.svg", empty=NO_FIGURE.get(name, NO_RESULT))
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
         text = environment.get_template(f"{name}.j2").render(**context)
@@ -375,14 +425,16 @@ def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list
 
 def draw_rows(
     evidence: Evidence, predictions: Path, options: ReportOptions
-) -> tuple[list[Row], list[tuple[str, str]], list[Method]]:
+) -> tuple[list[Row], list[tuple[str, str]], list[Method], list[Spectra]]:
     """Render the rows of the picture.
 
     Returns:
-        The rows, clear first; the columns as ``(key, title)``; methods without any image.
+        The rows, clear first; the columns as ``(key, title)``, the best method first;
+        methods without any image; spectra of pixels of the rows.
     """
     chosen = pick_scenes(evidence.cover, options.max_scenes_in_picture)
-    shown = [m for m in evidence.methods.values() if not m.is_baseline]
+    ordered = [evidence.methods[model] for model in best_first(evidence)]
+    shown = [m for m in ordered if not m.is_baseline]
     found = {
         scene_id: {
             m.id: path for m in shown if (path := predictions / m.id / f"{scene_id}.tif").exists()
@@ -401,7 +453,21 @@ def draw_rows(
     columns += [(m.id, m.title) for m in shown if m.id in used]
     if any(evidence.scenes[scene_id].with_role("reference") for scene_id in chosen):
         columns.append((TRUTH, TRUTH))
-    return rows, columns, [m for m in shown if m.id not in used]
+    pixels = [
+        pixel
+        for scene_id in chosen
+        for pixel in pixels_of(evidence.scenes[scene_id], found[scene_id], size)
+    ]
+    return rows, columns, [m for m in shown if m.id not in used], pixels
+
+
+def pixels_of(scene: Scene, predictions: Mapping[str, Path], size: int) -> list[Spectra]:
+    """Return the spectra of a scene's pixels; none without a truth."""
+    reference = scene.with_role("reference")
+    if not reference or not predictions:
+        return []
+    truth = images.read_preview(reference[0].path, reference[0].bands, size)
+    return read_spectra(scene, predictions, truth, images.read_hidden(scene, size))
 
 
 def picture_context(
@@ -588,31 +654,191 @@ def pooled_scores(tables: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+# --- as in the papers, strata, charts --------------------------------------------------
+
+MEASURES = ("MAE", "RMSE", "PSNR", "SSIM", "SAM")
+
+
+def papers_context(evidence: Evidence, tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Return, for each paper's definition, this run by it and by ours, and the paper's figures.
+
+    A method's value is the mean over patches of all scenes, as the papers pool, each scene
+    weighing as its pixels; beside it stands our value of the region that comes nearest:
+    every pixel whose truth is known.
+    """
+    ours = {table.protocol: table for table in tables if table.region == "all"}
+    rows = evidence.paper_scores.dropna(subset=["value"])
+    found = []
+    for name, text in evidence.statistics.definitions.itertuples(index=False):
+        figures = evidence.statistics.published
+        found.append(
+            {
+                "name": name,
+                "text": text,
+                "rows": [
+                    _paper_row(evidence, model, part, ours.get(protocol))
+                    for (protocol, model), part in _by_method(
+                        evidence, rows[rows["region"] == name]
+                    )
+                ],
+                "figures": figures[figures["definition"] == name].to_dict("records"),
+            }
+        )
+    return found
+
+
+def _by_method(evidence: Evidence, rows: pd.DataFrame):
+    """Yield the rows of each protocol and method, the best method first."""
+    order = {model: position for position, model in enumerate(best_first(evidence))}
+    groups = list(rows.groupby(["protocol", "model"]))
+    return sorted(groups, key=lambda group: (group[0][0], order[group[0][1]]))
+
+
+def _paper_row(
+    evidence: Evidence, model: str, rows: pd.DataFrame, ours: Table | None
+) -> dict[str, Any]:
+    values = {}
+    for metric, part in rows.groupby("metric"):
+        values[metric] = float(np.average(part["value"], weights=part["n_pixels"]))
+    last = len(ours.strata) - 1 if ours else 0
+    cells = {m: ours.cells.get((m, model, last)) for m in MEASURES} if ours else {}
+    return {
+        "title": evidence.methods[model].title,
+        "protocol": str(rows["protocol"].iloc[0]),
+        "scenes": int(rows["scene"].nunique()),
+        "theirs": {metric: values.get(metric, math.nan) for metric in MEASURES},
+        "ours": {metric: cell.value for metric, cell in cells.items() if cell},
+    }
+
+
+def strata_context(evidence: Evidence, options: ReportOptions) -> list[dict[str, Any]]:
+    """Return the lowest error and the next within each stratum of each kind."""
+    table = evidence.statistics.strata
+    table = table[table["mean_rank"].notna()]
+    found = []
+    for key, (title, what) in STRATA.items():
+        rows = table[table["by"] == key]
+        for _, part in rows.groupby(["protocol", "level"], sort=True):
+            entry = _stratum(evidence, part, options)
+            found += [{"by": title, "what": what, **entry}] if entry else []
+    return found
+
+
+def _stratum(
+    evidence: Evidence, rows: pd.DataFrame, options: ReportOptions
+) -> dict[str, Any] | None:
+    rows = rows[~rows["model"].map(lambda m: evidence.methods[m].is_baseline)].sort_values("mean")
+    if rows.empty:
+        return None
+    best = rows.iloc[0]
+    following = rows.iloc[1] if len(rows) > 1 else None
+    groups = [set(str(row["cliques"] or "").split()) for _, row in rows.head(2).iterrows()]
+    alike = len(groups) > 1 and bool(groups[0] & groups[1])
+    if best["n_ranked"] < options.min_places:
+        verdict = "too few places"
+    else:
+        verdict = "not distinguishable" if alike else "apart in rank"
+    return {
+        "protocol": best["protocol"],
+        "level": str(best["level"]).partition(": ")[2] or str(best["level"]).replace("_", " "),
+        "best": evidence.methods[best["model"]].title,
+        "mae": best["mean"],
+        "low": best["low"],
+        "high": best["high"],
+        "next": evidence.methods[following["model"]].title if following is not None else "–",
+        "next_mae": following["mean"] if following is not None else math.nan,
+        "places": int(best["n_places"]),
+        "verdict": verdict if following is not None else "the only one",
+    }
+
+
+def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, Any]:
+    """Return the data of the interactive charts, JSON-able: methods, scenes, pixels."""
+    order = best_first(evidence)
+    chosen = pick_scenes(evidence.cover, MAX_EXPLORED)
+    days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
+    values = {}
+    for metric in EXPLORED_METRICS:
+        wide = scene_scores(evidence, region="occluded", metric=metric).reindex(chosen)
+        values[metric] = {model: _rounded(wide[model]) for model in order if model in wide}
+    scored = [model for model in order if any(model in of for of in values.values())]
+    shown = [m for m in scored if not evidence.methods[m].is_baseline][:SHOWN_IN_CHARTS]
+    colours = charts.chart_colours(evidence)
+    return {
+        "methods": [
+            {
+                "id": model,
+                "title": evidence.methods[model].title,
+                "colour": colours[model],
+                "shown": model in shown,
+            }
+            for model in scored
+        ],
+        "metrics": {m: metric_head(m, UNIT_OF.get(m, "")) for m in EXPLORED_METRICS if values[m]},
+        "scenes": [
+            {
+                "title": scene_title(evidence.scenes[name]),
+                "protocol": evidence.scenes[name].protocol,
+                "cover": _number(100 * evidence.cover[name]),
+                "days": _number(days.get(name, math.nan)),
+            }
+            for name in chosen
+        ],
+        "values": values,
+        "log": [metric for metric in EXPLORED_METRICS if metric in ("MAE", "RMSE", "SAM")],
+        "pixels": [
+            {
+                "scene": pixel.scene,
+                "title": scene_title(evidence.scenes[pixel.scene]),
+                "name": pixel.name,
+                "row": pixel.row,
+                "column": pixel.column,
+                "bands": pixel.bands,
+                "nm": [BANDS[band].wavelength_nm for band in pixel.bands],
+                "values": pixel.values,
+                "mae": {name: _number(pixel.mae(name)) for name in pixel.values},
+            }
+            for pixel in pixels
+        ],
+    }
+
+
+UNIT_OF = {"MAE": "reflectance", "RMSE": "reflectance", "bias": "reflectance"}
+UNIT_OF |= {"PSNR": "dB", "SAM": "degree"}
+
+
+def _rounded(values: pd.Series) -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
 # --- skips, scenes, provenance --------------------------------------------------------
 
 
 def skip_groups(evidence: Evidence) -> list[dict[str, Any]]:
-    """Group the skips by stage, method and reason, the most frequent first."""
-    groups = []
+    """Group the skips by stage, reason and scenes, the most frequent first."""
+    groups: dict[tuple, list[str]] = {}
     for (stage, model, reason), rows in evidence.skipped.groupby(["stage", "model", "reason"]):
         method = evidence.methods.get(model)
-        groups.append(
-            {
-                "stage": stage,
-                "title": method.title if method else (model or "every method"),
-                "reason": reason,
-                "scenes": sorted(set(rows["scene"])),
-            }
-        )
-    return sorted(groups, key=lambda g: (-len(g["scenes"]), g["stage"], g["title"], g["reason"]))
+        title = method.title if method else (model or "every method")
+        groups.setdefault((stage, reason, tuple(sorted(set(rows["scene"])))), []).append(title)
+    found = [
+        {"stage": stage, "titles": titles, "reason": reason, "scenes": list(scenes)}
+        for (stage, reason, scenes), titles in groups.items()
+    ]
+    return sorted(found, key=lambda g: (-len(g["scenes"]) * len(g["titles"]), g["reason"]))
 
 
-def scenes_context(evidence: Evidence, pictured: Sequence[str]) -> dict[str, Any]:
+def scenes_context(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the table of all scenes and the details of as many as the page can hold."""
+    films = {row.scene: row.film for row in rows}
     errors = scene_scores(evidence, region="occluded", metric="MAE")
     unseen = scene_scores(evidence, region="occluded", metric="never_seen_fraction").max(axis=1)
     days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
-    ordered = [*pictured, *(s for s in evidence.scenes if s not in set(pictured))]
+    ordered = [*films, *(s for s in evidence.scenes if s not in films)]
     detailed = ordered[:MAX_DETAILS]
     index = []
     for scene_id in pick_scenes(evidence.cover, len(evidence.cover)):
@@ -633,7 +859,7 @@ def scenes_context(evidence: Evidence, pictured: Sequence[str]) -> dict[str, Any
                 "days": days.get(scene_id, float("nan")),
             }
         )
-    details = [_details(evidence, evidence.scenes[s], errors) for s in detailed]
+    details = [_details(evidence, evidence.scenes[s], errors, films.get(s, ())) for s in detailed]
     return {"index": index, "details": details, "warnings": source_warnings(evidence)}
 
 
@@ -647,7 +873,9 @@ def source_warnings(evidence: Evidence) -> list[dict[str, str]]:
     ]
 
 
-def _details(evidence: Evidence, scene: Scene, errors: pd.DataFrame) -> dict[str, Any]:
+def _details(
+    evidence: Evidence, scene: Scene, errors: pd.DataFrame, film: Sequence[tuple]
+) -> dict[str, Any]:
     known = errors.loc[scene.id].dropna().to_dict() if scene.id in errors.index else {}
     skips = evidence.skipped[evidence.skipped["scene"] == scene.id]
     frames = [f for f in scene.frames if f.role in ("target", "context", "radar", "reference")]
@@ -668,7 +896,28 @@ def _details(evidence: Evidence, scene: Scene, errors: pd.DataFrame) -> dict[str
         "facts": {k: pretty(v) for k, v in scene.facts.items() if k not in SHOWN_FACTS},
         "frames": [_frame(scene, frame) for frame in frames],
         "timeline": timeline(scene),
+        "where": where(scene),
+        "film": [
+            {
+                "date": date,
+                "target": role == "target",
+                "uri": images.to_data_uri(image),
+                "cover": percent(frame_cover(frame)),
+            }
+            for date, role, image in film
+            for frame in scene.with_role(role)
+            if frame.date == date
+        ],
     }
+
+
+def where(scene: Scene) -> str:
+    """Return the printed centre of a scene; empty without a georeference."""
+    box = bbox(scene.grid)
+    if box is None:
+        return ""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return f"{abs(y):.3f}° {'N' if y >= 0 else 'S'}, {abs(x):.3f}° {'E' if x >= 0 else 'W'}"
 
 
 def _frame(scene: Scene, frame: Frame) -> dict[str, Any]:

@@ -46,7 +46,7 @@ SCENE_FACTS = ("never_seen_fraction", "days_to_clear_look", "n_bands")
 """Rows of the metrics table that describe a scene or a comparison, not a method's quality."""
 
 FULL_ANSWER = 0.99
-REGION_ORDER = ("occluded", "all", "clear", "clear_kept", "shadow", "never_seen")
+REGION_ORDER = ("occluded", "all", "clear", "clear_kept", "never_seen", "shadow", "haze")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Table:
         strata: the cloud levels, then all levels.
         metrics: names, in print order.
         units: metric -> unit.
-        models: ids, in the order of the manifest.
+        models: ids, those with the least error under cloud first.
         cells: ``(metric, model, stratum position)`` -> cell.
     """
 
@@ -240,13 +240,14 @@ def make_tables(evidence: Evidence, bounds: Sequence[float]) -> list[Table]:
 
 def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float]) -> Table:
     metrics = order_by(rows["metric"].unique(), METRIC_ORDER)
-    present = set(rows["model"])
-    models = tuple(model for model in evidence.methods if model in present)
+    present, protocol = set(rows["model"]), str(rows["protocol"].iloc[0])
+    models = tuple(model for model in best_first(evidence, protocol) if model in present)
     baselines = [model for model in models if evidence.methods[model].is_baseline]
     by_scene = rows.drop_duplicates("scene").set_index("scene")
     wide = {metric: _scene_by_model(rows[rows["metric"] == metric], models) for metric in metrics}
     # How much was answered is known without any answer: it does not make a score.
-    has = _scene_by_model(rows[rows["metric"] != "answered"], models).notna()
+    in_manifest = [model for model in evidence.methods if model in present]
+    has = _scene_by_model(rows[rows["metric"] != "answered"], in_manifest).notna()
     levels = level_of(by_scene["cloud_cover"].reindex(has.index), bounds)
     labels = [*level_labels(bounds), ALL_LEVELS]
     strata, cells = [], {}
@@ -259,7 +260,7 @@ def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float])
             cells |= {(metric, model, position): cell for model, cell in row.items()}
     units = rows.drop_duplicates("metric").set_index("metric")["unit"].astype(str)
     return Table(
-        protocol=str(rows["protocol"].iloc[0]),
+        protocol=protocol,
         region=str(rows["region"].iloc[0]),
         strata=tuple(strata),
         metrics=tuple(metrics),
@@ -267,6 +268,42 @@ def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float])
         models=models,
         cells=cells,
     )
+
+
+def best_first(evidence: Evidence, protocol: str = "") -> list[str]:
+    """Return the methods in the order of their error under cloud, best first.
+
+    The order is that of ``protocol``, then of the protocol that compares most methods, and so
+    on for those that have no score there. Methods without any score come last; the cloudy
+    input itself comes first of all, because it is what the others start from.
+    """
+    rows = evidence.scores
+    rows = rows[(rows["region"] == "occluded") & (rows["metric"] == "MAE")]
+    means = rows.dropna(subset=["value"]).groupby(["protocol", "model"])["value"].mean()
+    sizes = means.groupby(level="protocol").size()
+    names = sorted(sizes.index, key=lambda name: (name != protocol, -sizes[name]))
+    order = [model for name in names for model in means[name].sort_values(kind="stable").index]
+    place = {model: number for number, model in enumerate(dict.fromkeys(order))}
+    return sorted(
+        evidence.methods,
+        key=lambda m: (not evidence.methods[m].is_baseline, place.get(m, len(place))),
+    )
+
+
+def best_of_each(evidence: Evidence) -> list[str]:
+    """Return the methods so that the best of every protocol come first, then the seconds ...
+
+    The cloudy input itself is not among them.
+    """
+    rows = evidence.scores
+    found: list[str] = []
+    orders = []
+    for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
+        scored = set(rows.loc[rows["protocol"] == protocol, "model"])
+        orders.append([m for m in best_first(evidence, protocol) if m in scored])
+    for place in range(len(evidence.methods)):
+        found += [order[place] for order in orders if place < len(order)]
+    return [m for m in dict.fromkeys(found) if not evidence.methods[m].is_baseline]
 
 
 def _scene_by_model(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:

@@ -1,5 +1,5 @@
 "use strict";
-// No library: pickers redraw from the JSON in the page, tables sort, the slider compares.
+// Pickers redraw from the JSON in the page, tables sort, the slider compares; charts by uPlot.
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -181,6 +181,7 @@
       });
     };
     for (const control of [...boxes, $("#pick-protocol")]) control?.addEventListener("change", showColumns);
+    showColumns();
 
     // --- swipe ---
     const dialog = $("#swipe"), range = $("#swipe-range"), stage = $(".stage", dialog);
@@ -231,6 +232,98 @@
     stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
     stage.addEventListener("pointermove", (event) => { if (event.buttons) drag(event); });
   }
+
+  // --- charts --------------------------------------------------------------------------
+  const chartData = $("#chart-data") ? data("#chart-data") : { methods: [], pixels: [] };
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const isShown = (model) => $(`[data-method="${CSS.escape(model)}"]`)?.checked ?? true;
+  const short = (value) => (value == null ? "–" : `${+value.toPrecision(3)}`);
+  const draw = (place, { x, xLabel, yLabel, xText, log, ceiling, series }) => {
+    place.chart?.destroy();
+    place.replaceChildren();
+    const axis = (label) => ({
+      label, stroke: style("--ink"), grid: { stroke: style("--rule"), width: 1 },
+      ticks: { stroke: style("--rule") }, font: "12px system-ui", labelFont: "12px system-ui",
+      values: (_, splits) => splits.map((value) => (value == null ? "" : `${+value.toPrecision(4)}`)),
+    });
+    place.chart = new uPlot({
+      width: place.clientWidth, height: 340,
+      scales: {
+        x: { time: false, range: (_, low, high) => { const pad = (high - low || 1) * 0.03; return [low - pad, high + pad]; } },
+        y: { distr: log ? 3 : 1, range: ceiling ? [0, ceiling] : undefined },
+      },
+      axes: [axis(xLabel), { ...axis(yLabel), size: 62 }],
+      series: [{ label: xLabel, value: (_, value, __, i) => (i == null ? "–" : xText(i)) },
+        ...series.map((one) => ({
+          label: one.label, stroke: one.colour, width: one.width ?? 0, dash: one.dash,
+          paths: one.width ? undefined : () => null, spanGaps: false,
+          points: { show: true, size: one.size ?? 7, fill: one.colour, stroke: one.colour },
+          value: (_, value) => short(value),
+        }))],
+      legend: { live: true, isolate: false },
+      cursor: { drag: { x: false, y: false } },
+    }, [x, ...series.map((one) => one.values)], place);
+  };
+  const explore = $("#explore-chart"), spectrum = $("#spectrum-chart");
+  const drawExplore = () => {
+    if (!explore) return;
+    const metric = $("#explore-metric").value, axis = $("#explore-x").value;
+    const protocol = $("#explore-protocol").value, found = chartData.scenes;
+    const order = found.map((_, i) => i).filter((i) => found[i].protocol === protocol && found[i][axis] !== null)
+      .sort((a, b) => found[a][axis] - found[b][axis]);
+    const log = chartData.log.includes(metric);
+    const series = chartData.methods.filter((method) => isShown(method.id) && chartData.values[metric][method.id])
+      .map((method) => ({
+        label: method.title, colour: method.colour,
+        values: order.map((i) => {
+          const value = chartData.values[metric][method.id][i];
+          return log && !(value > 0) ? null : value;
+        }),
+      })).filter((one) => one.values.some((value) => value !== null));
+    draw(explore, {
+      x: order.map((i) => found[i][axis]), xLabel: $("#explore-x").selectedOptions[0].textContent,
+      yLabel: chartData.metrics[metric], log, series,
+      xText: (i) => `${found[order[i]][axis]}, ${found[order[i]].title}`,
+    });
+  };
+  const drawSpectrum = () => {
+    if (!spectrum) return;
+    const pixel = chartData.pixels[+$("#pick-pixel").value];
+    const truth = pixel.values["Cloud-free"];
+    const rows = [["Truth", truth, null], ["Cloudy input", pixel.values.Cloudy, null]];
+    const series = [
+      { label: "Truth", colour: style("--ink"), values: truth, width: 3, size: 5 },
+      { label: "Cloudy input", colour: style("--soft"), values: pixel.values.Cloudy, width: 1, dash: [6, 4], size: 4 },
+    ];
+    for (const method of chartData.methods) {
+      if (!pixel.values[method.id]) continue;
+      rows.push([method.title, pixel.values[method.id], pixel.mae[method.id]]);
+      if (isShown(method.id))
+        series.push({ label: method.title, colour: method.colour, values: pixel.values[method.id], width: 1.5, size: 6 });
+    }
+    draw(spectrum, {
+      x: pixel.nm, xLabel: "wavelength (nm)", yLabel: "reflectance", series,
+      ceiling: 2 * Math.max(...truth) || undefined, xText: (i) => `${pixel.nm[i]}, ${pixel.bands[i]}`,
+    });
+    const table = $("#spectrum-table"), head = make("tr");
+    for (const text of ["Spectrum", ...pixel.bands, "MAE"]) head.append(make("th", { scope: "col", textContent: text }));
+    table.tHead.replaceChildren(head);
+    table.tBodies[0].replaceChildren(...rows.map(([title, values, mae]) => {
+      const row = make("tr");
+      row.append(make("th", { scope: "row", textContent: title }));
+      for (const value of [...values, mae])
+        row.append(make("td", { className: "number", textContent: value === null ? "–" : value.toFixed(4) }));
+      return row;
+    }));
+  };
+  const drawCharts = () => { drawExplore(); drawSpectrum(); };
+  for (const id of ["#explore-metric", "#explore-x", "#explore-protocol"]) $(id)?.addEventListener("change", drawExplore);
+  $("#pick-pixel")?.addEventListener("change", drawSpectrum);
+  for (const box of $$("[data-method]")) box.addEventListener("change", drawCharts);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
+  let width = innerWidth;
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawCharts(); } });
+  drawCharts();
 
   // --- anchors -------------------------------------------------------------------------
   const openAnchor = () => {

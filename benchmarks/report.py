@@ -1,0 +1,144 @@
+"""Time and memory of bringing thousands of scenes together and rendering their report.
+
+Run: ``PYTHONPATH=. python benchmarks/report.py``. A made-up run: every scene has the rows that
+the metrics stage writes for it, with random values, and the rasters of one small scene. The
+stages run in processes of their own; printed are seconds and peak memory of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tests.synthetic_results import MODELS, Recipe, make_results
+
+from unveil.metrics.scoring import score_scene
+from unveil.metrics.stage import TABLES, write_statistics
+from unveil.metrics.tables import COLUMNS, collect
+from unveil.report import ReportOptions, render
+from unveil.scene import load_scene, save_scene
+
+LEVELS = (0.35, 0.65)
+SHARD = 50
+MODEL_RAN = tuple(model for model in MODELS if model != "dsen2cr")
+
+
+def measure(name: str, work: Callable[[], None]) -> float:
+    """Run some work in a process of its own; print and return its seconds."""
+    receive, send = multiprocessing.Pipe()
+
+    def run() -> None:
+        start, cpu = time.perf_counter(), time.process_time()
+        work()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        send.send((time.perf_counter() - start, time.process_time() - cpu, peak))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    seconds, cpu, peak = receive.recv()
+    print(f"{name:10} {seconds:6.1f} s, {cpu:6.1f} s of CPU, {peak:5.2f} GiB", flush=True)
+    return seconds
+
+
+def make_run(folder: Path, n_scenes: int) -> dict:
+    """Make up a run below ``folder``; return the arguments of the report."""
+    pattern = make_results(folder / "pattern", [Recipe("one", "one", "transplant", 0.5)], size=64)
+    scene = load_scene(pattern.scenes[0])
+    source = {model: pattern.predictions / model / "one.tif" for model in MODEL_RAN}
+    rows = score_scene(scene, source["regressed"], model="m")
+    rng = np.random.default_rng(1)
+    covers = rng.uniform(0, 1, n_scenes)
+    names = [f"scene-{number:05d}" for number in range(n_scenes)]
+    for number, name in enumerate(names):
+        home = folder / "scenes" / name
+        shutil.copytree(pattern.scenes[0].parent, home, copy_function=os.link)
+        (home / "scene.json").unlink()
+        frames = tuple(
+            replace(f, path=home / f.path.relative_to(pattern.scenes[0].parent))
+            for f in scene.frames
+        )
+        place = f"place-{number % max(n_scenes // 5, 1):04d}"
+        save_scene(replace(scene, id=name, place=place, frames=frames), home / "scene.json")
+        for model, path in source.items():
+            target = folder / "predictions" / model / f"{name}.tif"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, target)
+    _write_shards(folder, rows, names, covers, rng)
+    shutil.copy(pattern.manifest, folder / "manifest.json")
+    (folder / "skipped.csv").write_text("scene,model,stage,reason\n")
+    scenes = [folder / "scenes" / name / "scene.json" for name in names]
+    return pattern.inputs() | {
+        "scenes": scenes,
+        "metrics": folder / "metrics.csv",
+        "skipped": folder / "skipped.csv",
+        "manifest": folder / "manifest.json",
+        "statistics": folder / "statistics",
+        "predictions": folder / "predictions",
+        "output": folder / "report" / "index.html",
+        "figures": folder / "report" / "figures",
+    }
+
+
+def _write_shards(folder: Path, rows: list[dict], names: list[str], covers, rng) -> None:
+    """Write one table a model and fifty scenes, as the metrics rule does."""
+    base = pd.DataFrame(rows, columns=COLUMNS)
+    for number, model in enumerate(MODEL_RAN):
+        for start in range(0, len(names), SHARD):
+            chosen = names[start : start + SHARD]
+            table = pd.concat([base] * len(chosen), ignore_index=True)
+            table["scene"] = np.repeat(chosen, len(base))
+            table["model"] = model
+            table["cloud_cover"] = np.repeat(covers[start : start + SHARD], len(base)).round(6)
+            factor = np.repeat(rng.uniform(0.5, 1.5, len(chosen)), len(base)) * (1 + 0.1 * number)
+            table["value"] = table["value"].astype(float) * factor
+            path = folder / "shards" / f"{model}-{start:05d}.csv"
+            path.parent.mkdir(exist_ok=True)
+            table.to_csv(path, index=False)
+
+
+def main() -> None:
+    """Make up the run, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--picture", type=int, default=24, help="scenes in the picture")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        inputs = make_run(folder, args.scenes)
+        (folder / "statistics").mkdir()
+        shards = sorted((folder / "shards").glob("*.csv"))
+
+        def aggregate() -> None:
+            collect(shards, inputs["metrics"])
+            write_statistics(
+                metrics=inputs["metrics"],
+                scenes=inputs["scenes"],
+                cloud_levels=LEVELS,
+                seed=1,
+                outputs={table: folder / "statistics" / f"{table}.csv" for table in TABLES},
+            )
+
+        options = ReportOptions(cloud_levels=LEVELS, max_scenes_in_picture=args.picture)
+        seconds = measure("aggregate", aggregate)
+        n_rows = sum(1 for _ in open(inputs["metrics"])) - 1
+        seconds += measure("render", lambda: render(**inputs, options=options))
+        size = inputs["output"].stat().st_size / 1e6
+        n_models = len(json.loads((folder / "manifest.json").read_text())["models"]) - 1
+        print(f"together   {seconds:6.1f} s; {args.scenes} scenes, {n_models} methods,")
+        print(f"{n_rows:,} rows; page of {size:.1f} MB with {args.picture} scenes in the picture")
+
+
+if __name__ == "__main__":
+    main()
