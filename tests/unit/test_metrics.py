@@ -378,7 +378,7 @@ def table(rows: list[dict]) -> dict[tuple[str, str, str], tuple[float | None, in
 
 def test_a_scene_is_scored_region_by_region(scene, prediction) -> None:
     rows = scoring.score_scene(scene, prediction, model="m", block=16)
-    assert all(tuple(row) == scoring.COLUMNS for row in rows)
+    assert all(tuple(row) == tables.COLUMNS for row in rows)
     found = table(rows)
     hidden, seen = 20 * 50 - 25, 20 * 50
     assert found["occluded", "all", "MAE"] == (pytest.approx(0.01, rel=1e-5), hidden)
@@ -593,7 +593,7 @@ def rows_of(values: dict[str, tuple[float, float | None]], model: str = "m") -> 
     return [
         dict(
             zip(
-                scoring.COLUMNS,
+                tables.COLUMNS,
                 (scene, model, "paired", cover, "all", "all", "MAE", value, "reflectance", 9),
                 strict=True,
             )
@@ -686,7 +686,7 @@ def test_scored_rows_survive_the_table(scene, prediction, tmp_path) -> None:
     assert len(scores) == len(rows)
     assert "nan" not in (tmp_path / "metrics.csv").read_text()
     with open(tmp_path / "metrics.csv") as stream:
-        assert next(csv.reader(stream)) == list(scoring.COLUMNS)
+        assert next(csv.reader(stream)) == list(tables.COLUMNS)
     assert json.loads(json.dumps(rows))[0]["scene"] == scene.id
     summary = aggregate.summarise(scores, places={scene.id: scene.place})
     assert (summary["n_places"] == 1).all()

@@ -200,7 +200,7 @@ def score_scene(
         block: side of the windows in pixels.
 
     Returns:
-        Rows with the keys :data:`COLUMNS`. ``value`` is None where a metric is undefined
+        Rows with the keys :data:`unveil.metrics.tables.COLUMNS`. ``value`` is None where a metric is undefined
         or its region has no pixels (``n_pixels`` 0); it is never NaN or infinite.
 
     Raises:

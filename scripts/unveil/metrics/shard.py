@@ -8,7 +8,8 @@ from typing import Any
 
 from unveil import raster
 from unveil.errors import InputError, SceneSkipped
-from unveil.metrics.scoring import COLUMNS, refuse_trained_places, score_scene
+from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.metrics.tables import COLUMNS
 from unveil.scene import Scene
 from unveil.shards import checksum
 
