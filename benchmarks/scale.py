@@ -37,14 +37,16 @@ TWELVE = (
 def print_dag(args: argparse.Namespace) -> None:
     """Print what a dry run costs for several numbers of scenes."""
     print(f"{len(TWELVE)} models, load {os.getloadavg()[0]:.1f}")
-    print(f"{'scenes':>7} {'jobs':>7} {'seconds':>8} {'MiB':>6} {'ms a scene':>11}")
+    print(
+        f"{'scenes':>7} {'jobs':>7} {'seconds':>8} {'CPU s':>6} {'MiB':>5} {'CPU ms a scene':>15}"
+    )
     for count in args.scenes:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             write_patches(Path(folder), count)
-            seconds, mib, output = dry_run(Path(folder))
+            seconds, cpu, mib, output = dry_run(Path(folder))
         jobs = next(line.split()[1] for line in output.splitlines() if line.startswith("total"))
-        per_scene = 1000 * seconds / count
-        print(f"{count:7} {jobs:>7} {seconds:8.1f} {mib:6.0f} {per_scene:11.1f}", flush=True)
+        row = f"{count:7} {jobs:>7} {seconds:8.1f} {cpu:6.1f} {mib:5.0f} {1000 * cpu / count:15.1f}"
+        print(row, flush=True)
 
 
 def write_patches(folder: Path, count: int) -> None:
@@ -73,8 +75,12 @@ def write_patches(folder: Path, count: int) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
 
 
-def dry_run(folder: Path) -> tuple[float, float, str]:
-    """Plan the run in a folder; return seconds, MiB at the peak and what was printed."""
+def dry_run(folder: Path) -> tuple[float, float, float, str]:
+    """Plan the run in a folder.
+
+    Returns:
+        Wall seconds, processor seconds, MiB at the peak, and what was printed.
+    """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--configfile", "mine.yaml", "--cores", "8", "--dry-run", "--quiet", "rules"]
     with tempfile.TemporaryFile("w+") as output:
@@ -86,7 +92,7 @@ def dry_run(folder: Path) -> tuple[float, float, str]:
         text = output.read()
     if status:
         raise SystemExit(text[-3000:])
-    return seconds, usage.ru_maxrss / 1024, text
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text
 
 
 # --- overhead --------------------------------------------------------------------------

@@ -200,8 +200,9 @@ def score_scene(
         block: side of the windows in pixels.
 
     Returns:
-        Rows with the keys :data:`unveil.metrics.tables.COLUMNS`. ``value`` is None where a metric is undefined
-        or its region has no pixels (``n_pixels`` 0); it is never NaN or infinite.
+        Rows with the keys :data:`unveil.metrics.tables.COLUMNS`. ``value`` is None where a
+        metric is undefined or its region has no pixels (``n_pixels`` 0); it is never NaN or
+        infinite.
 
     Raises:
         SceneSkipped: if the scene has no reference, or no truth is known in it.
