@@ -37,14 +37,16 @@ TWELVE = (
 def print_dag(args: argparse.Namespace) -> None:
     """Print what a dry run costs for several numbers of scenes."""
     print(f"{len(TWELVE)} models, load {os.getloadavg()[0]:.1f}")
-    print(f"{'scenes':>7} {'jobs':>7} {'seconds':>8} {'MiB':>6} {'ms a scene':>11}")
+    print(
+        f"{'scenes':>7} {'jobs':>7} {'seconds':>8} {'CPU s':>6} {'MiB':>5} {'CPU ms a scene':>15}"
+    )
     for count in args.scenes:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             write_patches(Path(folder), count)
-            seconds, mib, output = dry_run(Path(folder))
+            seconds, cpu, mib, output = dry_run(Path(folder))
         jobs = next(line.split()[1] for line in output.splitlines() if line.startswith("total"))
-        per_scene = 1000 * seconds / count
-        print(f"{count:7} {jobs:>7} {seconds:8.1f} {mib:6.0f} {per_scene:11.1f}", flush=True)
+        row = f"{count:7} {jobs:>7} {seconds:8.1f} {cpu:6.1f} {mib:5.0f} {1000 * cpu / count:15.1f}"
+        print(row, flush=True)
 
 
 def write_patches(folder: Path, count: int) -> None:
@@ -73,8 +75,12 @@ def write_patches(folder: Path, count: int) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
 
 
-def dry_run(folder: Path) -> tuple[float, float, str]:
-    """Plan the run in a folder; return seconds, MiB at the peak and what was printed."""
+def dry_run(folder: Path) -> tuple[float, float, float, str]:
+    """Plan the run in a folder.
+
+    Returns:
+        Wall seconds, processor seconds, MiB at the peak, and what was printed.
+    """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--configfile", "mine.yaml", "--cores", "8", "--dry-run", "--quiet", "rules"]
     with tempfile.TemporaryFile("w+") as output:
@@ -86,7 +92,7 @@ def dry_run(folder: Path) -> tuple[float, float, str]:
         text = output.read()
     if status:
         raise SystemExit(text[-3000:])
-    return seconds, usage.ru_maxrss / 1024, text
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text
 
 
 # --- overhead --------------------------------------------------------------------------
@@ -237,6 +243,75 @@ def write_tile(folder: Path, size: int, frames: int) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
 
 
+# --- a continent -----------------------------------------------------------------------
+
+TILE_MPX = 10_980**2 / 1e6
+DSEN2CR_PARAMETERS = 18_947_341
+"""Each weight of its convolutions meets every pixel once, in a multiplication and an addition."""
+
+
+def print_continent(args: argparse.Namespace) -> None:
+    """Print what a continent would take, from what was measured, line by line."""
+    folder = Path(args.measured)
+    mpx, frames, costs = read_measured(folder)
+    scenes = args.tiles * args.dates
+    rasters = (1 + args.context) / (1 + frames)
+    work = {"assemble_scene": 1, "mask_scene": 1, "coregister_scene": 1}
+    work |= {"infer": args.methods, "score": args.methods + args.networks}
+    print(f"measured: {mpx:.1f} Mpx, target and {frames} frames")
+    print(f"scenes = {args.tiles} tiles x {args.dates} dates = {scenes}")
+    total = 0.0
+    for stage, times in work.items():
+        per_mpx = np.mean([c.cpu for c in costs if c.name.split()[0] == stage]) / mpx
+        factor = rasters if stage != "score" else 1.0
+        hours = scenes * TILE_MPX * per_mpx * factor * times / 3600
+        total += hours
+        print(
+            f"{stage}: {scenes} x {TILE_MPX:.1f} Mpx x {per_mpx:.2f} s x {factor:.2f} "
+            f"x {times} / 3600 = {hours:,.0f} core hours"
+        )
+    teraflop = 2 * DSEN2CR_PARAMETERS / 1e6 * args.halo  # a Mpx
+    speed = args.gpu_teraflops * args.gpu_share
+    gpu = scenes * TILE_MPX * teraflop * args.networks / speed / 3600
+    print(
+        f"networks: {scenes} x {TILE_MPX:.1f} Mpx x {teraflop:.1f} TFLOP x {args.networks} "
+        f"/ {speed:.0f} TFLOP/s / 3600 = {gpu:,.0f} GPU hours"
+    )
+    per_value = bytes_per_value()
+    raster_tb = scenes * TILE_MPX * args.bands * per_value / 1e6
+    scene_tb, answer_tb = (raster_tb * n for n in (1 + args.context, args.methods + args.networks))
+    print(
+        f"a raster a scene: {scenes} x {TILE_MPX:.1f} Mpx x {args.bands} bands x "
+        f"{per_value:.2f} bytes = {raster_tb:,.0f} TB"
+    )
+    print(f"scenes ({1 + args.context} rasters): {scene_tb:,.0f} TB")
+    print(f"predictions ({args.methods + args.networks} rasters): {answer_tb:,.0f} TB")
+    money = total * args.core_hour + gpu * args.gpu_hour + answer_tb * args.tb_month
+    print(
+        f"cost: {total:,.0f} core hours x {args.core_hour} + {gpu:,.0f} GPU hours x "
+        f"{args.gpu_hour} + {answer_tb:,.0f} TB months x {args.tb_month} = {money:,.0f}"
+    )
+
+
+def read_measured(folder: Path) -> tuple[float, int, list[Cost]]:
+    """Return Mpx, context frames and costs of a run of ``tile``."""
+    costs = list(read_costs(folder / "results/benchmarks"))
+    document = json.loads((folder / "results/scenes/tile/scene.json").read_text())
+    roles = [item["properties"]["unveil:role"] for item in document["features"]]
+    height, width = document["unveil"]["grid"]["shape"]
+    return height * width / 1e6, roles.count("context"), costs
+
+
+def bytes_per_value() -> float:
+    """Return what a pixel of a band takes in the real frames of the example, compressed."""
+    size = values = 0
+    for path in (ROOT / "resources/example/bigearthnet").rglob("frames/*.tif"):
+        with rasterio.open(path) as dataset:
+            values += dataset.width * dataset.height * dataset.count
+        size += path.stat().st_size
+    return size / values
+
+
 def main() -> None:
     """Print the table that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -253,6 +328,21 @@ def main() -> None:
     tile.add_argument("--frames", type=int, default=12, help="context frames")
     tile.add_argument("--folder", required=True, help="where it is written, about 60 GB")
     tile.set_defaults(run=print_tile)
+    continent = parts.add_parser("continent", help="hours, TB and cost, from a run of tile")
+    continent.add_argument("measured", help="folder of a run of tile")
+    continent.add_argument("--tiles", type=int, default=1100, help="of 110 km")
+    continent.add_argument("--dates", type=int, default=73, help="targets a tile")
+    continent.add_argument("--context", type=int, default=12, help="context frames a scene")
+    continent.add_argument("--bands", type=int, default=13)
+    continent.add_argument("--methods", type=int, default=8, help="models without a network")
+    continent.add_argument("--networks", type=int, default=4, help="of the size of DSen2-CR")
+    continent.add_argument("--halo", type=float, default=1.06, help="computed over useful pixels")
+    continent.add_argument("--gpu-teraflops", type=float, default=312, help="A100, bfloat16")
+    continent.add_argument("--gpu-share", type=float, default=0.35, help="of that is reached")
+    continent.add_argument("--core-hour", type=float, default=0.04, help="price")
+    continent.add_argument("--gpu-hour", type=float, default=2.5, help="price")
+    continent.add_argument("--tb-month", type=float, default=20.0, help="price")
+    continent.set_defaults(run=print_continent)
     args = parser.parse_args()
     args.run(args)
 

@@ -82,8 +82,9 @@ RUNNING_NETWORKS = [
     for model, row in MODELS.items()
     if model in NETWORKS and Path(row.get("weights", "")).is_file()
 ]
-BATCHES = {"_methods": [m for m in MODELS if m not in RUNNING_NETWORKS]}
-BATCHES |= {model: [model] for model in RUNNING_NETWORKS}
+METHODS = [model for model in MODELS if model not in RUNNING_NETWORKS]
+BATCHES = {model: [model] for model in RUNNING_NETWORKS}
+BATCHES |= {"_methods": METHODS} if METHODS else {}
 # On a large scene, every model has a job of its own.
 JOBS = [
     (batch, shard)
@@ -99,7 +100,6 @@ COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene"
 
 
 wildcard_constraints:
-    scene=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     batch=r"_methods|[A-Za-z0-9][A-Za-z0-9._-]*",
     shard=r"shard-\d+",
 

@@ -44,7 +44,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a metrics table; text columns as categories, empty values as NaN.
 
     Raises:
-        InputError: if the file is missing or its columns are not :data:`COLUMNS`.
+        InputError: if the file is missing or its columns are not those of
+            :data:`unveil.metrics.tables.COLUMNS`.
     """
     if not Path(path).exists():
         raise InputError("file not found", file=path, remedy="run the workflow up to metrics")
