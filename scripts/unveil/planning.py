@@ -243,7 +243,8 @@ def choose_dates(
     ``target_date`` is the wanted date, or ``auto`` for the first date that is cloudy enough
     and has a truth; ``reference_date: auto`` asks for the nearest really clear date. The
     cover of every date is measured over the place, on masks that the source delivers or, for
-    L1C, on those of ``detect``.
+    L1C, on those of ``detect``. Protocols that make their own clouds take the date they are
+    given.
 
     Args:
         row: row of the scene table.
@@ -260,10 +261,11 @@ def choose_dates(
         InputError: if no date can be the target.
     """
     if series.target_date:
-        dates = {"target_date": series.target_date, "reference_date": series.reference_date}
-        return replace(row, **dates), {}
+        target = series.target_date if row.target_date == "auto" else row.target_date
+        return replace(row, target_date=target, reference_date=series.reference_date), {}
     wanted = row.target_date
-    exact = wanted != "auto" and (limits.window_days == 0 or wanted in _no_choice(row, series))
+    choice = row.protocol in ("paired", "none") and len(series.optical) > 1
+    exact = wanted != "auto" and not (choice and limits.window_days)
     if exact and row.reference_date != "auto":
         return row, {}
     looks = measure_looks(series, dilate_px=dilate_px, detect=detect)
@@ -278,11 +280,6 @@ def choose_dates(
     except SceneSkipped as reason:
         return replace(row, reference_date=""), facts | {"no_reference": str(reason)}
     return replace(row, reference_date=truth.date), facts
-
-
-def _no_choice(row: SceneRow, series: SourceSeries) -> Sequence[str]:
-    """Protocols that make their own clouds take the date that they are given."""
-    return () if row.protocol in ("paired", "none") else tuple(series.optical)
 
 
 def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> str:
