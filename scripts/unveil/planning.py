@@ -244,7 +244,8 @@ def choose_dates(
     ``target_date`` is the wanted date, or ``auto`` for the first date that is cloudy enough
     and has a truth; ``reference_date: auto`` asks for the nearest really clear date. The
     cover of every date is measured over the place, on masks that the source delivers or, for
-    L1C, on those of ``detect``.
+    L1C, on those of ``detect``. Protocols that make their own clouds take the date they are
+    given.
 
     Args:
         row: row of the scene table.
@@ -268,7 +269,8 @@ def choose_dates(
             cloud_date=series.cloud_date or row.cloud_date,
         ), {}
     wanted = row.target_date
-    exact = wanted != "auto" and (limits.window_days == 0 or wanted in _no_choice(row, series))
+    choice = row.protocol in ("paired", "none") and len(series.optical) > 1
+    exact = wanted != "auto" and not (choice and limits.window_days)
     if exact and row.reference_date != "auto":
         return row, {}
     looks = measure_looks(series, dilate_px=dilate_px, detect=detect)
@@ -283,11 +285,6 @@ def choose_dates(
     except SceneSkipped as reason:
         return replace(row, reference_date=""), facts | {"no_reference": str(reason)}
     return replace(row, reference_date=truth.date), facts
-
-
-def _no_choice(row: SceneRow, series: SourceSeries) -> Sequence[str]:
-    """Protocols that make their own clouds take the date that they are given."""
-    return () if row.protocol in ("paired", "none") else tuple(series.optical)
 
 
 def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> str:

@@ -70,6 +70,7 @@ def open_allclear(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
             field=f"scene {row.scene}: {row.name}",
             remedy="use a dataset file with targets and frames of other dates",
         )
+    nearest = min(inputs, key=lambda date: (days_between(date, truth), date))
     frames[truth] = _find(row, truth_path)
     grid = _grid(frames[truth])
     return SourceSeries(
@@ -90,7 +91,7 @@ def open_allclear(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
             "licence": "AllClear: see allclear.cs.cornell.edu",
             "attribution": "Zhou et al. 2024, modified Copernicus Sentinel data",
         },
-        target_date=min(inputs, key=lambda date: (days_between(date, truth), date)),
+        target_date=nearest if row.target_date == "auto" else row.target_date,
         reference_date=truth,
     )
 

@@ -206,10 +206,11 @@ def _product(
     path: Path, facts: dict[str, Any], granule: str, images: dict[str, tuple[int, str]]
 ) -> Product:
     names = {band: _gdal_name(path, name) for band, (_, name) in images.items()}
-    tile = TILE_IN_NAME.search(next(iter(names.values())))
+    first = next(name for _, name in images.values())
+    tile = TILE_IN_NAME.search(first)
     if not tile:
         raise InputError(
-            f"image {next(iter(names.values()))} names no tile",
+            f"image {first} names no tile",
             file=path,
             remedy="keep the names of the product's files",
         )
