@@ -23,6 +23,7 @@ from unveil.report import FIGURES, ReportOptions, render
 from unveil.report.evidence import pick_scenes, read_evidence, read_methods
 from unveil.report.images import render as render_bands
 from unveil.report.images import stretch_of, thumbnail_size
+from unveil.report.page import source_warnings
 from unveil.report.summary import (
     answer,
     comparable,
@@ -54,6 +55,19 @@ def results(tmp_path_factory):
 def page(results):
     render(**results.inputs(), options=ReportOptions())
     return results.inputs()["output"].read_text(encoding="utf-8")
+
+
+def test_warnings_of_sources_are_listed_with_their_scene(results):
+    evidence = read(results)
+    first = next(iter(evidence.scenes.values()))
+    warned = dataclasses.replace(first.target, facts={"unveil:warnings": ["an odd offset"]})
+    frames = tuple(warned if f is first.target else f for f in first.frames)
+    scenes = {**evidence.scenes, first.id: dataclasses.replace(first, frames=frames)}
+    found = source_warnings(dataclasses.replace(evidence, scenes=scenes))
+    assert [(w["date"], w["role"], w["text"]) for w in found] == [
+        (first.target.date, "target", "an odd offset")
+    ]
+    assert source_warnings(evidence) == []
 
 
 # --- pooling and comparison -----------------------------------------------------------

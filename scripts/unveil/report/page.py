@@ -634,7 +634,17 @@ def scenes_context(evidence: Evidence, pictured: Sequence[str]) -> dict[str, Any
             }
         )
     details = [_details(evidence, evidence.scenes[s], errors) for s in detailed]
-    return {"index": index, "details": details}
+    return {"index": index, "details": details, "warnings": source_warnings(evidence)}
+
+
+def source_warnings(evidence: Evidence) -> list[dict[str, str]]:
+    """Return what sources found contradictory about frames, by scene and date."""
+    return [
+        {"title": scene_title(scene), "date": frame.date, "role": frame.role, "text": text}
+        for scene in evidence.scenes.values()
+        for frame in scene.frames
+        for text in frame.facts.get("unveil:warnings", [])
+    ]
 
 
 def _details(evidence: Evidence, scene: Scene, errors: pd.DataFrame) -> dict[str, Any]:
@@ -668,7 +678,7 @@ def _frame(scene: Scene, frame: Frame) -> dict[str, Any]:
     note = facts.pop("shift_note", "")
     masks = pretty(facts.pop("mask_sources", []))
     notes = pretty(facts.pop("mask_notes", []))
-    for shown in ("eo:cloud_cover", "shadow_cover"):
+    for shown in ("eo:cloud_cover", "shadow_cover", "warnings"):
         facts.pop(shown, None)
     scored = frame.role in ("target", "context")
     return {
