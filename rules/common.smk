@@ -139,6 +139,11 @@ def get_source_settings(wildcards):
     return {key: value for key, value in config["sources"].items() if key != "stac"}
 
 
+def get_runtime(wildcards):
+    """Give the minutes that assembling a scene may take: whole JPEG 2000 come slowly."""
+    return 720 if SCENES[wildcards.scene].source == "stac" else 60
+
+
 def get_request(wildcards):
     """Give what a scene asks of a search."""
     return make_request(SCENES[wildcards.scene], STAC)

@@ -47,7 +47,7 @@ rule assemble_scene:
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=get_runtime,
         disk_mb=4000,
     params:
         rows=get_rows,

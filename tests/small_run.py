@@ -63,12 +63,10 @@ def write_config(folder: Path, rows: list[str], **config) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
 
 
-def snakemake(
-    folder: Path, *arguments: str, configfile: str = "mine.yaml", **kwargs
-) -> subprocess.CompletedProcess:
+def snakemake(folder: Path, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
     """Run Snakemake on the project in a working directory of its own."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--configfile", configfile, "--cores", "2", "--nocolor", *arguments]
+    command += ["--configfile", "mine.yaml", "--cores", "2", "--nocolor", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, **kwargs

@@ -220,6 +220,8 @@ def mapchete(shared: Path, root: Path, url: str) -> Iterator[dict]:
         for band in ("B02", "B03", "B04", "B08", "SCL"):
             with rasterio.open(path.with_name(f"{product}_{band}.tif")) as dataset:
                 data = dataset.read(1)
+            if band == "SCL":  # lossy compression has left a few pixels of no class
+                data = np.where(data > 11, 0, data).astype(np.uint8)
             key = EARTH_SEARCH[band]
             write_cog(
                 root / product / f"{key}.tif", data, MAPCHETE_TRANSFORM, MAPCHETE_CRS, blocksize=128

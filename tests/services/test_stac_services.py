@@ -200,13 +200,15 @@ def test_the_example_goes_from_geojson_to_report(servers, tmp_path):
     for name in ("config", "resources"):
         keep = shutil.ignore_patterns("weights", "example", "locks")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=keep)
-    example = {"configfile": "config/examples/stac.yaml"}
-    arguments = ["--config", "cache=cache"]
-    arguments += [f"sources={{stac: {{presets: {servers.presets}, days: 16}}}}"]
-    dry = small_snakemake(tmp_path, *arguments, "--dry-run", **example)
-    assert dry.returncode == 0, dry.stderr[-3000:]
-    done = small_snakemake(tmp_path, *arguments, **example)
-    assert done.returncode == 0, done.stderr[-4000:]
+    stac = {"presets": str(servers.presets), "days": 16}
+    (tmp_path / "loopback.yaml").write_text(
+        yaml.safe_dump({"cache": "cache", "sources": {"stac": stac}})
+    )
+    arguments = ["--configfile", "config/examples/stac.yaml", "loopback.yaml"]
+    dry = small_snakemake(tmp_path, *arguments, "--dry-run")
+    assert dry.returncode == 0, dry.stdout[-3000:]
+    done = small_snakemake(tmp_path, *arguments)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     results = tmp_path / "results/stac"
     scene = load_scene(results / "scenes/fields/scene.json")
     assert scene.target.date == "2018-09-13" and len(scene.context) == 6 and scene.radar
@@ -216,7 +218,7 @@ def test_the_example_goes_from_geojson_to_report(servers, tmp_path):
     assert set(metrics.model) >= {"cloudy", "damped", "regressed"}
     page = (results / "report/index.html").read_text()
     assert "Element 84" in page and "sig=" not in page
-    again = small_snakemake(tmp_path, *arguments, "--dry-run", **example)
+    again = small_snakemake(tmp_path, *arguments, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
 
 

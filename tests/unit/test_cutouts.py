@@ -19,7 +19,7 @@ from unveil.sources import radiometry
 from unveil.sources.area import area_grid
 from unveil.sources.cutouts import mosaic, plan_cut, read_cut, write_cut
 from unveil.sources.locks import load_presets
-from unveil.sources.ranges import HEADER, RangeCache, total
+from unveil.sources.ranges import HEADER, RangeCache, run_parallel, total
 from unveil.sources.stac import _calibrator, _Wanted, as_stored
 
 CRS = "EPSG:32631"
@@ -179,6 +179,21 @@ def test_a_truncated_file_is_named(server, cache, tmp_path):
         cache.fetch({remote: cut.spans}, name="x")
     with pytest.raises(InputError, match=r"cut.tif.*cannot be read as a raster"):
         read_cut(cache, cut)
+
+
+def test_what_goes_wrong_while_gdal_reads_is_told_in_plain_words(server, cache):
+    """Also from many threads at once: an exception that passed through GDAL would abort it."""
+    data = (server.root / "fine.tif").read_bytes()
+    names = [f"changing{n}.tif" for n in range(6)]
+    for name in names:
+        (server.root / name).write_bytes(data)
+    remotes = [cache.describe(f"{server.url}/{name}") for name in names]
+    for name in names:
+        (server.root / name).write_bytes(data[:-1] + b"x")
+    fresh = RangeCache(cache.folder / "fresh", sleep=lambda s: None)
+    for _ in range(3):
+        with pytest.raises(InputError, match="changing.*not the one that was searched"):
+            run_parallel(lambda r: plan_cut(fresh, r, grid_at(0, 0, 9, 9)), remotes, workers=6)
 
 
 def test_a_page_instead_of_a_raster_is_named(server, cache):

@@ -294,7 +294,7 @@ def test_the_disk_is_checked_before_the_first_byte(server, tmp_path, monkeypatch
     remote = cache.describe(f"{server.url}/a.bin")
     usage = ranges.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(ranges.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=r"0.7 MB are to be fetched, 0.0 MB are free"):
+    with pytest.raises(InputError, match=r"0.7 MB are needed, 0.0 MB are free"):
         cache.fetch({remote: [(0, len(DATA))]}, name="x")
     assert len(server.log) == 1
 

@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.transform import GCPTransformer, array_bounds
+from rasterio.transform import GCPTransformer, array_bounds, xy
 from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window, from_bounds
 
@@ -70,8 +70,13 @@ def open_remote(
     def opener(path: str, mode: str = "r", **_: object) -> RemoteFile:
         if path != name:  # side-car files that GDAL looks for
             raise FileNotFoundError(path)
-        files.append(cache.open(remote))
+        files.append(cache.open(remote, silent=True))
         return files[-1]
+
+    def reraise() -> None:
+        for file in files:
+            if file.error:
+                raise file.error
 
     options = {} if level is None else {"overview_level": level}
     try:
@@ -81,14 +86,13 @@ def open_remote(
         ):
             yield dataset
     except (RasterioError, OSError) as error:
-        for file in files:
-            if file.error:  # GDAL hides why a read failed
-                raise file.error from error
+        reraise()
         raise InputError(
             f"cannot be read as a raster ({error})",
             file=remote.href,
             remedy="the server's file is damaged; leave the item out (sources.stac.leave_out)",
         ) from error
+    reraise()  # what GDAL took for the end of the file
 
 
 # --- which bytes ----------------------------------------------------------------------------
@@ -162,9 +166,9 @@ def _level(dataset: rasterio.DatasetReader, window: Window | None, grid: Grid) -
 
 def _window_by_points(dataset: rasterio.DatasetReader, grid: Grid) -> Window | None:
     points, crs = dataset.gcps
-    cols = np.linspace(0, grid.width, 21)
-    rows = np.linspace(0, grid.height, 21)
-    x, y = grid.affine @ tuple(part.ravel() for part in np.meshgrid(cols, rows))
+    edges = np.linspace(0, grid.width, 21), np.linspace(0, grid.height, 21)
+    cols, rows = (part.ravel() for part in np.meshgrid(*edges))
+    x, y = xy(grid.affine, rows, cols, offset="ul")
     longitude, latitude = transform(grid.crs, crs, x, y)
     with GCPTransformer(points, tps=True) as transformer:
         lines, pixels = transformer.rowcol(longitude, latitude)

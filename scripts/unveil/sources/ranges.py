@@ -275,9 +275,9 @@ class RangeCache:
                 temporary.write_text(json.dumps(vars(found.remote)) + "\n")
         return found.remote
 
-    def open(self, remote: Remote) -> RemoteFile:
+    def open(self, remote: Remote, *, silent: bool = False) -> RemoteFile:
         """Open a file for reading; what is missing is fetched when it is read."""
-        return RemoteFile(self, remote)
+        return RemoteFile(self, remote, silent=silent)
 
     def missing(self, remote: Remote, wanted: Sequence[Span]) -> list[Span]:
         """Return the bytes of a file that would have to be fetched."""
@@ -303,7 +303,7 @@ class RangeCache:
         volume = sum(map(total, jobs.values()))
         if not volume:
             return 0
-        self.require_space(volume)
+        require_space(self.folder, volume, field="cache")
         LOG.info("%s: %.2f MB of %d files to fetch", name, volume / 1e6, len(jobs))
         with Progress(name, volume, logger=LOG) as progress:
             run_parallel(
@@ -312,22 +312,6 @@ class RangeCache:
                 workers=self.connections,
             )
         return volume
-
-    def require_space(self, volume: int) -> None:
-        """Check that the disk of the cache can take ``volume`` more bytes.
-
-        Raises:
-            InputError: if it cannot.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < volume:
-            raise InputError(
-                f"{volume / 1e6:.1f} MB are to be fetched, {free / 1e6:.1f} MB are free",
-                file=self.folder,
-                field="cache",
-                remedy="free some space, or set 'cache' in the config to a larger disk",
-            )
 
     def ensure(
         self, remote: Remote, wanted: Sequence[Span], *, progress: Progress | None = None
@@ -414,6 +398,23 @@ class RangeCache:
                     yield
                     return
             time.sleep(0.01)
+
+
+def require_space(folder: Path, volume: int, *, field: str) -> None:
+    """Check that the disk of a folder can take ``volume`` more bytes.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < volume:
+        raise InputError(
+            f"{volume / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free",
+            file=folder,
+            field=field,
+            remedy=f"free some space, or set {field!r} to a folder on a larger disk",
+        )
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -630,11 +631,13 @@ class RemoteFile(io.RawIOBase):
 
     Attributes:
         remote: the file.
-        error: what went wrong while GDAL was reading, which hides it.
+        error: what went wrong, where the file is silent: an exception must not pass through
+            GDAL, so that a silent file just ends early.
     """
 
-    def __init__(self, cache: RangeCache, remote: Remote) -> None:
+    def __init__(self, cache: RangeCache, remote: Remote, *, silent: bool = False) -> None:
         super().__init__()
+        self._silent = silent
         self._cache, self.remote, self._at = cache, remote, 0
         self.error: Exception | None = None
         self._store = cache._store(remote).thing
@@ -661,8 +664,10 @@ class RemoteFile(io.RawIOBase):
         try:
             self._require(self._at, end)
         except Exception as error:
+            if not self._silent:
+                raise
             self.error = error
-            raise
+            return b""
         data = self._store.read(self._at, end)
         self._at = end
         return data

@@ -35,7 +35,7 @@ from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.cutouts import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
 from unveil.sources.locks import MASK, Preset, get_preset, lock_path, make_request, read_lock
 from unveil.sources.radiometry import Offset
-from unveil.sources.ranges import RangeCache, Remote, run_parallel
+from unveil.sources.ranges import RangeCache, Remote, require_space, run_parallel
 from unveil.sources.selection import Acquisition, parse_time
 from unveil.sources.signing import make_signer
 
@@ -180,6 +180,10 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
         lock["grid"]["crs"], tuple(lock["grid"]["transform"]), *map(int, lock["grid"]["shape"])
     )
     scratch = tempfile.TemporaryDirectory(prefix="unveil-stac-")
+    # A frame of every date, and the parts of one.
+    dates = len({(item["kind"], item["date"]) for item in lock["items"]})
+    volume = (dates + 2) * grid.pixels * (2 * len(request["bands"]) + 1)
+    require_space(Path(scratch.name), volume, field="TMPDIR")
 
     def job(kind: str, bands: Sequence[str]) -> _Job:
         preset = get_preset(request[kind], settings["presets"], kind=kind)

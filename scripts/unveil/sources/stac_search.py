@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,12 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     chosen, notes = _choose(looks, request)
     wanted = [look for look in looks if look.date in _optical_dates(chosen)]
     passes = _choose_passes(wanted, chosen, request, settings)
-    items = [_optical_item(f, look, preset) for look in wanted for f in _members(look, by_id)]
+    used = (*request["bands"], MASK)
+    items = [
+        {**_plain(f, preset, used), "kind": "optical", "date": look.date}
+        for look in wanted
+        for f in _members(look, by_id)
+    ]
     items = _describe(items, cache)
     if passes:
         radar = get_preset(request["radar"], settings["presets"], kind="radar")
@@ -488,7 +493,7 @@ def _choose_passes(
     others = [look.time for look in wanted if look.date in chosen["context"]]
     passes = selection.choose_passes(looks, target.time, others, max_days=limits.radar_days)
     return [
-        {**_plain(f, preset), "kind": "radar", "date": look.date}
+        {**_plain(f, preset, preset.assets), "kind": "radar", "date": look.date}
         for look in passes
         for f in _members(look, by_id)
     ]
@@ -497,18 +502,14 @@ def _choose_passes(
 # --- writing down ---------------------------------------------------------------------------
 
 
-def _optical_item(found: _Found, look: Look, preset: Preset) -> dict[str, Any]:
-    return {**_plain(found, preset), "kind": "optical", "date": look.date}
-
-
-def _plain(found: _Found, preset: Preset) -> dict[str, Any]:
+def _plain(found: _Found, preset: Preset, used: Iterable[str]) -> dict[str, Any]:
     properties = found.item["properties"]
     kept = (*KEPT, *([preset.offset.flag] if preset.offset.flag else []))
     return {
         "id": found.seen_as.id,
         "collection": found.item.get("collection"),
         "properties": {key: properties[key] for key in kept if key in properties},
-        "assets": found.assets,
+        "assets": {name: found.assets[name] for name in used if name in found.assets},
     }
 
 
