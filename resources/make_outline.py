@@ -26,6 +26,9 @@ def decode(topology: dict) -> dict:
     land = topology["objects"]["land"]
     polygons = [p for g in land.get("geometries", [land]) for p in _polygons(g)]
     coordinates = [[_ring(arcs, ring) for ring in polygon] for polygon in polygons]
+    beyond = [polygon for polygon in coordinates if max(x for x, _ in polygon[0]) > 180]
+    west = [[[[round(x - 360, 2), y] for x, y in ring] for ring in polygon] for polygon in beyond]
+    coordinates += west
     return {"type": "MultiPolygon", "coordinates": coordinates}
 
 
@@ -34,9 +37,19 @@ def _polygons(geometry: dict) -> list:
 
 
 def _ring(arcs: list[np.ndarray], numbers: list[int]) -> list[list[float]]:
-    """Join arcs end to end; a number ~n is arc n backwards."""
+    """Join arcs end to end; a number ~n is arc n backwards.
+
+    The topology knows no date line: a ring that crosses it goes on beyond 180 degrees here
+    (and is there a second time, 360 degrees to the west), and the one around the south pole
+    is closed over the pole.
+    """
     parts = [arcs[n] if n >= 0 else arcs[~n][::-1] for n in numbers]
     joined = np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
+    joined[:, 0] = np.unwrap(joined[:, 0], period=360)
+    joined[:, 0] -= 360 * np.round(joined[:, 0].mean() / 360)
+    (start, _), (end, _) = joined[0], joined[-1]
+    if abs(end - start) > 180:
+        joined = np.concatenate([joined, [[end, -90], [start, -90]], joined[:1]])
     return np.round(joined, DECIMALS).tolist()
 
 

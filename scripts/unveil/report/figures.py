@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as MapPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
@@ -76,10 +78,11 @@ PANEL_TITLES = {
     "transplant": "Transplanted clouds",
     "simulate": "Simulated clouds",
 }
-MARGIN_DEGREES, LEAST_SPAN = 6.0, (44.0, 26.0)
+MARGIN_DEGREES, LEAST_SPAN = 3.0, (60.0, 24.0)
 """Of the map: land around the places, and the least width and height, degrees."""
 
-MOST_LABELS = 40
+MOST_LABELS = 3
+"""Names of places written beside one spot of the map."""
 
 
 def palette(methods: Sequence[str]) -> dict[str, str]:
@@ -197,7 +200,7 @@ def mae_by_band(evidence: Evidence) -> Figure | None:
             ]
             bands = order_by(inside["band"].unique(), list(BANDS))
             width = 0.84 / len(drawn)
-            for number, look in enumerate(drawn):
+            for number, look in reversed(list(enumerate(drawn))):
                 points = inside[inside["model"] == look.model]
                 mean = points.groupby(["band", "place"])["value"].mean().groupby("band").mean()
                 x = np.arange(len(bands)) + width * (number - (len(drawn) - 1) / 2)
@@ -383,8 +386,9 @@ def place_map(places: Sequence[Place], outline: Sequence[Sequence[Sequence[float
     height = min(max(9.0 * aspect * (north - south) / (east - west), 2.6), 6.5)
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(9.0, height), layout="constrained")
-        for ring in outline:
-            axis.fill(*np.transpose(ring), facecolor=FAINT, alpha=0.22, edgecolor=FAINT, lw=0.6)
+        # As one path, so that inland seas, wound the other way, stay open.
+        land = MapPath.make_compound_path(*(MapPath(ring, closed=True) for ring in outline))
+        axis.add_patch(PathPatch(land, facecolor=FAINT, alpha=0.22, edgecolor=FAINT, lw=0.6))
         colours = dict(zip(PANEL_TITLES, palette(list(PANEL_TITLES)).values(), strict=True))
         for protocol in dict.fromkeys(place.protocols[0] for place in places):
             inside = [place for place in places if place.protocols[0] == protocol]
@@ -394,17 +398,24 @@ def place_map(places: Sequence[Place], outline: Sequence[Sequence[Sequence[float
                 color=colours.get(protocol, FAINT), edgecolor="white", linewidth=0.6,
                 label=PANEL_TITLES.get(protocol, "No truth"), zorder=3,
             )  # fmt: skip
-        if len(places) <= MOST_LABELS:
-            for place in places:
-                axis.annotate(
-                    place.id, (place.longitude, place.latitude), (6, 3),
-                    textcoords="offset points", fontsize=7,
-                )  # fmt: skip
+        for (x, y), names in _labels(places, near=0.02 * (east - west)).items():
+            text = "\n".join(names[:MOST_LABELS])
+            axis.annotate(text, (x, y), (6, 3), textcoords="offset points", fontsize=7, va="center")
         axis.set(xlim=(west, east), ylim=(south, north), aspect=aspect)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}°"))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}°"))
-        figure.legend(loc="outside right upper", fontsize=8)
+        axis.legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
     return figure
+
+
+def _labels(places: Sequence[Place], *, near: float) -> dict[tuple[float, float], list[str]]:
+    """Return names by the spot they are written at; places nearer than that share one."""
+    spots: dict[tuple[float, float], list[str]] = {}
+    for place in places:
+        here = place.longitude, place.latitude
+        spot = next((s for s in spots if math.dist(s, here) < near), here)
+        spots.setdefault(spot, []).append(place.id)
+    return spots
 
 
 def _span(values: np.ndarray, least: float) -> tuple[float, float]:
@@ -525,7 +536,8 @@ def inline(svg: str) -> str:
     width = float(re.search(r'width="([\d.]+)pt"', svg).group(1)) / 72 * PX_PER_INCH
     size = r'<svg ([^>]*?)width="[^"]*"([^>]*?)height="[^"]*"'
     shown = rf'<svg \1\2 style="width:{width:.0f}px" aria-hidden="true"'
-    return re.sub(size, shown, svg.replace(INK, "currentColor"), count=1)
+    inked = svg.replace(INK, "currentColor").replace(PALE, "var(--pale)")
+    return re.sub(size, shown, inked, count=1)
 
 
 def _mae_rows(evidence: Evidence, scores: pd.DataFrame) -> pd.DataFrame:

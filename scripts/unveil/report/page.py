@@ -41,15 +41,17 @@ from unveil.report.summary import (
     against,
     answer,
     best_first,
+    best_of_each,
     caveats,
     count_pairs,
     format_value,
     make_tables,
+    order_by,
     places_needed,
     rank,
     scene_scores,
 )
-from unveil.scene import Frame, Scene, bbox
+from unveil.scene import PROTOCOLS, Frame, Scene, bbox
 
 LOG = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ EXPLORED_METRICS = ("MAE", "RMSE", "PSNR", "SSIM", "SAM", "bias")
 MAX_EXPLORED = 300
 """Scenes whose single values are in the page, for the interactive chart."""
 
-SHOWN_IN_CHARTS = 5
+SHOWN_IN_CHARTS = 6
 """Methods that the interactive charts show at first, the best ones."""
 
 STRATA = {
@@ -689,9 +691,12 @@ def papers_context(evidence: Evidence, tables: Sequence[Table]) -> list[dict[str
 
 def _by_method(evidence: Evidence, rows: pd.DataFrame):
     """Yield the rows of each protocol and method, the best method first."""
-    order = {model: position for position, model in enumerate(best_first(evidence))}
-    groups = list(rows.groupby(["protocol", "model"]))
-    return sorted(groups, key=lambda group: (group[0][0], order[group[0][1]]))
+    for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
+        inside = rows[rows["protocol"] == protocol]
+        for model in best_first(evidence, protocol):
+            part = inside[inside["model"] == model]
+            if len(part):
+                yield (protocol, model), part
 
 
 def _paper_row(
@@ -731,6 +736,9 @@ def _stratum(
     if rows.empty:
         return None
     best = rows.iloc[0]
+    weights = rows["model"].map(lambda m: evidence.methods[m].sha256)
+    # Variants of one network are no rivals: under cloud they often give the same.
+    rows = rows[(rows["model"] == best["model"]) | (weights != weights.iloc[0]) | (weights == "")]
     following = rows.iloc[1] if len(rows) > 1 else None
     groups = [set(str(row["cliques"] or "").split()) for _, row in rows.head(2).iterrows()]
     alike = len(groups) > 1 and bool(groups[0] & groups[1])
@@ -762,7 +770,10 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
         wide = scene_scores(evidence, region="occluded", metric=metric).reindex(chosen)
         values[metric] = {model: _rounded(wide[model]) for model in order if model in wide}
     scored = [model for model in order if any(model in of for of in values.values())]
-    shown = [m for m in scored if not evidence.methods[m].is_baseline][:SHOWN_IN_CHARTS]
+    shown = best_of_each(evidence)[:SHOWN_IN_CHARTS]
+    most = evidence.scores.groupby("protocol")["model"].nunique()
+    of_most = [p for p in pixels if evidence.scenes[p.scene].protocol == most.idxmax()]
+    first = of_most[len(of_most) // 2] if of_most else None
     colours = charts.chart_colours(evidence)
     return {
         "methods": [
@@ -791,6 +802,7 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
                 "scene": pixel.scene,
                 "title": scene_title(evidence.scenes[pixel.scene]),
                 "name": pixel.name,
+                "first": pixel is first,
                 "row": pixel.row,
                 "column": pixel.column,
                 "bands": pixel.bands,
