@@ -9,6 +9,7 @@ from unveil.errors import InputError, SceneSkipped
 from unveil.jobs import job
 from unveil.metrics.aggregate import write_rows
 from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.provenance import intact, std_path
 from unveil.scene import load_scene
 
 with job(snakemake.log[0]) as log:
@@ -24,16 +25,16 @@ with job(snakemake.log[0]) as log:
             skipped.append((name, model, "inference", record["reason"]))
             continue
         path = folder / record["file"]
-        if not path.exists() or raster.sha256(path) != record["sha256"]:
+        if not intact(record, folder):
             raise InputError(
-                "is missing or is not the file that the model wrote",
+                "it, or its standard deviations, is missing or not as the model wrote it",
                 file=path,
                 remedy=f"delete {snakemake.input.record} and run again",
             )
         refuse_trained_places(scenes[name], snakemake.params.weights)
-        std = path.with_name(f"{name}_std.tif")
+        std = std_path(folder, name) if record["std_sha256"] else None
         try:
-            rows += score_scene(scenes[name], path, model=model, std=std if std.exists() else None)
+            rows += score_scene(scenes[name], path, model=model, std=std)
         except SceneSkipped as fact:
             skipped.append((name, model, "metrics", str(fact)))
     write_rows(rows, snakemake.output.metrics)

@@ -120,6 +120,20 @@ def write_manifest(
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def std_path(folder: Path, scene: str) -> Path:
+    """Return where the standard deviations of a scene are, if the model gives any."""
+    return folder / f"{scene}_std.tif"
+
+
+def intact(record: dict[str, Any], folder: Path) -> bool:
+    """Return whether the files of a record are those that the model wrote."""
+    path, std = folder / record["file"], std_path(folder, record["scene"])
+    if not path.exists() or raster.sha256(path) != record["sha256"]:
+        return False
+    wanted = record["std_sha256"]
+    return not wanted or (std.exists() and raster.sha256(std) == wanted)
+
+
 def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Sum pixels and seconds of all predictions of each model; list what they ran on."""
     total: dict[str, dict[str, Any]] = {}
