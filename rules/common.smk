@@ -62,7 +62,16 @@ SHARDS = {
     )
 }
 ALL_SCENES = [f"{RESULTS}/scenes/{scene}/scene.json" for scene in SCENES]
-COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
+COMMON_CODE = (
+    "bands",
+    "classes",
+    "config",
+    "errors",
+    "inputs",
+    "jobs",
+    "raster",
+    "scene",
+)
 
 
 wildcard_constraints:

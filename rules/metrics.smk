@@ -2,7 +2,7 @@ rule score:
     input:
         scenes=get_shard_scenes,
         record=rules.infer.output.record,
-        code=code("metrics"),
+        code=code("metrics", "provenance"),
     output:
         metrics=f"{RESULTS}/metrics/{{model}}/{{shard}}.csv",
         skipped=f"{RESULTS}/metrics/{{model}}/{{shard}}.skipped.csv",

@@ -39,6 +39,7 @@ from unveil.models.base import Model, Prediction
 from unveil.provenance import intact, std_path, versions
 from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
+from unveil.weights.published import require_known
 
 LOG = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -267,6 +268,8 @@ def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) 
     place = f"{device.name}, {model.backend}, {model.precision}"
     LOG.info("running %s on %s", model.spec.id, place)
     model.load()
+    if model.spec.weights and model.weights_checksum:
+        require_known(model.spec.weights, model.weights_checksum)
     return device
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil import raster
+from unveil.inputs import read_json, reading_input
 from unveil.scene import Scene
 
 PACKAGES = (
@@ -137,19 +138,24 @@ def intact(record: dict[str, Any], folder: Path) -> bool:
 def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Sum pixels and seconds of all predictions of each model; list what they ran on."""
     total: dict[str, dict[str, Any]] = {}
+    remedy = "delete it and run the workflow again"
     for path in records:
-        document = json.loads(Path(path).read_text())
-        for record in document["scenes"]:
-            if record["status"] != "predicted":
-                continue
-            empty = {"pixels": 0, "wall_seconds": 0.0, "model_seconds": 0.0, "devices": []}
-            cost = total.setdefault(document["model"], empty)
-            cost["pixels"] += record["pixels"]
-            cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
-            cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)
-            place = record["device"]
-            if record["backend"] != "numpy":
-                place += f" in {record['precision']} ({record['backend']})"
-            if place not in cost["devices"]:
-                cost["devices"].append(place)
+        document = read_json(path, kind="an inference record", remedy=remedy)
+        with reading_input(path, "an inference record", remedy=remedy):
+            for record in document["scenes"]:
+                if record["status"] == "predicted":
+                    _add_cost(total, document["model"], record)
     return total
+
+
+def _add_cost(total: dict[str, dict[str, Any]], model: str, record: Mapping[str, Any]) -> None:
+    empty = {"pixels": 0, "wall_seconds": 0.0, "model_seconds": 0.0, "devices": []}
+    cost = total.setdefault(model, empty)
+    cost["pixels"] += record["pixels"]
+    cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
+    cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)
+    place = record["device"]
+    if record["backend"] != "numpy":
+        place += f" in {record['precision']} ({record['backend']})"
+    if place not in cost["devices"]:
+        cost["devices"].append(place)

@@ -29,8 +29,14 @@ from rasterio.windows import Window
 
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.errors import InputError
+from unveil.inputs import RASTER_RATIO, reading_input, require_plausible
 
 BLOCK = 512
+MAGIC = {
+    "GTiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "JP2OpenJPEG": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+}
+"""The formats that are read, by GDAL's driver, and how their files begin."""
 PROBE_BYTES = 8 << 20
 """Bytes that are written to learn why GDAL could not write."""
 
@@ -108,21 +114,36 @@ def _crs_code(crs: CRS | None) -> str:
 def open_raster(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading, with errors that name the file and the remedy.
 
+    The driver follows from the first bytes: other formats of GDAL, such as a VRT under the
+    name of a GeoTIFF, can name further files and addresses, which would be read.
+
     Raises:
-        InputError: if the file is missing, empty, truncated or not a raster.
+        InputError: if the file is missing, empty, truncated, no GeoTIFF or JPEG 2000, or
+            declares far more pixels than it can hold.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("file not found", file=path, remedy="check the path, or restore the file")
-    try:
-        with rasterio.open(path) as dataset:
+    remedy = "the file is truncated or no GeoTIFF; copy or download it again"
+    with reading_input(path, "a raster", remedy=remedy):
+        dataset = rasterio.open(path, driver=_driver(path))
+    with dataset:
+        item = max(np.dtype(name).itemsize for name in dataset.dtypes)
+        declared = dataset.count * dataset.height * dataset.width * item
+        require_plausible(declared, path, ratio=RASTER_RATIO)
+        try:
             yield dataset
-    except RasterioError as error:
-        raise InputError(
-            f"cannot be read as a raster ({error})",
-            file=path,
-            remedy="the file is truncated or no GeoTIFF; copy or download it again",
-        ) from error
+        except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot be read as a raster ({error})", file=path, remedy=remedy
+            ) from error
+
+
+def _driver(path: Path) -> str:
+    with open(path, "rb") as stream:
+        head = stream.read(12)
+    for driver, marks in MAGIC.items():
+        if head.startswith(marks):
+            return driver
+    raise ValueError(f"it begins with {head[:8]!r}")
 
 
 def read(path: str | Path, *, window: Window | None = None) -> np.ndarray:

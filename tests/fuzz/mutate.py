@@ -87,7 +87,7 @@ def _mutate_zip(data: bytes, rng: random.Random) -> bytes:
                 if change == 0:
                     continue
                 if change == 1:
-                    name = rng.choice(("../x", "/x", name + "x", "", "x/y/z"))
+                    name = rng.choice(("../x", "/x", name + "x", " ", "x/y/z"))
                 elif change == 2:
                     kind = zipfile.ZIP_DEFLATED
                     content = content + bytes(40_000_000)

@@ -189,12 +189,8 @@ def first_scene(folder: Path) -> Path:
 def read_scene(folder: Path) -> None:
     scene = load_scene(first_scene(folder))
     window = windows(scene.grid)[0]
-    try:
-        read_inputs(scene, window=window, radar="all")
-        read_truth(scene, scene.bands, window)
-    except KeyError as error:
-        if "are missing; available" not in str(error):  # documented
-            raise
+    read_inputs(scene, window=window, radar="all")
+    read_truth(scene, scene.bands, window)
     read_occlusion(scene, window)
 
 

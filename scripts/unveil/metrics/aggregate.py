@@ -19,6 +19,7 @@ import pandas as pd
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.inputs import reading_input
 from unveil.metrics.scoring import COLUMNS
 
 KEYS = ["model", "protocol", "level", "region", "band", "metric", "unit"]
@@ -51,7 +52,7 @@ def write_rows(rows: Iterable[dict], path: str | Path) -> None:
 def collect(
     shards: Iterable[str | Path], path: str | Path, columns: Sequence[str] = COLUMNS
 ) -> None:
-    """Join the tables of all jobs, in the order given; in constant memory.
+    """Join the tables of all jobs, in the order given; one table in memory at a time.
 
     Args:
         shards: tables of the jobs.
@@ -68,9 +69,11 @@ def collect(
                 raise InputError(
                     "file not found", file=shard, remedy="run the metrics rule for this job"
                 )
-            with open(shard) as stream:
+            kind, remedy = "a table of one job", "run the rule of this job again"
+            with reading_input(shard, kind, remedy=remedy), open(shard) as stream:
                 _check_header(stream.readline(), shard, columns)
-                out.writelines(line.rstrip("\r\n") + "\n" for line in stream if line.strip())
+                lines = [line.rstrip("\r\n") + "\n" for line in stream if line.strip()]
+            out.writelines(lines)
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
@@ -81,17 +84,18 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """
     if not Path(path).exists():
         raise InputError("file not found", file=path, remedy="run the workflow up to metrics")
-    with open(path, encoding="utf-8-sig") as stream:
-        _check_header(stream.readline(), path, COLUMNS)
     text = ("scene", "model", "protocol", "region", "band", "metric", "unit")
     numbers = {"cloud_cover": float, "value": float, "n_pixels": np.int64}
-    return pd.read_csv(
-        path,
-        dtype=dict.fromkeys(text, "category") | numbers,
-        keep_default_na=False,
-        na_values={"value": [""]},
-        encoding="utf-8-sig",
-    )
+    with reading_input(path, "a table of metrics", remedy="run the metrics rule again"):
+        with open(path, encoding="utf-8-sig") as stream:
+            _check_header(stream.readline(), path, COLUMNS)
+        return pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, "category") | numbers,
+            keep_default_na=False,
+            na_values={"value": [""]},
+            encoding="utf-8-sig",
+        )
 
 
 def _check_header(line: str, path: str | Path, columns: Sequence[str]) -> None:
