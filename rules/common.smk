@@ -96,7 +96,16 @@ JOBS = [
     )
 ]
 DETECTION = {key: config["masks"][key] for key in ("cloud_probability", "dilate_px")}
-COMMON_CODE = ("bands", "classes", "config", "errors", "jobs", "raster", "scene")
+COMMON_CODE = (
+    "bands",
+    "classes",
+    "config",
+    "errors",
+    "inputs",
+    "jobs",
+    "raster",
+    "scene",
+)
 
 
 wildcard_constraints:

@@ -24,7 +24,7 @@ rule score:
         weights=lambda wildcards: {
             model: row.get("weights") for model, row in get_models(wildcards).items()
         },
-        code=code("metrics", "shards"),
+        code=code("metrics", "provenance", "shards"),
         land_cover_classes=config["metrics"]["land_cover_classes"],
     message:
         "Scoring {wildcards.batch}, {wildcards.shard}"

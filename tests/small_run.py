@@ -63,13 +63,27 @@ def write_config(folder: Path, rows: list[str], **config) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
 
 
+def command(*arguments: str, configfile: str | None = "mine.yaml") -> list[str]:
+    """Return the words that run Snakemake on the project."""
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    words += ["--configfile", configfile] if configfile else []
+    return [*words, "--cores", "2", "--nocolor", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which the project's own package is found."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+
+
 def snakemake(folder: Path, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
     """Run Snakemake on the project in a working directory of its own."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--configfile", "mine.yaml", "--cores", "2", "--nocolor", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, **kwargs
+        command(*arguments),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        **kwargs,
     )
 
 

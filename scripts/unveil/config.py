@@ -10,6 +10,7 @@ import csv
 import datetime as dt
 import difflib
 import io
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,15 @@ import jsonschema
 import yaml
 
 from unveil.errors import InputError
+from unveil.inputs import reading_input
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
 DEFAULT_CONTEXT = 12
 SERIES_SOURCES = ("safe", "sen12mscrts", "allclear")
 """Sources of real clouds whose target and truth can be chosen among their dates."""
 SPLIT_SOURCES = ("sen12mscr", "sen12mscrts", "allclear")
+DEPTH_LIMIT, VALUES_LIMIT = 32, 1_000_000
+"""Deepest nesting and most values of a file of settings."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def check(instance: Any, schema: str, *, file: str | Path, where: str = "") -> N
     Raises:
         InputError: naming the file, the key, the value, and the allowed or nearest name.
     """
+    _refuse_endless(instance, file)
     error = jsonschema.exceptions.best_match(_validator(schema).iter_errors(instance))
     if error is None:
         return
@@ -97,6 +102,23 @@ def check(instance: Any, schema: str, *, file: str | Path, where: str = "") -> N
         field=key or "(top level)",
         remedy=error.schema.get("description", "see config/README.md").strip().rstrip("."),
     )
+
+
+def _refuse_endless(instance: Any, file: str | Path) -> None:
+    """Refuse aliases of YAML that hold themselves, or multiply a few lines to millions."""
+    stack, seen = [(instance, 0)], 0
+    while stack:
+        value, depth = stack.pop()
+        seen += 1
+        if depth > DEPTH_LIMIT or seen > VALUES_LIMIT:
+            raise InputError(
+                "nested too deeply, or with too many values",
+                file=file,
+                remedy="write it without aliases (&name, *name)",
+            )
+        if isinstance(value, dict | list):
+            items = value.values() if isinstance(value, dict) else value
+            stack.extend((item, depth + 1) for item in items)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -138,13 +160,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         InputError: if the file is missing, no YAML, or no mapping.
     """
     path = Path(path)
-    try:
+    with reading_input(path, "YAML", remedy="correct it"):
         data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise InputError("file not found", file=path, remedy="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"not valid YAML ({problem})", file=path, remedy="correct it") from error
     if not isinstance(data, dict):
         raise InputError(
             f"holds {type(data).__name__} instead of a mapping",
@@ -160,11 +177,11 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: for a bad id, an unknown key, or a missing kind.
     """
-    models = read_yaml(path)
+    models = {str(model): row for model, row in read_yaml(path).items()}
     for model, row in models.items():
         if isinstance(row, dict):
-            check({str(model): row}, "models", file=path)
-    check({str(model): row for model, row in models.items()}, "models", file=path)
+            check({model: row}, "models", file=path)
+    check(models, "models", file=path)
     return models
 
 
@@ -241,7 +258,8 @@ def read_scenes(path: str | Path) -> list[SceneRow]:
             file=path,
             remedy="save the table as tab-separated text in UTF-8",
         ) from error
-    records = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+    with reading_input(path, "a table", remedy="save it as tab-separated text"):
+        records = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
     rows = [
         (number, [cell.strip() for cell in cells])
         for number, cells in enumerate(records, 1)
@@ -330,6 +348,13 @@ def _check_row(row: SceneRow, *, file: Path, line: int) -> None:
                     field=f"line {line}.{name}",
                     remedy="write YYYY-MM-DD",
                 ) from error
+    if row.cloud_level is not None and not math.isfinite(row.cloud_level):
+        raise InputError(
+            f"{row.cloud_level} is no fraction",
+            file=file,
+            field=f"line {line}.cloud_level",
+            remedy="give a number between 0 and 1",
+        )
     planned = (row.protocol, row.source) == ("transplant", "local")
     chosen = row.protocol in ("paired", "none") and row.source in SERIES_SOURCES
     if row.target_date == "auto" and not (planned or chosen):

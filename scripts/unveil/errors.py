@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST = 600
+"""Most characters of a message: what was found may be a whole file."""
+
 
 class InputError(ValueError):
     """Bad input from the user: names the file, the field, what was found and the remedy.
@@ -29,8 +32,16 @@ class InputError(ValueError):
             for part in (str(file) if file else "", f"field '{field}'" if field else "")
             if part
         )
-        text = f"{where}: {message}" if where else message
-        super().__init__(f"{text}. Remedy: {remedy}." if remedy else text)
+        text = one_line(f"{where}: {message}" if where else message)
+        super().__init__(f"{text}. Remedy: {one_line(remedy)}." if remedy else text)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one printable line of bounded length, whatever it quotes."""
+    text = " ".join(text.split())
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
 
 
 class SceneSkipped(Exception):  # noqa: N818 - a fact, not an error

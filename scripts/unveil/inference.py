@@ -36,9 +36,10 @@ from unveil import raster
 from unveil.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.errors import SceneSkipped
 from unveil.models.base import Model, Prediction
-from unveil.provenance import versions
+from unveil.provenance import intact, std_path, versions
 from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
+from unveil.weights.published import require_known
 
 LOG = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -267,6 +268,8 @@ def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) 
     place = f"{device.name}, {model.backend}, {model.precision}"
     LOG.info("running %s on %s", model.spec.id, place)
     model.load()
+    if model.spec.weights and model.weights_checksum:
+        require_known(model.spec.weights, model.weights_checksum)
     return device
 
 
@@ -326,6 +329,9 @@ def run_scene(
     """
     begin = time.monotonic()
     scene, tile_px = task.scene, task.tile_px
+    raster.discard_leftovers(folder / f"{scene.id}.tif")
+    raster.discard_leftovers(std_path(folder, scene.id))
+    std_path(folder, scene.id).unlink(missing_ok=True)  # of an earlier run; not all models have one
     while True:
         tiles = cut(scene.grid, model, tile_px)
         try:
@@ -365,11 +371,12 @@ def run_scene(
 
 def _write_record(known: dict[str, Any], folder: Path, *, wall_seconds: float) -> dict[str, Any]:
     """Complete the record of a scene whose files are in place, write it and return it."""
-    path = folder / f"{known['scene']}.tif"
+    path, std = folder / f"{known['scene']}.tif", std_path(folder, known["scene"])
     record = known | {
         "file": path.name,
         "bytes": path.stat().st_size,
         "sha256": raster.sha256(path),
+        "std_sha256": raster.sha256(std) if std.exists() else "",
         "wall_seconds": round(wall_seconds, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": _versions(),
@@ -602,7 +609,7 @@ class _Writer:
     def _open(self, prediction: Prediction) -> None:
         names = {"reflectance": f"{self.scene.id}.tif"}
         if prediction.std is not None:
-            names["std"] = f"{self.scene.id}_std.tif"
+            names["std"] = std_path(self.folder, self.scene.id).name
         for part, name in names.items():
             file = self.stack.enter_context(
                 raster.cog_writer(
@@ -667,7 +674,6 @@ def finished(record_path: Path, identity: dict[str, str]) -> dict[str, Any] | No
         record = json.loads(record_path.read_text())
         if record["identity"] != identity:
             return None
-        path = record_path.with_name(record["file"])
-        return record if raster.sha256(path) == record["sha256"] else None
+        return record if intact(record, record_path.parent) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -14,19 +15,32 @@ from unveil.errors import InputError
 LOG = logging.getLogger(__name__)
 BLOCK_CACHE_MB = 512
 """Room for three rows of blocks of a frame of a whole tile: windows with a halo overlap them."""
+DISK_TROUBLE = {
+    errno.EACCES: "give this user the right to write there",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EIO: "check the disk",
+    errno.ENOSPC: "free space, or put 'results' and 'cache' on a larger disk",
+    errno.EPERM: "give this user the right to write there",
+    errno.EROFS: "mount it writable, or put 'results' and 'cache' elsewhere",
+}
+"""Errors of the disk, none of the input or of the code, and what to do about them."""
 
 
 @contextlib.contextmanager
 def job(log: str | Path) -> Iterator[logging.Logger]:
-    """Log to a file and to standard error; bad input ends the job with one clear line.
+    """Log to a file and to standard error; bad input or a full disk ends in one clear line.
 
     Args:
         log: the rule's log file.
     """
     # GDAL would take 5 % of the machine's memory, however large, for blocks that it read.
     os.environ.setdefault("GDAL_CACHEMAX", str(BLOCK_CACHE_MB))
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    handlers = [logging.FileHandler(log, mode="w", encoding="utf-8"), logging.StreamHandler()]
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    with contextlib.suppress(OSError):  # what the job writes next tells why
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+    logging.raiseExceptions = False  # a log on a full disk must not bury the reason
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -42,7 +56,12 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
     except InputError as error:
         logger.error("%s", error)
         sys.exit(1)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            where = error.filename or "a file of this job"
+            remedy = f"{DISK_TROUBLE[error.errno]}; then run again, nothing is left half-written"
+            logger.error("%s: %s. Remedy: %s.", where, error.strerror, remedy)
+            sys.exit(1)
         logger.exception("unexpected error; please report it with this log")
         sys.exit(1)
 

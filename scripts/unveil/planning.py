@@ -168,15 +168,34 @@ def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
     ]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), dilate_px, stamp]).encode()).hexdigest()
     path = cache / "surveys" / f"{key[:24]}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    facts = []
+    known = _read_survey(path)
+    if known is not None:
+        return known
+    facts: list[dict[str, Any]] = []
     for number, date in enumerate(dates, 1):
         facts.append(_survey_date(date, masks[date], frames[date], dilate_px))
         LOG.info("surveyed %s, %d of %d", date, number, len(dates))
     with raster.replacing(path) as temporary:
-        temporary.write_text(json.dumps(facts))
+        temporary.write_text(json.dumps({"facts": facts, "sha256": _digest(facts)}))
     return facts
+
+
+def _read_survey(path: Path) -> list[dict[str, Any]] | None:
+    """Return an earlier survey, unless it is damaged: then it is done again."""
+    try:
+        stored = json.loads(path.read_text())
+        if _digest(stored["facts"]) == stored["sha256"]:
+            return stored["facts"]
+        LOG.warning("%s: does not have its checksum; the place is surveyed again", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        LOG.warning("%s: is damaged (%s); the place is surveyed again", path, error)
+    return None
+
+
+def _digest(facts: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil import raster
+from unveil.inputs import read_json, reading_input
 from unveil.scene import Scene
 
 PACKAGES = (
@@ -153,22 +154,42 @@ def write_manifest(
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def std_path(folder: Path, scene: str) -> Path:
+    """Return where the standard deviations of a scene are, if the model gives any."""
+    return folder / f"{scene}_std.tif"
+
+
+def intact(record: dict[str, Any], folder: Path) -> bool:
+    """Return whether the files of a record are those that the model wrote."""
+    path, std = folder / record["file"], std_path(folder, record["scene"])
+    if not path.exists() or raster.sha256(path) != record["sha256"]:
+        return False
+    wanted = record["std_sha256"]
+    return not wanted or (std.exists() and raster.sha256(std) == wanted)
+
+
 def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Sum pixels and seconds of all predictions of each model; list what they ran on."""
     total: dict[str, dict[str, Any]] = {}
+    remedy = "delete it and run the workflow again"
     for path in records:
-        batch = json.loads(Path(path).read_text())["models"]
-        for model, record in ((model, row) for model, rows in batch.items() for row in rows):
-            if record["status"] != "predicted":
-                continue
-            empty = {"pixels": 0, "wall_seconds": 0.0, "model_seconds": 0.0, "devices": []}
-            cost = total.setdefault(model, empty)
-            cost["pixels"] += record["pixels"]
-            cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
-            cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)
-            place = record["device"]
-            if record["backend"] != "numpy":
-                place += f" in {record['precision']} ({record['backend']})"
-            if place not in cost["devices"]:
-                cost["devices"].append(place)
+        document = read_json(path, kind="an inference record", remedy=remedy)
+        with reading_input(path, "an inference record", remedy=remedy):
+            for model, rows in document["models"].items():
+                for record in rows:
+                    if record["status"] == "predicted":
+                        _add_cost(total, model, record)
     return total
+
+
+def _add_cost(total: dict[str, dict[str, Any]], model: str, record: Mapping[str, Any]) -> None:
+    empty = {"pixels": 0, "wall_seconds": 0.0, "model_seconds": 0.0, "devices": []}
+    cost = total.setdefault(model, empty)
+    cost["pixels"] += record["pixels"]
+    cost["wall_seconds"] = round(cost["wall_seconds"] + record["wall_seconds"], 3)
+    cost["model_seconds"] = round(cost["model_seconds"] + record["model_seconds"], 3)
+    place = record["device"]
+    if record["backend"] != "numpy":
+        place += f" in {record['precision']} ({record['backend']})"
+    if place not in cost["devices"]:
+        cost["devices"].append(place)

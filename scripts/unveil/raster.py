@@ -7,8 +7,11 @@ upper left corner, as in GDAL.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -25,8 +29,16 @@ from rasterio.windows import Window
 
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.errors import InputError
+from unveil.inputs import RASTER_RATIO, reading_input, require_plausible
 
 BLOCK = 512
+MAGIC = {
+    "GTiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "JP2OpenJPEG": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+}
+"""The formats that are read, by GDAL's driver, and how their files begin."""
+PROBE_BYTES = 8 << 20
+"""Bytes that are written to learn why GDAL could not write."""
 
 
 @dataclass(frozen=True)
@@ -102,21 +114,36 @@ def _crs_code(crs: CRS | None) -> str:
 def open_raster(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading, with errors that name the file and the remedy.
 
+    The driver follows from the first bytes: other formats of GDAL, such as a VRT under the
+    name of a GeoTIFF, can name further files and addresses, which would be read.
+
     Raises:
-        InputError: if the file is missing, empty, truncated or not a raster.
+        InputError: if the file is missing, empty, truncated, no GeoTIFF or JPEG 2000, or
+            declares far more pixels than it can hold.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("file not found", file=path, remedy="check the path, or restore the file")
-    try:
-        with rasterio.open(path) as dataset:
+    remedy = "the file is truncated or no GeoTIFF; copy or download it again"
+    with reading_input(path, "a raster", remedy=remedy):
+        dataset = rasterio.open(path, driver=_driver(path))
+    with dataset:
+        item = max(np.dtype(name).itemsize for name in dataset.dtypes)
+        declared = dataset.count * dataset.height * dataset.width * item
+        require_plausible(declared, path, ratio=RASTER_RATIO)
+        try:
             yield dataset
-    except RasterioError as error:
-        raise InputError(
-            f"cannot be read as a raster ({error})",
-            file=path,
-            remedy="the file is truncated or no GeoTIFF; copy or download it again",
-        ) from error
+        except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot be read as a raster ({error})", file=path, remedy=remedy
+            ) from error
+
+
+def _driver(path: Path) -> str:
+    with open(path, "rb") as stream:
+        head = stream.read(12)
+    for driver, marks in MAGIC.items():
+        if head.startswith(marks):
+            return driver
+    raise ValueError(f"it begins with {head[:8]!r}")
 
 
 def read(path: str | Path, *, window: Window | None = None) -> np.ndarray:
@@ -169,6 +196,45 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def discard_leftovers(path: str | Path) -> None:
+    """Remove what jobs that were killed while they wrote ``path`` have left beside it."""
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}\.(cog|part(\..*)?)")
+    for left in path.parent.glob(f".{glob.escape(path.stem)}-*"):
+        if name.fullmatch(left.name):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _telling_disk_trouble(path: Path) -> Iterator[None]:
+    """Turn GDAL's "write failed" into the error of the file system behind it.
+
+    Raises:
+        OSError: with the number and the reason (disk full, quota, read-only ...).
+    """
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError):
+        try:
+            with tempfile.TemporaryFile(dir=path.parent) as probe:
+                probe.write(bytes(PROBE_BYTES))
+                probe.flush()
+        except OSError as trouble:
+            raise OSError(trouble.errno, trouble.strerror, str(path)) from None
+        raise
+
+
+def _require_whole(path: Path) -> None:
+    """Read the last block of a COG: it lies last in the file, and GDAL closes files silently.
+
+    Raises:
+        RasterioError: if it did not get to the disk.
+    """
+    with rasterio.open(path) as dataset:
+        row, col = (max(0, (side - 1) // BLOCK * BLOCK) for side in dataset.shape)
+        dataset.read(window=Window(col, row, dataset.width - col, dataset.height - row))
+
+
 @contextlib.contextmanager
 def cog_writer(
     path: str | Path,
@@ -190,7 +256,11 @@ def cog_writer(
         nodata: the nodata value, or None.
         tags: dataset metadata items.
         overviews: resampling of the overviews.
+
+    Raises:
+        OSError: if the disk is full or cannot be written; ``path`` is as it was.
     """
+    path = Path(path)
     profile = {
         "driver": "GTiff",
         "height": grid.height,
@@ -209,7 +279,10 @@ def cog_writer(
     }
     with (
         replacing(path) as final,
-        tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".cog-") as folder,
+        tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=".cog"
+        ) as folder,
+        _telling_disk_trouble(path),
     ):
         scratch = Path(folder) / "scratch.tif"
         with rasterio.open(scratch, "w", **profile) as writer:
@@ -228,6 +301,7 @@ def cog_writer(
             overview_resampling=overviews.name,
             num_threads="all_cpus",
         )
+        _require_whole(final)
 
 
 def write_cog(

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,10 +43,12 @@ from unveil.bands import (
     UNKNOWN_PROBABILITY,
     band_positions,
 )
-from unveil.errors import InputError
+from unveil.inputs import reading_input
 from unveil.raster import Grid
 
 ROLES = ("target", "context", "radar", "reference", "occlusion")
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What the id of a scene looks like: a plain file name."""
 TRUTH_ROLES = ("reference", "occlusion")
 RadarDates = Literal["target", "paired", "all"]
 """Radar dates that a model wants: the one nearest to the target, those nearest to any of the
@@ -351,25 +355,50 @@ def load_scene(path: str | Path) -> Scene:
     """Read a scene written by :func:`save_scene`.
 
     Raises:
-        InputError: if the file is missing, no JSON, or not such a scene.
+        InputError: if the file is missing, no JSON, or not such a scene; a scene names files
+            in its own folder only.
     """
     path = Path(path)
-    try:
+    remedy = "delete the file and run the workflow again"
+    with reading_input(path, "a scene of this package", remedy=remedy):
         document = json.loads(path.read_text())
         head = document["unveil"]
         grid = Grid(head["grid"]["crs"], tuple(head["grid"]["transform"]), *head["grid"]["shape"])
         frames = tuple(_item_to_frame(item, path.parent) for item in document["features"])
-        return Scene(head["scene"], head["protocol"], head["place"], grid, frames, head["facts"])
-    except FileNotFoundError as error:
-        raise InputError(
-            "scene file not found", file=path, remedy="run the download rule for this scene"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"not a scene of this package ({error!r})",
-            file=path,
-            remedy="delete the file and run the workflow again",
-        ) from error
+        scene = Scene(head["scene"], head["protocol"], head["place"], grid, frames, head["facts"])
+        _require_sound(scene)
+    return scene
+
+
+def _require_sound(scene: Scene) -> None:
+    """Refuse what would become a file name or an array shape and is neither.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not IDENTIFIER.fullmatch(scene.id):
+        raise ValueError(f"{scene.id!r} is no id")
+    if not scene.place.isprintable() or scene.place in (".", "..") or "/" in scene.place:
+        raise ValueError(f"{scene.place!r} is no name of a place")
+    if scene.protocol not in PROTOCOLS:
+        raise ValueError(f"protocol {scene.protocol!r}")
+    grid = scene.grid
+    if len(grid.transform) != 6 or not all(map(math.isfinite, grid.transform)):
+        raise ValueError(f"transform {grid.transform}")
+    if not all(isinstance(side, int) and side > 0 for side in grid.shape):
+        raise ValueError(f"shape {grid.shape}")
+    roles = [frame.role for frame in scene.frames]
+    if roles.count("target") != 1 or not set(roles) <= set(ROLES):
+        raise ValueError(f"roles {sorted(set(roles))}, one of them a target")
+    if not isinstance(scene.facts, dict):
+        raise ValueError("facts that are no mapping")
+
+
+def _inside(folder: Path, href: str) -> Path:
+    """Return a file of a scene's folder."""
+    if Path(href).is_absolute() or ".." in Path(href).parts or "\0" in href:
+        raise ValueError(f"{href!r} lies outside the scene's folder")
+    return folder / href
 
 
 def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
@@ -425,11 +454,11 @@ def _item_to_frame(item: dict[str, Any], folder: Path) -> Frame:
     data = item["assets"]["data"]
     mask = item["assets"].get("mask")
     return Frame(
-        date=properties.pop("datetime")[:10],
+        date=dt.date.fromisoformat(properties.pop("datetime")[:10]).isoformat(),
         role=properties.pop("unveil:role"),
-        path=folder / data["href"],
+        path=_inside(folder, data["href"]),
         bands=tuple(band["name"] for band in data["bands"]),
-        mask=folder / mask["href"] if mask else None,
+        mask=_inside(folder, mask["href"]) if mask else None,
         facts=properties,
         checksum=data.get("file:checksum", "")[4:],
     )

@@ -239,7 +239,7 @@ def test_an_eolearn_patch_is_sorted_by_date_with_the_masks_of_its_dates(tmp_path
 
 def test_an_eolearn_date_without_a_mask_is_refused(tmp_path):
     paths = write_eolearn(tmp_path)
-    with pytest.raises(InputError, match="no eo-learn patch"):
+    with pytest.raises(InputError, match="an eo-learn patch"):
         read_eolearn(paths, name="x", dates=[*EOLEARN_DATES[:2], "2016-01-01"])
     with pytest.raises(InputError, match=r"CLM\.npy"):
         read_eolearn(paths[:1], name="x", dates=EOLEARN_DATES)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from unveil.errors import InputError
+from unveil.inputs import reading_input
 from unveil.metrics.strata import SEASONS, season
 from unveil.metrics.tables import COLUMNS, check_header
 
@@ -49,17 +50,18 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """
     if not Path(path).exists():
         raise InputError("file not found", file=path, remedy="run the workflow up to metrics")
-    with open(path, encoding="utf-8-sig") as stream:
-        check_header(stream.readline(), path, COLUMNS)
     text = ("scene", "model", "protocol", "region", "band", "metric", "unit")
     numbers = {"cloud_cover": float, "value": float, "n_pixels": np.int64}
-    return pd.read_csv(
-        path,
-        dtype=dict.fromkeys(text, "category") | numbers,
-        keep_default_na=False,
-        na_values={"value": [""]},
-        encoding="utf-8-sig",
-    )
+    with reading_input(path, "a table of metrics", remedy="run the metrics rule again"):
+        with open(path, encoding="utf-8-sig") as stream:
+            check_header(stream.readline(), path, COLUMNS)
+        return pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, "category") | numbers,
+            keep_default_na=False,
+            na_values={"value": [""]},
+            encoding="utf-8-sig",
+        )
 
 
 def cloud_level(cover: pd.Series, levels: Sequence[CloudLevel] = LEVELS) -> pd.Series:

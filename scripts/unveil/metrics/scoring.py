@@ -16,7 +16,6 @@ the scene.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, NODATA, sort_bands
 from unveil.errors import InputError, SceneSkipped
+from unveil.inputs import read_json, reading_input
 from unveil.metrics import definitions, published
 from unveil.metrics.strata import (
     EXACT_PROTOCOLS,
@@ -346,15 +346,18 @@ def refuse_trained_places(scene: Scene, weights: str | Path | None) -> None:
     box = bbox(scene.grid)
     if card is None or box is None or not card.exists():
         return
-    for place in json.loads(card.read_text()).get("places", []):
-        if _boxes_meet(box, place["bbox"], PLACE_BUFFER_DEGREES):
-            raise InputError(
-                f"these weights were trained on {place['id']}, at or near the place "
-                f"{scene.place} of scene {scene.id}",
-                file=card,
-                field="places",
-                remedy="evaluate on other places, or train without this one",
-            )
+    remedy = "restore the card from where the weights come from"
+    places = read_json(card, kind="the card of weights", remedy=remedy).get("places", [])
+    with reading_input(card, "the card of weights", remedy=remedy):
+        near = [p["id"] for p in places if _boxes_meet(box, p["bbox"], PLACE_BUFFER_DEGREES)]
+    if near:
+        raise InputError(
+            f"these weights were trained on {near[0]}, at or near the place "
+            f"{scene.place} of scene {scene.id}",
+            file=card,
+            field="places",
+            remedy="evaluate on other places, or train without this one",
+        )
 
 
 def _boxes_meet(first: Sequence[float], second: Sequence[float], buffer: float) -> bool:

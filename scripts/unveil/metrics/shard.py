@@ -11,6 +11,7 @@ from unveil.errors import InputError, SceneSkipped
 from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import COLUMNS
+from unveil.provenance import intact, std_path
 from unveil.scene import Scene
 from unveil.shards import checksum
 
@@ -51,19 +52,18 @@ def score_record(
     if record["status"] == "skipped":
         return [], (scene.id, model, "inference", record["reason"])
     path = predictions / record["file"]
-    if not path.exists() or raster.sha256(path) != record["sha256"]:
+    if not intact(record, predictions):
         raise InputError(
-            "is missing or is not the file that the model wrote",
+            "it, or its standard deviations, is missing or not as the model wrote it",
             file=path,
             remedy="run again with --forcerun infer: whole predictions are kept",
         )
     refuse_trained_places(scene, weights)
-    std = path.with_name(f"{scene.id}_std.tif")
     identity = checksum([record["sha256"], record["identity"], made_from])
     kept = scores / f"{scene.id}.json"
     found = _read(kept, identity)
     if found is None:
-        std = std if std.exists() else None
+        std = std_path(predictions, scene.id) if record["std_sha256"] else None
         found = _score(scene, path, model=model, std=std, land_cover=land_cover)
         with raster.replacing(kept) as temporary:
             temporary.write_text(json.dumps({"identity": identity, **found}))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.inputs import reading_input
 
 COLUMNS = (
     "scene",
@@ -43,7 +44,7 @@ def write_skipped(rows: Iterable[Sequence[str]], path: str | Path) -> None:
 def collect(
     shards: Iterable[str | Path], path: str | Path, columns: Sequence[str] = COLUMNS
 ) -> None:
-    """Join the tables of all jobs, in the order given; in constant memory.
+    """Join the tables of all jobs, in the order given; one table in memory at a time.
 
     Args:
         shards: tables of the jobs.
@@ -60,9 +61,11 @@ def collect(
                 raise InputError(
                     "file not found", file=shard, remedy="run the metrics rule for this job"
                 )
-            with open(shard) as stream:
+            kind, remedy = "a table of one job", "run the rule of this job again"
+            with reading_input(shard, kind, remedy=remedy), open(shard) as stream:
                 check_header(stream.readline(), shard, columns)
-                out.writelines(line.rstrip("\r\n") + "\n" for line in stream if line.strip())
+                lines = [line.rstrip("\r\n") + "\n" for line in stream if line.strip()]
+            out.writelines(lines)
 
 
 def check_header(line: str, path: str | Path, columns: Sequence[str]) -> None:

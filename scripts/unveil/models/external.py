@@ -8,6 +8,7 @@ of CloudlessEO, or of any closed service, enter the comparison.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +59,25 @@ class External(Model):
                 field=f"{spec.id}.options.folder",
                 remedy="name the folder of the delivered GeoTIFFs",
             )
+        unknown = set(re.findall(r"{([^}]*)}?", self.options.pattern)) - {"scene", "place", "date"}
+        if unknown or ".." in Path(self.options.pattern).parts:
+            raise InputError(
+                f"{self.options.pattern!r} names {', '.join(sorted(unknown)) or 'another folder'}",
+                file="models table",
+                field=f"{spec.id}.options.pattern",
+                remedy="use {scene}, {place} and {date} only, and no '..'",
+            )
 
     def path(self, scene: Scene) -> Path:
         """Return the delivered file of a scene."""
-        names = {"scene": scene.id, "place": scene.place, "date": scene.target.date}
-        return Path(self.options.folder) / self.options.pattern.format(**names)
+        name = self.options.pattern
+        for key, value in (
+            ("scene", scene.id),
+            ("place", scene.place),
+            ("date", scene.target.date),
+        ):
+            name = name.replace(f"{{{key}}}", value)
+        return Path(self.options.folder) / name
 
     def skip(self, scene: Scene) -> str | None:
         """A file that was not delivered is a recorded fact."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pandas as pd
 from unveil import raster
 from unveil.bands import NODATA
 from unveil.errors import InputError
+from unveil.inputs import read_json, reading_input
 from unveil.scene import Frame, Scene, cloud_cover, load_scene
 
 METRIC_COLUMNS = {
@@ -192,8 +192,10 @@ def read_evidence(
         InputError: if a file is missing or lacks a column, or names an unknown model.
     """
     loaded = {scene.id: scene for scene in map(load_scene, scenes)}
-    document = _read_json(manifest)
-    methods = read_methods(document.get("models", {}))
+    again = "delete it and run the workflow again"
+    document = read_json(manifest, kind="a manifest", remedy=again)
+    with reading_input(manifest, "a manifest", remedy=again):
+        methods = read_methods(document.get("models", {}))
     rows = _read_metrics(metrics)
     skips = _read_csv(skipped, SKIPPED_COLUMNS, dtype=str, keep_default_na=False)
     _refuse_unknown(rows["model"].unique(), methods, manifest)
@@ -237,12 +239,8 @@ def read_citations(path: Path) -> dict[str, str]:
     Raises:
         InputError: if the file is missing.
     """
-    try:
+    with reading_input(path, "BibTeX", remedy="restore it from the repository"):
         text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(
-            "file not found", file=path, remedy="restore it from the repository"
-        ) from error
     entries = re.findall(r"^(@\w+\{([^,\s]+),.*?^\})", text, flags=re.MULTILINE | re.DOTALL)
     return {key: entry for entry, key in entries}
 
@@ -289,18 +287,6 @@ def pick_scenes(cover: Mapping[str, float], n: int) -> list[str]:
     return [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, n).round().astype(int))]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise InputError("file not found", file=path, remedy="run the manifest rule") from error
-    except ValueError as error:
-        raise InputError(
-            f"is no JSON ({error})", file=path, remedy="delete it and run the workflow again"
-        ) from error
-    return document
-
-
 def _read_metrics(path: Path) -> pd.DataFrame:
     table = _read_csv(path, METRIC_COLUMNS, dtype=METRIC_COLUMNS)
     return table[list(METRIC_COLUMNS)]
@@ -313,16 +299,9 @@ def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
-    try:
+    remedy = "delete it and run the workflow again"
+    with reading_input(path, "the table that it should be", remedy=remedy):
         table = pd.read_csv(path, **kwargs)
-    except FileNotFoundError as error:
-        raise InputError("file not found", file=path, remedy="run the metrics rule") from error
-    except ValueError as error:  # pandas' parser errors are ValueErrors
-        raise InputError(
-            f"is not the table it should be ({error})",
-            file=path,
-            remedy="delete it and run the workflow again",
-        ) from error
     missing = [name for name in columns if name not in table]
     if missing:
         raise InputError(

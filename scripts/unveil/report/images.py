@@ -17,6 +17,7 @@ from scipy.ndimage import binary_erosion
 
 from unveil import raster
 from unveil.bands import SAR2
+from unveil.provenance import std_path
 from unveil.report.evidence import ReportOptions
 from unveil.scene import Frame, Scene, is_occluded
 
@@ -218,7 +219,7 @@ def make_row(
     if truth:
         errors = {c: render_error(p, previews[TRUTH]) for c, p in previews.items() if c != TRUTH}
         images[ERROR_VIEW] = {c: image for c, image in errors.items() if image is not None}
-    stds = {c: p.with_name(f"{scene.id}_std.tif") for c, p in predictions.items()}
+    stds = {c: std_path(p.parent, scene.id) for c, p in predictions.items()}
     spreads = {c: render_spread(p, wanted, size) for c, p in stds.items() if p.exists()}
     if any(image is not None for image in spreads.values()):
         images[SPREAD_VIEW] = {c: image for c, image in spreads.items() if image is not None}

@@ -12,7 +12,6 @@ The files state neither date, grid, polarisation nor unit: the scene table and t
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from unveil.bands import L1C13, SAR2
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.inputs import read_npz
 from unveil.raster import Grid
 from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance, from_array
 from unveil.sources.radiometry import check_backscatter, to_decibel
@@ -63,21 +63,14 @@ def load_array(path: Path, *, bands: int) -> np.ndarray:
     Raises:
         InputError: for a missing or damaged file, another key or shape.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "arr_0" not in archive.files:
-                raise InputError(
-                    f"keys {archive.files}", file=path, field="arr_0", remedy="save one array"
-                )
-            data = archive["arr_0"]
-    except FileNotFoundError as error:
+    arrays = read_npz(path, kind=".npz", remedy="copy or download it again")
+    if "arr_0" not in arrays:
+        raise InputError(f"keys {list(arrays)}", file=path, field="arr_0", remedy="save one array")
+    data = arrays["arr_0"]
+    if data.dtype.kind not in "fiu":
         raise InputError(
-            "file not found", file=path, remedy="check path and name in the scene table"
-        ) from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"cannot be read as .npz ({error})", file=path, remedy="copy or download it again"
-        ) from error
+            f"holds {data.dtype} instead of numbers", file=path, field="arr_0", remedy="save DN"
+        )
     if data.ndim != 3 or data.shape[0] != bands or 0 in data.shape:
         raise InputError(
             f"shape {data.shape} instead of ({bands}, H, W)",

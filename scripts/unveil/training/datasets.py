@@ -13,6 +13,7 @@ from rasterio.warp import reproject, transform_bounds
 
 from unveil import raster
 from unveil.bands import BANDS, CORE6, band_positions
+from unveil.inputs import reading_input
 from unveil.raster import Grid
 from unveil.scene import is_clear
 from unveil.training.packages import fetch_archive, unpack
@@ -63,7 +64,10 @@ def read_core_image(path: Path) -> np.ndarray:
         clearest = int(is_clear(series.classes).mean(axis=(1, 2)).argmax())
         positions = band_positions(CORE6, series.bands)
         return np.nan_to_num(series.reflectance[clearest, positions])
-    with raster.open_raster(path) as dataset:
+    with (
+        reading_input(path, "an image to train on", remedy="fetch it again"),
+        raster.open_raster(path) as dataset,
+    ):
         positions = band_positions(CORE6, [str(text) for text in dataset.descriptions])
         return np.nan_to_num(raster.to_reflectance(dataset.read([p + 1 for p in positions])))
 
@@ -72,7 +76,10 @@ def image_bbox(path: Path) -> list[float]:
     """Return west, south, east, north of an image in degrees."""
     if path.suffix == ".npz":
         return [round(value, 5) for value in load_series(path, name=path.stem).bbox]
-    with raster.open_raster(path) as dataset:
+    with (
+        reading_input(path, "an image to train on", remedy="fetch it again"),
+        raster.open_raster(path) as dataset,
+    ):
         found = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
     return [round(value, 5) for value in found]
 

@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from unveil import raster
+from unveil.inputs import read_npz, reading_input
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,9 @@ class Checkpoint:
         """Read the state back, or start anew when there is none of this run."""
         if not self.path.exists():
             return Progress()
-        with np.load(self.path) as stored:
+        remedy = "remove it; the training starts anew"
+        stored = read_npz(self.path, kind="a checkpoint of a training", remedy=remedy)
+        with reading_input(self.path, "a checkpoint of a training", remedy=remedy):
             header = json.loads(str(stored["header"]))
             if header.pop("fingerprint") != self.fingerprint:
                 logger.warning("%s is of another run: training starts anew", self.path)

@@ -21,6 +21,7 @@ from urllib.parse import urljoin
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.inputs import ARRAYS_RATIO, reading_input, require_plausible
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +81,20 @@ def fetch_file(url: str, path: Path, *, sha256: str) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a source archive into ``folder`` without its first path component."""
-    with tarfile.open(archive) as content:
-        for member in content.getmembers():
+    """Unpack a source archive into ``folder`` without its first path component.
+
+    Raises:
+        InputError: if it is damaged, names a path outside the folder, or swells beyond reason.
+    """
+    remedy = "remove it and run again"
+    with (
+        reading_input(archive, "a source archive", remedy=remedy),
+        tarfile.open(archive) as content,
+    ):
+        members = content.getmembers()
+        declared = sum(member.size for member in members)
+        require_plausible(declared, archive, ratio=ARRAYS_RATIO)
+        for member in members:
             _, _, member.name = member.name.partition("/")
             if member.name and (member.isfile() or member.isdir()):
                 content.extract(member, folder, filter="data")

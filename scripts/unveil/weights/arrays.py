@@ -14,6 +14,7 @@ import numpy as np
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible
 
 SIZE_LIMIT = 4 * 2**30
 """Most bytes of weights read from one file; published networks stay far below 1 GiB."""
@@ -21,6 +22,7 @@ SIZE_LIMIT = 4 * 2**30
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
 
+RENEW = "train or download the weights again"
 DOWNLOAD_AGAIN = (
     "download the weights again from the address in resources/published_weights.tsv and check "
     "the file's size"
@@ -93,11 +95,12 @@ def require_file(path: str | Path) -> Path:
 
 
 def require_size(bytes_found: int, path: Path) -> None:
-    """Refuse a file that declares more weights than any network here has.
+    """Refuse a file that declares more weights than any network here has, or than it can hold.
 
     Raises:
         InputError: if ``bytes_found`` exceeds :data:`SIZE_LIMIT`.
     """
+    require_plausible(bytes_found, path, ratio=ARRAYS_RATIO)
     if bytes_found > SIZE_LIMIT:
         raise InputError(
             f"declares {bytes_found / 2**30:.1f} GiB of weights, more than the limit of "
@@ -175,27 +178,12 @@ def read_arrays(path: str | Path) -> NamedArrays:
         InputError: if the file is missing, damaged, too large, or holds Python objects.
     """
     path = require_file(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            require_size(sum(entry.file_size for entry in archive.infolist()), path)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except InputError:
-        raise
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(
-            f"not a NumPy archive of plain arrays ({error}); found {describe_content(path)}",
-            file=path,
-            remedy="train or download the weights again",
-        ) from error
+    kind = f"a NumPy archive of plain arrays, it is {describe_content(path)}"
+    with reading_input(path, kind, remedy=RENEW), zipfile.ZipFile(path) as archive:
+        require_size(sum(entry.file_size for entry in archive.infolist()), path)
+    arrays = read_npz(path, kind=kind, remedy=RENEW)
     if not arrays:
-        raise InputError("holds no arrays", file=path, remedy="train the weights again")
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise InputError(
-            "holds entries that are no arrays",
-            file=path,
-            remedy="train the weights again",
-        )
+        raise InputError("holds no arrays", file=path, remedy=RENEW)
     return NamedArrays(arrays, path, raster.sha256(path))
 
 

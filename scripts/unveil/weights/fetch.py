@@ -100,6 +100,17 @@ def fetch(
     return path
 
 
+def is_damaged(entry: PublishedWeights, folder: str | Path) -> bool:
+    """Return whether the file of ``entry`` is there, and not the one that it should be."""
+    path = Path(folder) / entry.file
+    return path.exists() and _problem(entry, path, sha256=_expected(entry, path)) is not None
+
+
+def _expected(entry: PublishedWeights, path: Path) -> str:
+    """Return the checksum that a file that is there must have, empty if nobody knows it."""
+    return entry.sha256 or str(_read_json(_record_path(path)).get("sha256", ""))
+
+
 def _by_hand(entry: PublishedWeights, path: Path) -> str:
     return f"open {entry.page or entry.url} in a browser and save the file as {path}"
 
@@ -136,8 +147,7 @@ def _record(entry: PublishedWeights, path: Path, found: dict[str, Any]) -> None:
 
 def _is_kept(entry: PublishedWeights, path: Path) -> bool:
     """Check a file that is there; a good one is recorded, a bad one without address refused."""
-    before = _read_json(_record_path(path)).get("sha256", "")
-    problem = _problem(entry, path, sha256=entry.sha256 or str(before))
+    problem = _problem(entry, path, sha256=_expected(entry, path))
     if problem is None:
         _record(entry, path, _measure(path))
         logger.info("%s: already there and checked; nothing is downloaded", path)

@@ -15,6 +15,7 @@ import numpy as np
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.inputs import reading_input
 from unveil.weights.arrays import (
     DOWNLOAD_AGAIN,
     HDF5_SIGNATURE,
@@ -49,17 +50,9 @@ def read_keras_hdf5(path: str | Path) -> NamedArrays:
                 file=path,
                 remedy=DOWNLOAD_AGAIN,
             )
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = _read_layers(_weights_group(file, path), path)
-    except InputError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"a damaged or truncated HDF5 file of {path.stat().st_size:,} bytes ({error})",
-            file=path,
-            remedy=DOWNLOAD_AGAIN,
-        ) from error
+    kind = f"HDF5, it is damaged or truncated at {path.stat().st_size:,} bytes"
+    with reading_input(path, kind, remedy=DOWNLOAD_AGAIN), h5py.File(path, "r") as file:
+        arrays = _read_layers(_weights_group(file, path), path)
     return NamedArrays(arrays, path, raster.sha256(path))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from unveil.errors import InputError
+from unveil.inputs import read_json, reading_input
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PublishedWeights:
     page: str = ""
 
 
+TABLE = Path(__file__).resolve().parents[3] / "resources" / "published_weights.tsv"
 COLUMNS = tuple(field.name for field in fields(PublishedWeights))
 
 
@@ -48,9 +50,11 @@ def read_published(path: str | Path) -> dict[str, PublishedWeights]:
         InputError: naming the line and the column of a bad cell, or a name given twice.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("file not found", file=path, remedy="take it from the project again")
-    with open(path, encoding="utf-8-sig", newline="") as stream:
+    remedy = "take it from the project again"
+    with (
+        reading_input(path, "the table of weights", remedy=remedy),
+        open(path, encoding="utf-8-sig", newline="") as stream,
+    ):
         table = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise InputError(
@@ -68,6 +72,40 @@ def read_published(path: str | Path) -> dict[str, PublishedWeights]:
                     f"{name!r} stands twice", file=path, field=column, remedy="keep one row"
                 )
     return {row.file: row for row in rows}
+
+
+def require_known(path: Path, sha256: str) -> None:
+    """Refuse weights that are other ones than those that are written down about them.
+
+    That is the record of their download (``NAME.json`` beside ``NAME``), the card of weights
+    trained here, and the table of published weights. Without any of them nothing is known.
+
+    Args:
+        path: the weights.
+        sha256: their checksum as read.
+
+    Raises:
+        InputError: naming the file that says otherwise.
+    """
+    remedy = "remove the weights and this file, and get both again"
+    record, card = path.with_name(f"{path.name}.json"), path.with_suffix(".json")
+    known = {}
+    if record.exists():
+        known[record] = read_json(record, kind="a record of weights", remedy=remedy).get("sha256")
+    if card.exists():
+        weights = read_json(card, kind="the card of weights", remedy=remedy).get("weights")
+        known[card] = weights.get("sha256") if isinstance(weights, dict) else None
+    if TABLE.exists() and (row := read_published(TABLE).get(path.name)):
+        known[TABLE] = row.sha256
+    for source, expected in known.items():
+        if expected and expected != sha256:
+            raise InputError(
+                f"has SHA-256 {sha256}, but {source} says {expected}: it was damaged or exchanged",
+                file=path,
+                field="sha256",
+                remedy="remove it and fetch it again; for weights of your own choose a name that "
+                "is not taken",
+            )
 
 
 def _row(cells: dict[str, str | None], *, path: Path, line: int) -> PublishedWeights:

