@@ -34,8 +34,9 @@ from unveil.config import (
 )
 from unveil.inference import finished
 from unveil.masks.stage import MaskOptions, mask_scene
-from unveil.metrics.aggregate import collect, read_scores
+from unveil.metrics.aggregate import read_scores
 from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.planning import survey
@@ -353,14 +354,22 @@ def copy(source: str, name: str) -> Callable[[Path], None]:
 
 def write_scenes(folder: Path) -> None:
     names = list(load_schema("scenes")["properties"])
+    local = {"source": "local", "target_date": DATES[0]}
     rows = [
-        ["a", "local", "data/a", DATES[0], "paired", "here", "", DATES[1], "", "", "4", "", ""],
-        ["b", "npz", "data", DATES[0], "none", "here", "b", "", "", "", "", "", ""],
-        ["c", "local", "data/c", "auto", "transplant", "", "", "", "", "", "", "2", "0.2,0.5"],
-        ["d", "local", "data/d", DATES[0], "simulate", "", "", "", "", "0.3", "0", "", ""],
+        {**local, "scene": "a", "path": "data/a", "protocol": "paired", "n_context": "4"}
+        | {"place": "here", "reference_date": DATES[1]},
+        {**local, "scene": "b", "source": "npz", "path": "data", "protocol": "none", "name": "b"},
+        {**local, "scene": "c", "path": "data/c", "protocol": "transplant", "n_dates": "2"}
+        | {"target_date": "auto", "cloud_levels": "0.2,0.5"},
+        {**local, "scene": "d", "path": "data/d", "protocol": "simulate", "cloud_level": "0.3"},
+        {**local, "scene": "e", "source": "safe", "path": "data/e", "protocol": "none"}
+        | {"area": "10,45,10.1,45.1"},
+        {**local, "scene": "f", "source": "allclear", "path": "data/f", "protocol": "paired"}
+        | {"target_date": "auto", "split": "test", "n_patches": "3"},
     ]
-    assert all(len(cells) == len(names) for cells in rows)
-    (folder / "s.tsv").write_text("\n".join("\t".join(cells) for cells in (names, *rows)) + "\n")
+    table = [names, *([row.get(name, "") for name in names] for row in rows)]
+    assert all(set(row) <= set(names) for row in rows)
+    (folder / "s.tsv").write_text("".join("\t".join(cells) + "\n" for cells in table))
 
 
 # ------------------------------------------------------------------ results
@@ -382,7 +391,7 @@ def write_record(folder: Path) -> None:
         "precision": "float32",
     }
     (folder / "a.json").write_text(json.dumps(record))
-    document = {"model": "m", "scenes": [record, {"scene": "b", "status": "skipped"}]}
+    document = {"models": {"m": [record, {"scene": "b", "status": "skipped"}]}}
     (folder / "shard.json").write_text(json.dumps(document))
 
 
