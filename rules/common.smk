@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from unveil import needs
 from unveil.config import (
     load_config,
     read_models,
@@ -80,12 +81,12 @@ def code(*stages):
         files += (
             sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
         )
-    return [str(path) for path in files]
+    return [local(str(path)) for path in files]
 
 
 def get_source_files(wildcards):
     """List the files that a scene is assembled from."""
-    return input_files(SCENES[wildcards.scene])
+    return [local(path) for path in input_files(SCENES[wildcards.scene])]
 
 
 def get_row(wildcards):
@@ -101,7 +102,7 @@ def get_shard_scenes(wildcards):
 def get_weights(wildcards):
     """Give a model's weights if they are there; a model without them skips its scenes."""
     path = MODELS[wildcards.model].get("weights")
-    return [path] if path and Path(path).exists() else []
+    return [local(path)] if path and Path(path).exists() else []
 
 
 def get_model_row(wildcards):
@@ -109,10 +110,50 @@ def get_model_row(wildcards):
     return MODELS[wildcards.model]
 
 
-def get_gpus(wildcards):
-    """Ask for a GPU where a network runs, unless the config forbids it."""
-    wanted = wildcards.model in NETWORKS and config["inference"]["gpu"] != "never"
-    return 1 if wanted else 0
+def one_of(models):
+    """Write the wildcard of some models into a path; a store heeds no other constraint."""
+    names = "|".join(name.replace(".", "[.]") for name in sorted(models))
+    return f"{{model,{names or '-'}}}"
+
+
+@cache
+def size_of_scene(scene):
+    """Find out how large a scene will be."""
+    return needs.size_of(SCENES[scene])
+
+
+def what_is_asked(need, stage):
+    """Let a rule ask for memory or time by its scenes and models, and for more when retried."""
+
+    def asked(wildcards, attempt):
+        given = wildcards.keys()
+        scenes = SHARDS[wildcards.shard] if "shard" in given else [wildcards.scene]
+        kinds = [MODELS[wildcards.model]["kind"]] if stage == "infer" else []
+        sizes = [size_of_scene(scene) for scene in scenes]
+        return need(stage, sizes, kinds=kinds, attempt=attempt)
+
+    return asked
+
+
+def memory(stage):
+    """Ask for the memory that a stage needs, and twice as much after each failure."""
+    return what_is_asked(needs.memory_mb, stage)
+
+
+def minutes(stage):
+    """Ask for the time that a stage needs, and twice as much after each failure."""
+    return what_is_asked(needs.minutes, stage)
+
+
+def tile_memory(wildcards, attempt):
+    """Ask for what a model needs, at most what tiles are cut to fit in."""
+    needed = memory("infer")(wildcards, 1)
+    return min(needed, config["inference"]["memory_mb"]) * 2 ** (attempt - 1)
+
+
+def doubling(value):
+    """Ask for a value, and for twice as much after each failure."""
+    return lambda wildcards, attempt: value * 2 ** (attempt - 1)
 
 
 def get_training_sources(wildcards):
@@ -138,7 +179,7 @@ def get_training_images(wildcards):
 def get_series_files(wildcards):
     """List the local files of a series; those with an address are fetched."""
     files = TRAINING["series"][wildcards.series]["files"]
-    return [f["path"] for f in files if "url" not in f and "package" not in f]
+    return [local(f["path"]) for f in files if "url" not in f and "package" not in f]
 
 
 COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])

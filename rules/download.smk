@@ -16,8 +16,8 @@ rule assemble_scene:
         "../envs/download.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory("assemble_scene"),
+        runtime=minutes("assemble_scene"),
         disk_mb=4000,
     params:
         row=get_row,

@@ -1,7 +1,7 @@
 rule score:
     input:
         scenes=get_shard_scenes,
-        record=rules.infer.output.record,
+        record=f"{RESULTS}/inference/{{model}}/{{shard}}.json",
         code=code("metrics"),
     output:
         metrics=f"{RESULTS}/metrics/{{model}}/{{shard}}.csv",
@@ -14,8 +14,8 @@ rule score:
         "../envs/metrics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=memory("score"),
+        runtime=minutes("score"),
         disk_mb=100,
     params:
         predictions=lambda wildcards: f"{RESULTS}/predictions/{wildcards.model}",
@@ -28,11 +28,14 @@ rule score:
 
 rule collect_metrics:
     input:
+        # not the outputs of the rule: in a store they are more than patterns
         metrics=collect(
-            rules.score.output.metrics, model=list(MODELS), shard=list(SHARDS)
+            f"{RESULTS}/metrics/{{model}}/{{shard}}.csv", model=MODELS, shard=SHARDS
         ),
         skipped=collect(
-            rules.score.output.skipped, model=list(MODELS), shard=list(SHARDS)
+            f"{RESULTS}/metrics/{{model}}/{{shard}}.skipped.csv",
+            model=MODELS,
+            shard=SHARDS,
         ),
     output:
         metrics=report(
@@ -53,8 +56,8 @@ rule collect_metrics:
         "../envs/metrics.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=doubling(2000),
+        runtime=doubling(30),
         disk_mb=500,
     message:
         "Collecting the metrics of all models"
@@ -95,8 +98,8 @@ rule compare_models:
         "../envs/metrics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=doubling(4000),
+        runtime=doubling(60),
         disk_mb=100,
     params:
         cloud_levels=config["metrics"]["cloud_levels"],

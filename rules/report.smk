@@ -4,7 +4,7 @@ rule write_manifest:
     input:
         scenes=ALL_SCENES,
         records=collect(
-            rules.infer.output.record, model=list(MODELS), shard=list(SHARDS)
+            f"{RESULTS}/inference/{{model}}/{{shard}}.json", model=MODELS, shard=SHARDS
         ),
         code=code("provenance"),
     output:
@@ -15,8 +15,8 @@ rule write_manifest:
         "../envs/inference.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=doubling(2000),
+        runtime=doubling(30),
         disk_mb=100,
     params:
         models=MODELS,
@@ -37,7 +37,7 @@ rule render_report:
         ranking=rules.compare_models.output.ranking,
         days=rules.compare_models.output.days,
         published=rules.compare_models.output.published,
-        citations=Path(workflow.basedir) / "resources" / "citations.bib",
+        citations=local(f"{workflow.basedir}/resources/citations.bib"),
         code=code("report"),
     output:
         page=report(
@@ -114,8 +114,8 @@ rule render_report:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=doubling(4000),
+        runtime=doubling(60),
         disk_mb=500,
     params:
         predictions=f"{RESULTS}/predictions",
