@@ -84,6 +84,7 @@ COSTS = {
     "assemble_scene": Cost(150, 500, 10, seconds_per_mpx=1, seconds_per_mpx_frame=0.7),
     "mask_scene": Cost(250, 500, seconds=5, seconds_per_mpx=30, seconds_per_mpx_frame=0.3),
     "coregister_scene": Cost(150, 60, 50, seconds_per_mpx_frame=3.5),
+    "infer": Cost(150),  # of models that all lack their weights
     "score": Cost(150, 450, seconds_per_mpx=10),
     **dict.fromkeys(("cloudy", "least_cloudy", "mosaic", "nearest", "linear", "damped"), _METHOD),
     **dict.fromkeys(("median", "medoid", "whittaker", "external"), Cost(150, 0, 110, 1, 0, 0.6)),
