@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from unveil import needs
 from unveil.config import (
     load_config,
     read_models,
@@ -24,7 +25,7 @@ from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
 from unveil.shards import checksum, cut_shards
 from unveil.sources import input_stamps
-from unveil.sources.locks import lock_path, make_request, request_bytes
+from unveil.sources.locks import lock_path, make_request, request_bytes, request_pixels
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
@@ -138,7 +139,7 @@ def get_stamp(wildcards):
 def get_locks(wildcards):
     """List the locks of those scenes of a shard that are searched."""
     searched = [s for s in SHARDS[wildcards.shard] if SCENES[s].source == "stac"]
-    return [lock_path(scene, STAC) for scene in searched]
+    return [local(lock_path(scene, STAC)) for scene in searched]
 
 
 def get_source_settings(wildcards):
@@ -146,11 +147,6 @@ def get_source_settings(wildcards):
     if get_locks(wildcards):
         return config["sources"] | {"stac": STAC}
     return {key: value for key, value in config["sources"].items() if key != "stac"}
-
-
-def get_runtime(wildcards):
-    """Give the minutes that assembling a scene may take: whole JPEG 2000 come slowly."""
-    return 720 if SCENES[wildcards.scene].source == "stac" else 60
 
 
 def get_request(wildcards):
@@ -166,13 +162,61 @@ def get_models(wildcards):
 def get_weights(wildcards):
     """Give the weights that are there; a model without them skips its scenes."""
     paths = [row.get("weights") for row in get_models(wildcards).values()]
-    return [path for path in paths if path and Path(path).exists()]
+    return [local(path) for path in paths if path and Path(path).exists()]
 
 
-def get_gpus(wildcards):
-    """Ask for a GPU where a network runs, unless the config forbids it."""
-    wanted = wildcards.batch in RUNNING_NETWORKS
-    return 1 if wanted and config["inference"]["gpu"] != "never" else 0
+def one_of(batches):
+    """Write the wildcard of some batches into a path; a store heeds no other constraint."""
+    names = "|".join(name.replace(".", "[.]") for name in sorted(batches))
+    return f"{{batch,{names or '-'}}}"
+
+
+@cache
+def size_of_scene(scene):
+    """Find out how large a scene will be."""
+    row = SCENES[scene]
+    if row.source == "stac":
+        return needs.Size(request_pixels(make_request(row, STAC)), row.n_context + 1)
+    return needs.size_of(row)
+
+
+def what_is_asked(need, stage):
+    """Let a rule ask for memory or time by its scenes and models, and for more when retried."""
+
+    def asked(wildcards, attempt):
+        sizes = [size_of_scene(scene) for scene in SHARDS[wildcards.shard]]
+        models = get_models(wildcards) if stage == "infer" else {}
+        kinds = [row["kind"] for row in models.values()]
+        return need(stage, sizes, kinds=kinds, attempt=attempt)
+
+    return asked
+
+
+def memory(stage):
+    """Ask for the memory that a stage needs, and twice as much after each failure."""
+    return what_is_asked(needs.memory_mb, stage)
+
+
+def minutes(stage):
+    """Ask for the time that a stage needs, and twice as much after each failure."""
+    return what_is_asked(needs.minutes, stage)
+
+
+def tile_memory(wildcards, attempt):
+    """Ask for what a model needs, at most what tiles are cut to fit in."""
+    needed = memory("infer")(wildcards, 1)
+    return min(needed, config["inference"]["memory_mb"]) * 2 ** (attempt - 1)
+
+
+def doubling(value):
+    """Ask for a value, and for twice as much after each failure."""
+    return lambda wildcards, attempt: value * 2 ** (attempt - 1)
+
+
+def assembly_minutes(wildcards, attempt):
+    """Ask for the time of assembling; whole JPEG 2000 of a catalogue come slowly."""
+    fetching = 720 if get_locks(wildcards) else 0
+    return max(fetching, minutes("assemble_scene")(wildcards, attempt))
 
 
 def get_training_sources(wildcards):
@@ -198,7 +242,7 @@ def get_training_images(wildcards):
 def get_series_files(wildcards):
     """List the local files of a series; those with an address are fetched."""
     files = TRAINING["series"][wildcards.series]["files"]
-    return [f["path"] for f in files if "url" not in f and "package" not in f]
+    return [local(f["path"]) for f in files if "url" not in f and "package" not in f]
 
 
 COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])

@@ -11,8 +11,8 @@ rule coregister_scene:
         "../envs/coregistration.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("coregister_scene"),
+        runtime=minutes("coregister_scene"),
         disk_mb=4000,
     params:
         options=config["coregistration"],

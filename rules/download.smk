@@ -46,8 +46,8 @@ rule assemble_scene:
         "../envs/download.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=get_runtime,
+        mem_mb=memory("assemble_scene"),
+        runtime=assembly_minutes,
         disk_mb=4000,
     params:
         rows=get_rows,

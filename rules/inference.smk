@@ -1,3 +1,5 @@
+# Batches without a network have a rule of their own, so that a cluster's profile can send the
+# others alone to the nodes with GPUs.
 rule infer:
     input:
         scenes=rules.coregister_scene.output.record,
@@ -5,7 +7,7 @@ rule infer:
     output:
         # Predictions themselves are not declared: a pair that a model must skip has none.
         # The record names each with its checksum, and later stages verify it.
-        record=f"{RESULTS}/inference/{{batch}}/{{shard}}.json",
+        record=f"{RESULTS}/inference/{one_of(RUNNING_NETWORKS)}/{{shard}}.json",
     log:
         f"{RESULTS}/logs/infer/{{batch}}/{{shard}}.log",
     benchmark:
@@ -14,9 +16,9 @@ rule infer:
         "../envs/inference.yaml"
     threads: 2
     resources:
-        gpu=get_gpus,
-        mem_mb=config["inference"]["memory_mb"],
-        runtime=240,
+        gpu=0 if config["inference"]["gpu"] == "never" else 1,
+        mem_mb=tile_memory,
+        runtime=minutes("infer"),
         disk_mb=4000,
     params:
         predictions=f"{RESULTS}/predictions",
@@ -31,3 +33,12 @@ rule infer:
         "Removing clouds with {wildcards.batch}, {wildcards.shard}"
     script:
         "../scripts/infer.py"
+
+
+use rule infer as infer_on_cpu with:
+    output:
+        record=f"{RESULTS}/inference/{one_of(set(METHODS) | {'_methods'})}/{{shard}}.json",
+    resources:
+        mem_mb=tile_memory,
+        runtime=minutes("infer"),
+        disk_mb=4000,

@@ -11,8 +11,8 @@ rule mask_scene:
         "../envs/masks.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("mask_scene"),
+        runtime=minutes("mask_scene"),
         disk_mb=1000,
     params:
         options=config["masks"],

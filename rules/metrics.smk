@@ -1,7 +1,7 @@
 rule score:
     input:
         scenes=rules.coregister_scene.output.record,
-        record=rules.infer.output.record,
+        record=f"{RESULTS}/inference/{{batch}}/{{shard}}.json",
         land_cover=config["metrics"]["land_cover"] or [],
     output:
         metrics=f"{RESULTS}/metrics/{{batch}}/{{shard}}.csv",
@@ -14,8 +14,8 @@ rule score:
         "../envs/metrics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=memory("score"),
+        runtime=minutes("score"),
         disk_mb=100,
     params:
         predictions=f"{RESULTS}/predictions",
@@ -57,8 +57,8 @@ rule collect_metrics:
         "../envs/metrics.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=doubling(2000),
+        runtime=doubling(30),
         disk_mb=500,
     message:
         "Collecting the metrics of all models"
@@ -99,8 +99,8 @@ rule compare_models:
         "../envs/metrics.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=doubling(4000),
+        runtime=doubling(60),
         disk_mb=100,
     params:
         home=HOME,

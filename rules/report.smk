@@ -12,8 +12,8 @@ rule write_manifest:
         "../envs/inference.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=doubling(2000),
+        runtime=doubling(30),
         disk_mb=100,
     params:
         home=HOME,
@@ -37,8 +37,8 @@ rule render_report:
         strata=rules.compare_models.output.strata,
         published=rules.compare_models.output.published,
         definitions=rules.compare_models.output.definitions,
-        citations=Path(workflow.basedir) / "resources" / "citations.bib",
-        outline=Path(workflow.basedir) / "resources" / "land_110m.geojson",
+        citations=local(f"{workflow.basedir}/resources/citations.bib"),
+        outline=local(f"{workflow.basedir}/resources/land_110m.geojson"),
     output:
         page=report(
             f"{RESULTS}/report/index.html",
@@ -127,8 +127,8 @@ rule render_report:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=doubling(4000),
+        runtime=doubling(60),
         disk_mb=500,
     params:
         home=HOME,

@@ -66,8 +66,8 @@ rule train_network:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=720,
+        mem_mb=doubling(6000),
+        runtime=doubling(720),
         disk_mb=2000,
     params:
         run=lambda wildcards: TRAINING["runs"][wildcards.run],

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from unveil import raster
+from unveil.devices import visible_gpus
 from unveil.inference import InferenceOptions, run_shard
 from unveil.jobs import Failures, job
 from unveil.models.base import ModelSpec
@@ -12,7 +13,8 @@ from unveil.models.registry import create
 from unveil.shards import read_shard
 
 with job(snakemake.log[0]) as log:
-    log.info("GPUs asked for: %d", snakemake.resources.get("gpu", 0))
+    given = ", ".join(visible_gpus()) or "none"
+    log.info("GPUs asked for: %d, visible: %s", snakemake.resources.get("gpu", 0), given)
     params = snakemake.params
     scenes = list(read_shard(snakemake.input.scenes, params.home).values())
     records, failures = {}, Failures("model")

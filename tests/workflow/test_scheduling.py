@@ -15,6 +15,7 @@ from unveil.models.dsen2cr import build_network, network_arrays
 from unveil.weights.arrays import write_arrays
 
 pytestmark = pytest.mark.xdist_group("scheduling")
+UNTIL = ("--until", "infer", "infer_on_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def run(tmp_path_factory):
     row = {"kind": "dsen2cr", "weights": "small.npz", "options": options}
     models = {"first": row, "second": row, "damped": {"kind": "damped"}}
     (folder / "models.yaml").write_text(yaml.safe_dump(models))
-    done = snakemake(folder, "--resources", "gpu=1", "--cores", "4", "--until", "infer")
+    done = snakemake(folder, "--resources", "gpu=1", "--cores", "4", *UNTIL)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -75,6 +76,6 @@ def test_no_gpu_is_asked_for_when_the_config_says_never(run):
     settings = yaml.safe_load((folder / "mine.yaml").read_text())
     settings["inference"]["gpu"] = "never"
     (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
-    done = snakemake(folder, "--until", "infer")
+    done = snakemake(folder, *UNTIL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert asked(folder, "first") == {0}

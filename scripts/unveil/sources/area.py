@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from unveil.raster import Grid
 
 ALIGNMENT_M = 60
 TILE_M = 109_800
+METRES_PER_DEGREE = 111_320.0
+"""Along a meridian, and along the equator."""
 BANDS_OF_LATITUDE = "CDEFGHJKLMNPQRSTUVWX"
 COLUMNS = ("ABCDEFGH", "JKLMNPQR", "STUVWXYZ")
 ROWS = "ABCDEFGHJKLMNPQRSTUV"
@@ -77,6 +79,13 @@ def _up(metres: float, origin: int = 0) -> int:
 def _equator(crs: str) -> int:
     """Return the northing of the equator: UTM south of it counts from -10 000 km."""
     return 10_000_000 if crs.startswith("EPSG:327") else 0
+
+
+def box_pixels(box: Sequence[float], resolution_m: float) -> int:
+    """Return about how many pixels a box in degrees has, within a few per cent."""
+    west, south, east, north = box
+    width = (east - west) % 360 * math.cos(math.radians((south + north) / 2))
+    return int(width * (north - south) * (METRES_PER_DEGREE / resolution_m) ** 2)
 
 
 def area_box(area: str) -> Box:

@@ -6,7 +6,6 @@ Light enough to be read whenever the workflow starts; nothing here needs a netwo
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -18,14 +17,12 @@ from unveil import raster
 from unveil.bands import sort_bands
 from unveil.config import SceneRow, check, read_yaml
 from unveil.errors import InputError
-from unveil.sources.area import area_box
+from unveil.sources.area import area_box, box_pixels
 from unveil.sources.radiometry import Harmonisation
 
 PRESETS = Path(__file__).resolve().parents[3] / "resources" / "stac_presets.yaml"
 LOCK_VERSION = 1
 MASK = "SCL"
-METRES_PER_DEGREE = 111_320.0
-"""Along a meridian, and along the equator."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +142,14 @@ def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def request_pixels(request: Mapping[str, Any]) -> int:
+    """Return about how many pixels the grid of a request has; it is not searched for that."""
+    return box_pixels(request["box"], request["resolution_m"])
+
+
 def request_bytes(request: Mapping[str, Any]) -> int:
-    """Return about how many bytes of pixels a request asks for; it is not searched for that."""
-    west, south, east, north = request["box"]
-    width = (east - west) % 360 * METRES_PER_DEGREE * math.cos(math.radians((south + north) / 2))
-    height = (north - south) * METRES_PER_DEGREE
-    frames = request["n_context"] + 2
-    pixels = width * height / request["resolution_m"] ** 2
-    return int(pixels * frames * len(request["bands"]) * 2)
+    """Return about how many bytes of pixels a request asks for."""
+    return request_pixels(request) * (request["n_context"] + 2) * len(request["bands"]) * 2
 
 
 def lock_path(scene: str, settings: Mapping[str, Any]) -> Path:

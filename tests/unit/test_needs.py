@@ -1,0 +1,101 @@
+"""What jobs ask for: enough for what was measured, not wildly more, and quickly known."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from unveil import needs
+from unveil.config import SceneRow
+from unveil.needs import Size
+
+with open(Path(__file__).with_name("measured_needs.tsv")) as stream:
+    MEASURED = list(csv.DictReader(stream, delimiter="\t"))
+
+
+def asked(row, **kwargs):
+    size = Size(int(row["pixels"]), int(row["frames"]))
+    kinds = [row["kind"]] if row["stage"] == "infer" else []
+    return (
+        needs.memory_mb(row["stage"], [size], kinds=kinds, **kwargs),
+        needs.minutes(row["stage"], [size], kinds=kinds, **kwargs),
+    )
+
+
+def dearest(row, column):
+    """Return the most that a stage or kind was measured to take, whatever the scene."""
+    alike = [r for r in MEASURED if (r["stage"], r["kind"]) == (row["stage"], row["kind"])]
+    return max(float(r[column]) for r in alike)
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(list(row.values())[:4]))
+def test_a_job_asks_for_enough_and_not_for_far_more(row):
+    memory, minutes = asked(row)
+    assert float(row["mb"]) + needs.SNAKEMAKE_MB < memory
+    assert memory < needs.SNAKEMAKE_MB + 5 * dearest(row, "mb")
+    assert float(row["cpu_seconds"]) < minutes * 60
+    assert minutes <= 10 + 20 * dearest(row, "cpu_seconds") / 60
+
+
+def test_every_stage_and_kind_that_was_measured_has_a_cost():
+    names = {row["kind"] if row["stage"] == "infer" else row["stage"] for row in MEASURED}
+    assert names <= set(needs.COSTS)
+
+
+def test_every_kind_of_model_has_a_cost():
+    from unveil.models.registry import kinds
+
+    assert set(kinds()) <= set(needs.COSTS)
+
+
+def test_the_next_attempt_asks_for_twice_as_much():
+    first, second = asked(MEASURED[0]), asked(MEASURED[0], attempt=2)
+    assert second == (2 * first[0], 2 * first[1])
+
+
+def test_scenes_of_a_shard_add_up_in_time_and_not_in_memory():
+    size = Size(10**6, 13)
+    one = needs.memory_mb("infer", [size], kinds=["median"])
+    assert needs.memory_mb("infer", [size] * 50, kinds=["median"]) == one
+    assert needs.minutes("infer", [size] * 50, kinds=["median"]) > needs.minutes(
+        "infer", [size], kinds=["median"]
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}])
+def test_the_size_in_a_header_is_the_one_that_gdal_reads(tmp_path, options):
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=321, height=123, count=2, dtype="uint16", **options
+    ) as dataset:
+        dataset.write(np.zeros((2, 123, 321), np.uint16))
+    assert needs.tiff_pixels(str(path)) == 321 * 123
+
+
+def test_the_size_of_a_scene_is_known_from_its_files(root, tmp_path):
+    row = SceneRow("a", "local", str(root / "resources/example/romania"), "2018-01-01", "none")
+    assert needs.size_of(row) == Size(100 * 100, 13)
+    (tmp_path / "cloudy").mkdir()
+    np.savez(tmp_path / "cloudy/b.npz", np.zeros((13, 40, 30), np.uint16))
+    assert needs.size_of(SceneRow("b", "npz", str(tmp_path), "2018-01-01", "none")).pixels == 1200
+
+
+def test_a_missing_or_damaged_file_stops_no_plan(tmp_path):
+    row = SceneRow("a", "local", str(tmp_path), "2018-01-01", "none")
+    assert needs.size_of(row).pixels == 0
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames/2018-01-01.tif").write_bytes(b"II*\0")
+    assert needs.size_of(row).pixels == 0
+
+
+def test_ten_thousand_sizes_are_known_in_seconds(root):
+    frames = sorted((root / "resources/example/romania/frames").glob("*.tif"))
+    begin = time.process_time()
+    for path in frames:
+        needs.tiff_pixels.__wrapped__(str(path))
+    assert (time.process_time() - begin) / len(frames) * 10_000 < 5
