@@ -25,7 +25,7 @@ from unveil.sources.locks import (
 from unveil.sources.radiometry import offset_of_item
 from unveil.sources.ranges import Request
 from unveil.sources.selection import Look
-from unveil.sources.stac import acquisition_of, band_assets, crs_of
+from unveil.sources.stac import acquisition_of, band_assets, crs_of, place_name
 from unveil.sources.stac_search import cut_at_antimeridian, overlap
 
 # What was recorded, the presets that read it, and facts of it that were looked up by hand in the
@@ -463,3 +463,15 @@ def test_the_reader_pays_where_the_preset_says_so(monkeypatch):
     assert sign("https://public.example/scl.tif", False) == Request(
         "https://public.example/scl.tif"
     )
+
+
+@pytest.mark.parametrize(
+    ("area", "name"),
+    [
+        ("places/my field.geojson", "my_field"),
+        ("33TWL", "33TWL"),
+        ("3.0,50.8,3.1,50.9", "3.0_50.8_3.1_50.9"),
+    ],
+)
+def test_scenes_of_one_area_are_of_one_place(area, name):
+    assert place_name(area) == name

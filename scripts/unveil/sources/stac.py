@@ -216,7 +216,7 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
     chosen, notes = lock["chosen"], lock["notes"]
     return SourceSeries(
         grid=grid,
-        place=row.place or row.scene,
+        place=row.place or place_name(row.area),
         optical=frames,
         masks=masks,
         radar=radar,
@@ -235,6 +235,11 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
             **facts,
         },
     )
+
+
+def place_name(area: str) -> str:
+    """Return an id of a place: the name of its file, its tile, or its box."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", re.sub(r"\.(geo)?json$", "", Path(area).name))
 
 
 def _keeping(source: SourceRaster, scratch: tempfile.TemporaryDirectory) -> SourceRaster:
