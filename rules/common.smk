@@ -113,6 +113,13 @@ def get_weights(wildcards):
     return [path] if path and Path(path).exists() else []
 
 
+def get_damaged(wildcards):
+    """Tell whether published weights that are there fail their checksum: fetch them again."""
+    from unveil.weights.fetch import is_damaged  # other targets need not load it
+
+    return is_damaged(PUBLISHED[wildcards.weights_file], WEIGHTS_FOLDER)
+
+
 def get_model_row(wildcards):
     """Give a model's row of the table."""
     return MODELS[wildcards.model]
