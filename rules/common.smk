@@ -165,6 +165,13 @@ def get_weights(wildcards):
     return [local(path) for path in paths if path and Path(path).exists()]
 
 
+def get_damaged(wildcards):
+    """Tell whether published weights that are there fail their checksum: fetch them again."""
+    from unveil.weights.fetch import is_damaged  # other targets need not load it
+
+    return is_damaged(PUBLISHED[wildcards.weights_file], WEIGHTS_FOLDER)
+
+
 def one_of(batches):
     """Write the wildcard of some batches into a path; a store heeds no other constraint."""
     names = "|".join(name.replace(".", "[.]") for name in sorted(batches))

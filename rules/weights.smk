@@ -18,13 +18,6 @@ wildcard_constraints:
     weights_file="|".join(map(re.escape, PUBLISHED)),
 
 
-def get_damaged(wildcards):
-    """Tell whether a file that is there fails its checksum; then it is fetched again."""
-    from unveil.weights.fetch import is_damaged  # not needed for other targets
-
-    return is_damaged(PUBLISHED[wildcards.weights_file], WEIGHTS_FOLDER)
-
-
 # A file put there by hand is checked and kept: 'update' leaves it where it is.
 rule fetch_one_weights:
     output:

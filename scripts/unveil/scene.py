@@ -43,6 +43,7 @@ from unveil.bands import (
     UNKNOWN_PROBABILITY,
     band_positions,
 )
+from unveil.errors import InputError
 from unveil.inputs import reading_input
 from unveil.raster import Grid
 
@@ -235,8 +236,7 @@ def read_inputs(
         radar: radar dates to read into ``sar_series``.
 
     Raises:
-        KeyError: if a wanted band is missing.
-        InputError: if a file is missing or damaged.
+        InputError: if a file is missing or damaged, or lacks a wanted band.
     """
     wanted = tuple(bands or scene.bands)
     size = (int(window.height), int(window.width)) if window else scene.grid.shape
@@ -269,8 +269,20 @@ def read_inputs(
 
 
 def read_bands(frame: Frame, bands: Sequence[str], window: Window | None = None) -> np.ndarray:
-    """Read the named bands of a frame, ``(B, H, W)`` in the file's dtype."""
-    positions = band_positions(bands, frame.bands)
+    """Read the named bands of a frame, ``(B, H, W)`` in the file's dtype.
+
+    Raises:
+        InputError: if the file is missing or damaged, or lacks one of them.
+    """
+    try:
+        positions = band_positions(bands, frame.bands)
+    except KeyError as error:
+        raise InputError(
+            str(error.args[0]),
+            file=frame.path,
+            field="bands",
+            remedy="give all frames of a scene the bands of its target",
+        ) from error
     with raster.open_raster(frame.path) as dataset:
         return dataset.read([p + 1 for p in positions], window=window)
 

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 MOUNTS = os.geteuid() == 0 and shutil.which("unshare") and shutil.which("mount")
 needs_mounts = pytest.mark.skipif(not MOUNTS, reason="needs root and unshare to mount file systems")
-SCENE = [f"{ROWS[1]}"]
+SCENE = [ROWS[1]]
+TOUCH = "find results -newermt now -exec touch {} +"
 
 
 def in_own_mounts(script: str, folder) -> subprocess.CompletedProcess:
@@ -113,20 +114,30 @@ mkdir results; mount --bind results results; mount -o remount,bind,ro results
 # ------------------------------------------------------------------ clock, two runs
 
 
-def test_a_clock_that_goes_back_changes_no_result(tmp_path, finished):
-    """Files of the first half are from tomorrow when the second half runs."""
-    shutil.copytree(finished, tmp_path / "run", symlinks=True)
-    folder = tmp_path / "run"
-    expected = (folder / "results/metrics.csv").read_bytes()
-    for path in ("metrics.csv", "inference/regressed", "predictions/regressed"):
-        path = folder / "results" / path
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def test_files_from_the_future_are_refused_and_a_touch_heals(tmp_path):
+    """The clock went back after the first rule: what it wrote is from tomorrow."""
+    write_place(tmp_path / "place")
+    write_config(tmp_path, SCENE)
+    masks = tmp_path / "results/scenes/covered/masks"
+    assert snakemake(tmp_path, "--until", "mask_scene").returncode == 0
+    expected = {path.name: raster.read(path) for path in masks.glob("*.tif")}
+    shutil.rmtree(masks)
     tomorrow = time.time() + 86_400
-    for path in (folder / "results/scenes").rglob("*"):
+    for path in (tmp_path / "results/scenes").rglob("*"):
         os.utime(path, (tomorrow, tomorrow))
-    done = snakemake(folder, "--until", "collect_metrics")
+    refused = snakemake(tmp_path, "--until", "mask_scene")
+    assert refused.returncode != 0
+    assert "clock skew" in refused.stderr and "Traceback" not in refused.stderr
+    subprocess.run(TOUCH, shell=True, check=True, cwd=tmp_path)
+    done = snakemake(tmp_path, "--until", "mask_scene", "--rerun-incomplete")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (folder / "results/metrics.csv").read_bytes() == expected
+    for path in masks.glob("*.tif"):
+        np.testing.assert_array_equal(raster.read(path), expected.pop(path.name))
+    assert not expected
+
+
+def test_the_remedy_for_a_clock_that_went_back_is_documented(root):
+    assert TOUCH in (root / "docs/faults.md").read_text()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):

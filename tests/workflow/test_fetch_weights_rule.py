@@ -59,7 +59,9 @@ def fetch(folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def test_all_weights_with_an_address_come_checked_and_are_not_fetched_twice(root, tmp_path, server):
+def test_all_weights_with_an_address_come_checked_and_again_only_when_damaged(
+    root, tmp_path, server
+):
     project(root, tmp_path, "good.bin", url=server)
     done = fetch(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -70,6 +72,10 @@ def test_all_weights_with_an_address_come_checked_and_are_not_fetched_twice(root
     assert not (folder / "by-hand.bin").exists()
     again = fetch(tmp_path)
     assert "Nothing to be done" in again.stderr
+    (folder / "good.bin").write_bytes(CONTENT[:-1] + b"x")
+    repaired = fetch(tmp_path)
+    assert repaired.returncode == 0, repaired.stderr[-3000:]
+    assert (folder / "good.bin").read_bytes() == CONTENT
 
 
 def test_a_page_instead_of_weights_stops_the_job_with_the_reason(root, tmp_path, server):
