@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import rasterio
@@ -12,7 +14,7 @@ from unveil.bands import L1C13
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.raster import Grid
-from unveil.sources import input_files, open_source
+from unveil.sources import input_files, input_stamps, open_source
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 24, 30)
 SETTINGS = fill_defaults({}, load_schema("config"))["sources"]
@@ -251,3 +253,16 @@ def test_sen12mscr_without_a_reference_is_a_fact_not_an_error(shared):
 
 def test_a_sen12mscr_name_of_another_form_is_refused(shared):
     refused(sen12(shared, "fall_139"), "fall_139", "ROIs1970_fall_139_p839")
+
+
+def test_a_changed_input_file_changes_its_stamp(tmp_path):
+    frame = tmp_path / "place/frames/2020-06-01.tif"
+    frame.parent.mkdir(parents=True)
+    frame.write_bytes(b"12345")
+    (frame.parent / ".hidden").write_bytes(b"1")
+    (frame.parent / "gone.tif").symlink_to(tmp_path / "nowhere")
+    first = input_stamps(row(tmp_path / "place"))
+    assert [(path, size) for path, size, _ in first] == [(str(frame), 5)]
+    os.utime(frame, ns=(1, 1))
+    input_stamps.cache_clear()
+    assert input_stamps(row(tmp_path / "place")) == ((str(frame), 5, 1),)

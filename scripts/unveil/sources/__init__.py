@@ -52,14 +52,13 @@ def open_source(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
 def _files_below(folder: str) -> tuple[str, ...]:
     if os.path.isfile(folder):
         return (folder,)
-    return tuple(
-        sorted(
-            os.path.join(parent, name)
-            for parent, _, names in os.walk(folder)
-            for name in names
-            if not name.startswith(".")
-        )
+    paths = (
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".")
     )
+    return tuple(sorted(path for path in paths if os.path.isfile(path)))
 
 
 def require_folder(row: SceneRow) -> Path:
