@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import pickle
 import resource
 import shutil
 import tempfile
@@ -113,11 +114,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--picture", type=int, default=24, help="scenes in the picture")
+    parser.add_argument("--folder", type=Path, help="keep the run here, and use it again")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        inputs = make_run(folder, args.scenes)
-        (folder / "statistics").mkdir()
+        folder = args.folder or Path(name)
+        made = folder / "inputs.pickle"
+        if not made.exists():
+            made.write_bytes(pickle.dumps(make_run(folder, args.scenes)))
+            if args.folder:
+                print(f"made {args.folder}; run again to measure")
+                return
+        inputs = pickle.loads(made.read_bytes())  # our own file of a moment ago
+        (folder / "statistics").mkdir(exist_ok=True)
         shards = sorted((folder / "shards").glob("*.csv"))
 
         def aggregate() -> None:

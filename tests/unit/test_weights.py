@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unveil.errors import InputError
+from unveil.provenance import count_parameters
 from unveil.weights import arrays as weights
 from unveil.weights.arrays import NamedArrays, check_shapes, check_values
 from unveil.weights.keras_hdf5 import read_keras_hdf5
@@ -461,3 +462,26 @@ def test_missing_unknown_and_misshapen_arrays_are_all_named():
     check_shapes(found, {"a": (2,), "c": (2, 3)})
     with pytest.raises(InputError, match=r"missing: b; 1 unknown: c; 1 misshapen: a \(2,\)"):
         check_shapes(found, {"a": (3,), "b": (1,)})
+
+
+# ------------------------------------------------------------------ numbers that are learned
+
+
+def test_parameters_are_counted_without_what_is_not_learned(tmp_path):
+    path = tmp_path / "net.npz"
+    named = {
+        "conv/kernel": np.zeros((3, 3, 2, 4), np.float32),
+        "norm/running_mean": np.zeros(4, np.float32),
+        "optimizer/step": np.zeros(7, np.float32),
+    }
+    weights.write_arrays(path, named)
+    assert count_parameters(path) == 3 * 3 * 2 * 4
+    path.with_suffix(".json").write_text('{"architecture": {"parameters": 71}}')
+    assert count_parameters(path) == 71, "the card knows best"
+
+
+def test_the_parameters_of_a_small_dsen2cr_are_those_of_its_layers(golden):
+    """15 channels in, 16 blocks of two convolutions with 8 features, 13 bands out."""
+    path = golden / "A5_legacy_hdf5" / "good_sar_F8_B16_conv2d_1_34.hdf5"
+    first, block, last = 9 * 15 * 8 + 8, 2 * (9 * 8 * 8 + 8), 9 * 8 * 13 + 13
+    assert count_parameters(path) == first + 16 * block + last

@@ -913,7 +913,7 @@ def _details(
             {
                 "date": date,
                 "target": role == "target",
-                "uri": images.to_data_uri(image),
+                "uri": images.to_data_uri(image, images.FILM_QUALITY),
                 "cover": percent(frame_cover(frame)),
             }
             for date, role, image in film
