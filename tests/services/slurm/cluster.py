@@ -75,7 +75,7 @@ class Job:
         state: such as RUNNING.
         begin: when it started, ISO 8601 without a zone, or N/A.
         end: when it ended or must end.
-        comment: rule and wildcards, or group.
+        comment: rule and wildcards, or group and rules.
     """
 
     number: str
@@ -86,7 +86,7 @@ class Job:
 
     def is_of(self, rule: str) -> bool:
         """Tell whether it is a job of a rule."""
-        return self.comment.startswith((f"rule_{rule}_wildcards_", f"group_{rule}"))
+        return self.comment.startswith(f"rule_{rule}_wildcards_")
 
 
 @dataclass
