@@ -192,8 +192,11 @@ def what_is_asked(need, stage):
 
     def asked(wildcards, attempt):
         sizes = [size_of_scene(scene) for scene in SHARDS[wildcards.shard]]
-        models = get_models(wildcards) if stage == "infer" else {}
-        kinds = [row["kind"] for row in models.values()]
+        models = get_models(wildcards) if "batch" in wildcards.keys() else {}
+        running = [m for m in models if m not in NETWORKS or m in RUNNING_NETWORKS]
+        kinds = [MODELS[m]["kind"] for m in running] if stage == "infer" else []
+        # one score after another; models are a factor of inference by their kinds
+        sizes *= len(models) if stage == "score" else 1
         return need(stage, sizes, kinds=kinds, attempt=attempt)
 
     return asked

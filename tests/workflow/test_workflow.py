@@ -160,7 +160,7 @@ def test_a_damaged_prediction_is_found_before_it_is_scored(finished):
         path.write_bytes(whole)
         snakemake(finished)
     assert result.returncode != 0
-    assert "is not the file that the model wrote" in result.stderr
+    assert "is missing or not as the model wrote it" in result.stderr
 
 
 @pytest.mark.parametrize(
