@@ -314,7 +314,7 @@ def _read_csv(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame
 
 
 def _refuse_unknown(models: Iterable[str], methods: Mapping[str, Method], path: Path) -> None:
-    unknown = sorted(set(models) - set(methods))
+    unknown = sorted(map(str, set(models) - set(methods)))  # an empty cell is NaN
     if unknown:
         raise InputError(
             f"does not describe {', '.join(unknown)}, which has metrics",
