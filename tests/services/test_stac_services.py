@@ -263,10 +263,11 @@ def write_series(root: Path, url: str) -> list[dict]:
 
 
 def digests(folder: Path) -> dict[str, str]:
+    """Return the checksums of results; hidden files are what a killed writer left unfinished."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and "/." not in path.as_posix()
     }
 
 
