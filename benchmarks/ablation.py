@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import logging
 import tempfile
 from collections.abc import Callable
@@ -114,6 +115,7 @@ def main() -> None:
         VARIANTS[name](run)
         plan = TrainingPlan(**run["plan"] | {"steps": given.steps, "checkpoint_every": given.steps})
         scores = judge(run, given.folder, plan, whole["plan"]["seed"])
+        gc.collect()  # a task and its pool of scenes, about a gigabyte, refer to each other
         lines.append(f"| {name} | " + " | ".join(f"{score:.3f}" for score in scores) + " |")
         print(lines[-1], flush=True)
     text = "\n".join(lines)
