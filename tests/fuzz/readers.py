@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import rasterio
 import yaml
 from rasterio.windows import Window
+from tests import safe_products
 from tests.small_run import ROOT
 from tests.synthetic_results import CITATIONS, Recipe, make_results
 from tests.unit.test_weights import tensor_of, write_checkpoint
@@ -26,6 +28,7 @@ from unveil import raster
 from unveil.bands import CORE6, SAR2
 from unveil.config import (
     SceneRow,
+    fill_defaults,
     load_config,
     load_schema,
     read_models,
@@ -45,7 +48,9 @@ from unveil.raster import Grid
 from unveil.report.evidence import read_citations, read_evidence
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
 from unveil.sources import open_source
+from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
+from unveil.sources.locks import make_request, read_lock, write_lock
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.packages import unpack
 from unveil.training.series import (
@@ -63,12 +68,15 @@ from unveil.weights.torch_zip import read_torch_zip
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 20, 24)
 DATES = ("2020-05-11", "2020-06-11")
-SOURCES = {
-    "sar_order": ["VV", "VH"],
-    "sar_unit": "dB",
-    "sar_calibration": "unknown",
-    "optical_scale": 10_000,
-}
+SOURCES = fill_defaults({}, load_schema("config"))["sources"]
+SOURCES = fill_defaults(SOURCES, load_schema("config")["properties"]["sources"])
+PLACE = "15.0,45.1,15.01,45.11"
+SAFE = (
+    Path(os.environ.get("UNVEIL_SHARED", ROOT.parent / "shared"))
+    / "data/stac/safe_metadata"
+    / safe_products.L2A_0400
+)
+"""Real metadata, which users do not have: without them SAFE products are not fuzzed."""
 RNG = np.random.default_rng(1)
 
 
@@ -156,12 +164,12 @@ def read_series(series: SourceSeries) -> None:
             item.read(window)
 
 
-def row(source: str, folder: Path, name: str = "") -> SceneRow:
-    return SceneRow("a", source, str(folder), DATES[0], "none", name=name)
+def row(source: str, folder: Path, name: str = "", **columns: str) -> SceneRow:
+    return SceneRow("a", source, str(folder), DATES[0], "none", name=name, **columns)
 
 
-def source_reader(source: str, name: str = "") -> Callable[[Path], None]:
-    return lambda folder: read_series(open_source(row(source, folder, name), SOURCES))
+def source_reader(source: str, name: str = "", **columns: str) -> Callable[[Path], None]:
+    return lambda folder: read_series(open_source(row(source, folder, name, **columns), SOURCES))
 
 
 PATCH = "ROIs1970_fall_139_p839"
@@ -171,6 +179,70 @@ def write_sen12mscr(folder: Path) -> None:
     for kind, data in (("s2_cloudy", optical(13)), ("s2", optical(13)), ("s1", radar())):
         name = f"ROIs1970_fall_{kind}"
         write_tif(folder / name / f"{kind}_139" / f"{name}_139_p839.tif", data, ())
+
+
+TS_PATCH = "ROIs1868_119_p3"
+
+
+def write_sen12mscrts(folder: Path) -> None:
+    for number, date in enumerate(DATES):
+        name = f"ROIs1868_119_ImgNo_{number}_{date}_patch_3.tif"
+        write_tif(folder / f"ROIs1868/119/S2/{number}/s2_{name}", optical(13), ())
+        write_tif(folder / f"ROIs1868/119/S1/{number}/s1_{name}", radar(), ())
+
+
+def write_allclear(folder: Path) -> None:
+    def image(sensor: str, day: int, data: np.ndarray) -> str:
+        name = f"roi7/2022_1/{sensor}/roi7_{sensor}_2022_1_{day}_median.tif"
+        write_tif(folder / "data" / name, data, ())
+        return f"/elsewhere/dataset/{name}"
+
+    def look(sensor: str, day: int, data: np.ndarray) -> list[str]:
+        return [f"2022-01-{day:02d} 04:43:01", image(sensor, day, data)]
+
+    side = (256, 256)  # of every image of the dataset
+    colours, echoes = np.full((13, *side), 900, np.uint16), np.full((2, *side), -12, np.float32)
+    image("cld_shdw", 6, np.zeros((5, *side), np.float32))
+    sample = {
+        "roi": ["roi7", [31.0, 117.0]],
+        "s2_toa": [look("s2_toa", 6, colours), look("s2_toa", 11, colours)],
+        "s1": [look("s1", 12, echoes)],
+        "target": [look("s2_toa", 16, colours)],
+    }
+    path = folder / "metadata/datasets/test.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"0": sample}))
+
+
+def write_safe(folder: Path) -> None:
+    pixels = {band: np.kron(optical(1)[0], np.ones((6, 6), np.uint16)) for band in ("B02", "B8A")}
+    safe_products.write_product(folder, SAFE, pixels)
+
+
+def stac_row() -> SceneRow:
+    return row("stac", Path("earth-search-sentinel-2-l2a"), area=PLACE)
+
+
+def stac_settings(folder: Path) -> dict:
+    return SOURCES["stac"] | {"selection": SOURCES["selection"], "locks": str(folder)}
+
+
+def write_stac_lock(folder: Path) -> None:
+    request = make_request(stac_row(), stac_settings(folder))
+    write_lock(folder / "a.json", {"unveil_lock": 1, "request": request, "items": []})
+
+
+def read_stac_lock(folder: Path) -> None:
+    read_lock(folder / "a.json", make_request(stac_row(), stac_settings(folder)))
+
+
+def write_geojson(folder: Path) -> None:
+    ring = [[15.0, 45.1], [15.1, 45.1], [15.1, 45.2], [15.0, 45.1]]
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "properties": {}, "geometry": shape}
+    (folder / "a.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [feature]})
+    )
 
 
 def write_npz(folder: Path) -> None:
@@ -426,6 +498,10 @@ READERS: dict[str, Reader] = {
     "local-yaml": Reader(write_place, source_reader("local"), ("scene.yaml",)),
     "survey": Reader(write_place, lambda f: survey(f, 2, f / "cache"), ("masks/*", "frames/*")),
     "sen12mscr": Reader(write_sen12mscr, source_reader("sen12mscr", PATCH)),
+    "sen12mscrts": Reader(write_sen12mscrts, source_reader("sen12mscrts", TS_PATCH)),
+    "allclear": Reader(write_allclear, source_reader("allclear", "0", split="test")),
+    "stac-lock": Reader(write_stac_lock, read_stac_lock),
+    "geojson": Reader(write_geojson, lambda f: area_grid(str(f / "a.geojson"))),
     "npz": Reader(write_npz, source_reader("npz")),
     "scene-json": Reader(write_scene, read_scene, ("**/scene.json",)),
     "scene-rasters": Reader(write_scene, read_scene, ("scenes/**/*.tif",)),
@@ -470,3 +546,5 @@ READERS: dict[str, Reader] = {
         write_report_inputs, read_report_inputs, ("*.csv", "statistics/*.csv", "*.json", "*.bib")
     ),
 }
+if SAFE.is_dir():
+    READERS["safe"] = Reader(write_safe, source_reader("safe"))
