@@ -48,6 +48,9 @@ BYTES_PER_PIXEL = 0.45
 """WebP at quality 80 as base64, measured on noisy 10 m imagery: an upper figure."""
 
 WEBP_QUALITY, FILM_QUALITY = 80, 60
+SMALL_PX, SMALL_QUALITY = 64, 60
+"""Images no larger than this are so many that they are compressed more."""
+
 CLOUDY, SAR, TRUTH = "Cloudy", "SAR", "Cloud-free"
 
 
@@ -269,6 +272,8 @@ def _read_occluded(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
 
 def to_data_uri(image: np.ndarray, quality: int = WEBP_QUALITY) -> str:
     """Return an image as a WebP data URI."""
+    if max(image.shape[:2]) <= SMALL_PX:
+        quality = min(quality, SMALL_QUALITY)
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "WEBP", quality=quality, method=4, use_sharp_yuv=True)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()

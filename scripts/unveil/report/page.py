@@ -96,6 +96,9 @@ NO_FIGURE = {
 MAX_DETAILS = 200
 """Scenes with a section of their own; the others have their row in the table of scenes."""
 
+MAX_FILMS = 50
+"""Scenes whose every frame is shown; spread over the picture where it has more."""
+
 EXPLORED_METRICS = ("MAE", "RMSE", "PSNR", "SSIM", "SAM", "bias")
 MAX_EXPLORED = 300
 """Scenes whose single values are in the page, for the interactive chart."""
@@ -846,7 +849,8 @@ def skip_groups(evidence: Evidence) -> list[dict[str, Any]]:
 
 def scenes_context(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the table of all scenes and the details of as many as the page can hold."""
-    films = {row.scene: row.film for row in rows}
+    every = math.ceil(len(rows) / MAX_FILMS) or 1
+    films = {row.scene: row.film if i % every == 0 else () for i, row in enumerate(rows)}
     errors = scene_scores(evidence, region="occluded", metric="MAE")
     unseen = scene_scores(evidence, region="occluded", metric="never_seen_fraction").max(axis=1)
     days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
