@@ -21,8 +21,6 @@ EACH = -(-INPUTS // len(READERS))
 MOST_MIB = 1024
 """Most memory that one small file may cost beyond what was held before."""
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-
 
 @pytest.fixture(scope="module")
 def ends() -> dict[str, list[dict]]:

@@ -78,6 +78,15 @@ def read(reader: Reader, folder: Path) -> dict[str, object]:
     }
 
 
+def forget_sources() -> None:
+    """Empty the caches of sources, which know files by their paths."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("unveil.sources"):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+
 def most_memory() -> int:
     """Return the most bytes that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -98,6 +107,7 @@ def read_range(name: str, numbers: range, scratch: Path, *, seed: str, pipe: int
         file = write_input(
             reader, scratch / "good", folder, seed=f"{seed} {name} {number}", number=number
         )
+        forget_sources()
         signal.setitimer(signal.ITIMER_REAL, SECONDS)  # both end the process, also inside C
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         found = read(reader, folder)

@@ -37,7 +37,7 @@ from unveil.sources.ranges import merge, subtract
 from unveil.sources.stac import open_stac
 from unveil.sources.stac_search import search_scene
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("stac")]
+pytestmark = pytest.mark.services
 
 COLLECTIONS = [stac_data.make_collection(c) for c in ("sentinel-2-l2a", "sentinel-1-rtc")]
 FIRST, LAST = dt.date(2018, 8, 28), dt.date(2018, 9, 27)

@@ -24,7 +24,7 @@ server = pytest.importorskip("moto.server", reason="the group storage is not ins
 boto3 = pytest.importorskip("boto3", reason="the extra cluster is not installed")
 pytest.importorskip("snakemake_storage_plugin_s3", reason="the extra cluster is not installed")
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("storage")]
+pytestmark = pytest.mark.services
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "unveil"

@@ -16,8 +16,6 @@ from tests.unit.test_inputs import exchanged_weights
 from unveil import raster
 from unveil.raster import Grid
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 MOUNTS = os.geteuid() == 0 and shutil.which("unshare") and shutil.which("mount")
 needs_mounts = pytest.mark.skipif(not MOUNTS, reason="needs root and unshare to mount file systems")
 SCENE = [ROWS[1]]

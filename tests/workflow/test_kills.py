@@ -28,8 +28,6 @@ KILLS_A_RUN = min(KILLS, 10 if DEMO else 4)
 SEED = 20260
 LOG = logging.getLogger(__name__)
 
-pytestmark = pytest.mark.xdist_group("kills")
-
 
 def prepare(folder: Path) -> Path:
     """Lay out a run that has not begun."""

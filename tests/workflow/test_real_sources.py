@@ -11,8 +11,6 @@ import rasterio
 from tests import safe_products as safe
 from tests.small_run import snakemake, write_config
 
-pytestmark = pytest.mark.xdist_group("real-sources")
-
 HEADER = "scene\tsource\tpath\ttarget_date\tprotocol\treference_date\tsplit\n"
 PATCH = "ROIs1970_fall_{kind}/{kind}_139/ROIs1970_fall_{kind}_139_p{number}.tif"
 

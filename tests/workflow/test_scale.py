@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 from benchmarks.scale import dry_run, write_patches
-
-pytestmark = pytest.mark.xdist_group("scale")
 
 
 def test_a_thousand_small_scenes_are_planned_in_seconds(tmp_path):

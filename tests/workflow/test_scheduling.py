@@ -14,7 +14,6 @@ from unveil.bands import CORE6
 from unveil.models.dsen2cr import build_network, network_arrays
 from unveil.weights.arrays import write_arrays
 
-pytestmark = pytest.mark.xdist_group("scheduling")
 UNTIL = ("--until", "infer", "infer_on_cpu")
 
 

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 import yaml
 from tests.small_run import ROWS, snakemake, write_config, write_place
 from tests.unit.test_chronos import make_series
@@ -74,7 +73,6 @@ def start(folder: Path, **kwargs) -> subprocess.Popen:
     return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **kwargs)
 
 
-@pytest.mark.xdist_group("training")
 def test_a_killed_training_goes_on_where_it_was_and_lowers_the_loss(tmp_path):
     write_place(tmp_path / "place")
     write_table(tmp_path)

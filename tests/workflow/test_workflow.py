@@ -16,8 +16,6 @@ from tests.small_run import BANDS, ROOT, ROWS, snakemake, write_config, write_pl
 from unveil import raster
 from unveil.scene import load_scene
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 
 def metrics(folder):
     return pd.read_csv(folder / "results/metrics.csv", dtype={"scene": str})

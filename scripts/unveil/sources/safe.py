@@ -461,7 +461,7 @@ def _driver(name: str) -> str:
     return "JP2OpenJPEG" if name.lower().endswith(".jp2") else "GTiff"
 
 
-def _damaged(name: str, error: Exception) -> InputError:
+def _damaged(name: str, error: Exception | str) -> InputError:
     return InputError(
         f"cannot be read as an image ({error})", file=name, remedy="download the product again"
     )
@@ -595,6 +595,8 @@ def _read_image(
 def _warped(name: str, grid: Grid, mask: bool) -> WarpedVRT:
     """Keep an image open, so that its decoded JPEG 2000 tiles serve the next window."""
     dataset = rasterio.open(name, driver=_driver(name))
+    if not dataset.crs:
+        raise _damaged(name, "it has no coordinate reference system")
     same = mask or raster.grid_of(dataset).crs == grid.crs
     return WarpedVRT(
         dataset,

@@ -23,7 +23,7 @@ from tests.services.slurm.cluster import Cluster, Job, cluster, send, wait_until
 
 from unveil import raster
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.services
 
 ROOT = Path(__file__).resolve().parents[3]
 SCENES = (
