@@ -431,7 +431,7 @@ def write_scenes(folder: Path) -> None:
         {**local, "scene": "a", "path": "data/a", "protocol": "paired", "n_context": "4"}
         | {"place": "here", "reference_date": DATES[1]},
         {**local, "scene": "b", "source": "npz", "path": "data", "protocol": "none", "name": "b"},
-        {**local, "scene": "c", "path": "data/c", "protocol": "transplant", "n_dates": "2"}
+        {**local, "scene": "c", "path": "data/c", "protocol": "transplant", "n_targets": "2"}
         | {"target_date": "auto", "cloud_levels": "0.2,0.5"},
         {**local, "scene": "d", "path": "data/d", "protocol": "simulate", "cloud_level": "0.3"},
         {**local, "scene": "e", "source": "safe", "path": "data/e", "protocol": "none"}
