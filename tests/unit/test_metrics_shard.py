@@ -33,7 +33,8 @@ def score(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         record = {"status": status, "reason": "needs radar", "file": "a.tif"}
-        record |= {"sha256": raster.sha256(path), "identity": {"model": "m"}}
+        record |= {"scene": "a", "sha256": raster.sha256(path), "std_sha256": None}
+        record |= {"identity": {"model": "m"}}
         if harm:
             path.write_bytes(content[:-1])
         rows, reason = shard.score_record(
@@ -43,6 +44,7 @@ def score(tmp_path, monkeypatch):
             predictions=path.parent,
             scores=tmp_path / "scores",
             weights=None,
+            land_cover=None,
             made_from=made_from,
         )
         return rows, reason, len(calls)

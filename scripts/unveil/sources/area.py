@@ -8,7 +8,6 @@ that pixels of 10, 20 and 60 m nest.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from unveil.errors import InputError
+from unveil.inputs import read_json
 from unveil.raster import Grid
 
 ALIGNMENT_M = 60
@@ -130,14 +130,7 @@ def _no_area(area: str, problem: str) -> InputError:
 
 
 def _geojson_box(path: Path) -> Box:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError("file not found", file=path, field="area", remedy="check it") from error
-    except ValueError as error:
-        raise InputError(
-            f"no GeoJSON ({error})", file=path, field="area", remedy="correct it"
-        ) from error
+    document = read_json(path, kind="GeoJSON", remedy="correct it")
     points = list(_points(document))
     if not points:
         raise InputError(

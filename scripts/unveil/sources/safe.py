@@ -31,7 +31,6 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -41,6 +40,7 @@ from unveil import raster
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.inputs import reading_input
 from unveil.raster import Grid
 from unveil.sources import radiometry, selection
 from unveil.sources.area import TILE, area_grid
@@ -60,6 +60,7 @@ CHECKED_BANDS = ("B02", "B04", "B8A", "B10", "B12")
 """Bands whose darkest pixels are held against the offset."""
 SAMPLE_PX = 256
 OPEN_IMAGES = 48
+AGAIN = "download the product again"
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def _product_facts(root: ElementTree.Element, path: Path) -> dict[str, Any]:
             f"{tags[0]} is missing in the product metadata",
             file=path,
             field=tags[0],
-            remedy="download the product again",
+            remedy=AGAIN,
         )
 
     level = {"1C": "L1C", "2A": "L2A", "2Ap": "L2A"}.get(
@@ -350,7 +351,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise InputError(
             f"cannot be read as a zip archive ({error})",
             file=path,
-            remedy="download the product again",
+            remedy=AGAIN,
         ) from error
 
 
@@ -385,9 +386,7 @@ def _parse(data: bytes, path: Path, name: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
-        raise InputError(
-            f"{name} is damaged ({error})", file=path, remedy="download the product again"
-        ) from error
+        raise InputError(f"{name} is damaged ({error})", file=path, remedy=AGAIN) from error
 
 
 def _gdal_name(path: Path, name: str) -> str:
@@ -449,22 +448,14 @@ def _image_grid(name: str) -> Grid:
 
 @contextlib.contextmanager
 def _open_image(name: str) -> Iterator[rasterio.DatasetReader]:
-    try:
+    with reading_input(name, "an image", remedy=AGAIN):
         with rasterio.open(name, driver=_driver(name)) as dataset:
             yield dataset
-    except RasterioError as error:
-        raise _damaged(name, error) from error
 
 
 def _driver(name: str) -> str:
     """Name the one driver that may open an image, whatever its content claims to be."""
     return "JP2OpenJPEG" if name.lower().endswith(".jp2") else "GTiff"
-
-
-def _damaged(name: str, error: Exception | str) -> InputError:
-    return InputError(
-        f"cannot be read as an image ({error})", file=name, remedy="download the product again"
-    )
 
 
 def _covers(product: Product, grid: Grid) -> bool:
@@ -585,10 +576,8 @@ def _read_image(
     shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Read one image on a grid, ``(H, W)``, 0 beyond it; ``mask`` forbids interpolation."""
-    try:
+    with reading_input(name, "an image", remedy=AGAIN):
         return _warped(name, grid, mask).read(1, window=window, out_shape=shape)
-    except RasterioError as error:
-        raise _damaged(name, error) from error
 
 
 @lru_cache(maxsize=OPEN_IMAGES)
@@ -596,7 +585,7 @@ def _warped(name: str, grid: Grid, mask: bool) -> WarpedVRT:
     """Keep an image open, so that its decoded JPEG 2000 tiles serve the next window."""
     dataset = rasterio.open(name, driver=_driver(name))
     if not dataset.crs:
-        raise _damaged(name, "it has no coordinate reference system")
+        raise InputError("it has no coordinate reference system", file=name, remedy=AGAIN)
     same = mask or raster.grid_of(dataset).crs == grid.crs
     return WarpedVRT(
         dataset,
