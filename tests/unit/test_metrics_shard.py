@@ -79,5 +79,5 @@ def test_reasons_are_kept_too(score):
 
 def test_a_harmed_prediction_is_refused_although_its_scores_are_kept(score):
     score()
-    with pytest.raises(InputError, match="not the file that the model wrote"):
+    with pytest.raises(InputError, match="not as the model wrote it"):
         score(harm=True)
