@@ -274,8 +274,9 @@ print("tensorflow" in sys.modules)
 def test_openvino_does_not_bring_tensorflow_into_memory(root, scene, tmp_path):
     from unveil.scene import save_scene
 
-    save_scene(scene, tmp_path / "scene.json")
+    path = scene.target.path.with_name("scene.json")
+    save_scene(scene, path)
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
-    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, weights, tmp_path / "scene.json"]
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, weights, path]
     done = subprocess.run([*command, tmp_path / "o"], check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
