@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 # Files of tests share what they set up, so each stays on one worker; those that take minutes come
 # first, so that no worker is left with one at the end.
-SLOW_TESTS := tests/services tests/workflow tests/fuzz
+TESTS := $(addprefix tests/,services workflow fuzz golden rules unit)
 
 .PHONY: demo test lint environment picture clean
 
@@ -18,7 +18,7 @@ demo: environment  ## run the benchmark on the example and say where the report 
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: environment  ## run the whole test suite
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SLOW_TESTS) tests
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: environment  ## formatters, linters, spelling, Snakemake's own lint
 	@ruff check .

@@ -120,8 +120,9 @@ def test_files_from_the_future_are_refused_and_a_touch_heals(tmp_path):
     assert snakemake(tmp_path, "--until", "mask_scene").returncode == 0
     expected = {path.name: raster.read(path) for path in masks.glob("*.tif")}
     shutil.rmtree(masks)
+    (tmp_path / "results/shards/shard-0000/masks.json").unlink()
     tomorrow = time.time() + 86_400
-    for path in (tmp_path / "results/scenes").rglob("*"):
+    for path in (tmp_path / "results").rglob("*"):
         os.utime(path, (tomorrow, tomorrow))
     refused = snakemake(tmp_path, "--until", "mask_scene")
     assert refused.returncode != 0
