@@ -20,6 +20,7 @@ include: "rules/metrics.smk"
 include: "rules/report.smk"
 include: "rules/weights.smk"
 include: "rules/training.smk"
+include: "rules/cluster.smk"
 
 
 rule all:

@@ -75,24 +75,36 @@ def write_patches(folder: Path, count: int) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
 
 
+SMALL_PARENT = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print("USAGE", used.ru_utime + used.ru_stime, used.ru_maxrss, flush=True)
+sys.exit(code)
+"""
+"""A child's peak begins with the memory of its parent, which may be large."""
+
+
 def dry_run(folder: Path) -> tuple[float, float, float, str]:
     """Plan the run in a folder.
 
     Returns:
         Wall seconds, processor seconds, MiB at the peak, and what was printed.
     """
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--configfile", "mine.yaml", "--cores", "8", "--dry-run", "--quiet", "rules"]
+    command = [sys.executable, "-c", SMALL_PARENT, sys.executable, "-m", "snakemake"]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "mine.yaml"]
+    command += ["--cores", "8", "--dry-run", "--quiet", "rules"]
     with tempfile.TemporaryFile("w+") as output:
         begin = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
+        code = process.wait()
         seconds = time.monotonic() - begin
         output.seek(0)
-        text = output.read()
-    if status:
+        text, _, usage = output.read().rpartition("USAGE ")
+    if code:
         raise SystemExit(text[-3000:])
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text
+    cpu, kib = map(float, usage.split())
+    return seconds, cpu, kib / 1024, text
 
 
 # --- overhead --------------------------------------------------------------------------

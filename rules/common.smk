@@ -24,6 +24,7 @@ from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
 from unveil.shards import checksum, cut_shards
+from unveil.slurm import check_slurm
 from unveil.sources import input_stamps
 from unveil.sources.locks import lock_path, make_request, request_bytes, request_pixels
 

@@ -309,19 +309,26 @@ def test_a_restart_of_the_controller_loses_nothing(slurm, place, calm):
 
 
 @pytest.mark.parametrize(
-    ("resource", "words"),
+    ("words", "reason"),
     [
-        ("slurm_partition=nowhere", "invalid partition specified: nowhere"),
-        ("slurm_account=nobody", "Invalid account or account/partition combination"),
+        (["--default-resources", "slurm_partition=nowhere"], "Invalid partition name"),
+        (["--set-resources", "infer:slurm_partition=gpus"], "Invalid partition name"),
+        (
+            ["--default-resources", "slurm_account=nobody", "slurm_partition=lab"],
+            "Invalid account or account/partition combination",
+        ),
     ],
 )
-def test_a_wrong_account_or_partition_is_said_within_a_minute(slurm, place, resource, words):
-    defaults = [resource] if "partition" in resource else [resource, "slurm_partition=lab"]
-    code, said, seconds = start(slurm, place, "--default-resources", *defaults, "--", TARGET).end()
+def test_a_wrong_account_or_partition_is_said_before_anything_is_submitted(
+    slurm, tmp_path, words, reason
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    prepare(folder)
+    code, said, _ = start(slurm, folder, *words).end(seconds=60)
     assert code != 0
-    assert words in said
-    assert seconds < 60
-    assert not slurm.jobs(place)
+    assert "Slurm refuses" in said and reason in said and "Remedy" in said
+    assert not slurm.jobs(folder)
 
 
 def test_slurm_gres_asks_with_gres(slurm, calm, tmp_path):
