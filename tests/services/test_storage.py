@@ -98,9 +98,7 @@ def test_tables_in_a_store_are_those_of_the_images(store, tmp_path):
     snakemake(folder, *words)
     body = client.get_object(Bucket=BUCKET, Key="run/results/metrics.csv")["Body"].read()
     table = pd.read_csv(io.BytesIO(body)).set_index(["scene", "model", "region", "band", "metric"])
-    scene = load_scene(
-        folder / f".snakemake/storage/s3/{BUCKET}/run/results/scenes/half/scene.json"
-    )
+    scene = load_scene(folder / "results/scenes/half/scene.json")
     truth = raster.read(scene.with_role("reference")[0].path) / 10_000
     hidden = np.isin(raster.read(scene.with_role("occlusion")[0].path)[0], (1, 2))
     answer = raster.read(folder / "results/predictions/damped/half.tif") / 10_000
