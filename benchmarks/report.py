@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,8 @@ def measure(name: str, work: Callable[[], None]) -> float:
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     process.join()
+    if process.exitcode:
+        raise SystemExit(f"{name} failed")
     seconds, cpu, peak = receive.recv()
     print(f"{name:10} {seconds:6.1f} s, {cpu:6.1f} s of CPU, {peak:5.2f} GiB", flush=True)
     return seconds
@@ -66,10 +69,8 @@ def make_run(folder: Path, n_scenes: int) -> dict:
         home = folder / "scenes" / name
         shutil.copytree(pattern.scenes[0].parent, home, copy_function=os.link)
         (home / "scene.json").unlink()
-        frames = tuple(
-            replace(f, path=home / f.path.relative_to(pattern.scenes[0].parent))
-            for f in scene.frames
-        )
+        moved = partial(_moved, old=pattern.scenes[0].parent, new=home)
+        frames = tuple(replace(f, path=moved(f.path), mask=moved(f.mask)) for f in scene.frames)
         place = f"place-{number % max(n_scenes // 5, 1):04d}"
         save_scene(replace(scene, id=name, place=place, frames=frames), home / "scene.json")
         for model, path in source.items():
@@ -90,6 +91,10 @@ def make_run(folder: Path, n_scenes: int) -> dict:
         "output": folder / "report" / "index.html",
         "figures": folder / "report" / "figures",
     }
+
+
+def _moved(path: Path | None, *, old: Path, new: Path) -> Path | None:
+    return path and new / path.relative_to(old)
 
 
 def _write_shards(folder: Path, rows: list[dict], names: list[str], covers, rng) -> None:
