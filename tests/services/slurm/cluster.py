@@ -201,7 +201,17 @@ def cluster() -> Iterator[Cluster]:
     finally:
         for name in list(running.daemons)[::-1]:
             running.stop(name)
+        _end_jobs(folder)
         shutil.rmtree(folder)
+
+
+def _end_jobs(folder: Path) -> None:
+    """End what jobs of the cluster left: a frozen process outlives its cancelled job."""
+    mark = f"SLURM_CONF={folder}/".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(process.name) != os.getpid() and mark in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _configure(folder: Path) -> dict[str, str]:
