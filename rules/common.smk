@@ -97,7 +97,10 @@ JOBS = [
         else BATCHES
     )
 ]
-DETECTION = {key: config["masks"][key] for key in ("cloud_probability", "dilate_px")}
+DETECTION = {
+    key: config["masks"][key]
+    for key in ("cloud_probability", "average_over", "dilate_px")
+}
 COMMON_CODE = (
     "bands",
     "classes",

@@ -24,7 +24,7 @@ from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance
 from unveil.sources.radiometry import check_backscatter
-from unveil.sources.splits import split_places, spread
+from unveil.sources.splits import match_patch, split_places, spread
 
 PATCH = re.compile(r"(?P<roi>ROIs\d+)_(?P<season>[a-z]+)_(?P<scene>\d+)_(?P<patch>p\d+)$")
 
@@ -61,15 +61,7 @@ def patch_paths(row: SceneRow) -> dict[str, Path]:
     Raises:
         InputError: if the name is not of the dataset's form.
     """
-    name = row.name or row.scene
-    match = PATCH.match(name)
-    if not match:
-        raise InputError(
-            f"{name!r} names no patch",
-            file=row.path,
-            field=f"scene {row.scene}: name",
-            remedy="write it like ROIs1970_fall_139_p839",
-        )
+    match = match_patch(row, PATCH, like="ROIs1970_fall_139_p839")
     return {kind: _path(Path(row.path), match, kind) for kind in ("s2_cloudy", "s2", "s1")}
 
 

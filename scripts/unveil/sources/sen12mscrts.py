@@ -20,7 +20,7 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.sources.base import SourceSeries
 from unveil.sources.sen12mscr import open_optical, open_radar
-from unveil.sources.splits import split_places, spread
+from unveil.sources.splits import match_patch, split_places, spread
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def open_sen12mscrts(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
         )
     with raster.open_raster(next(iter(optical.values()))) as dataset:
         grid = raster.grid_of(dataset)
-    match = _match(row)
+    match = match_patch(row, PATCH, like="ROIs1868_100_p12")
     return SourceSeries(
         grid=grid,
         place=row.place or f"{match['roi']}_{match['place']}",
@@ -69,7 +69,7 @@ def patch_files(row: SceneRow) -> dict[str, list[Path]]:
     Raises:
         InputError: if the name is not of the dataset's form.
     """
-    match = _match(row)
+    match = match_patch(row, PATCH, like="ROIs1868_100_p12")
     folder = Path(row.path) / match["roi"] / match["place"]
     found: dict[str, list[Path]] = {}
     for sensor in ("S1", "S2"):
@@ -100,19 +100,6 @@ def _numbers(folder: Path) -> Iterator[int]:
         match = FILE.fullmatch(path.name)
         if match:
             yield int(match["patch"])
-
-
-def _match(row: SceneRow) -> re.Match[str]:
-    name = row.name or row.scene
-    match = PATCH.match(name)
-    if not match:
-        raise InputError(
-            f"{name!r} names no patch",
-            file=row.path,
-            field=f"scene {row.scene}: name",
-            remedy="write it like ROIs1868_100_p12",
-        )
-    return match
 
 
 def _by_date(paths: list[Path]) -> dict[str, Path]:

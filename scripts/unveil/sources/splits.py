@@ -1,7 +1,8 @@
-"""Official splits of benchmark datasets (``resources/splits.yaml``)."""
+"""Official splits of benchmark datasets (``resources/splits.yaml``), and names of patches."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from unveil.config import SceneRow
 from unveil.errors import InputError
 
 SPLITS = Path(__file__).resolve().parents[3] / "resources" / "splits.yaml"
@@ -59,3 +61,26 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     if count <= 0 or count >= len(items):
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]
+
+
+def match_patch(row: SceneRow, pattern: re.Pattern[str], *, like: str) -> re.Match[str]:
+    """Return what the name of a patch is made of.
+
+    Args:
+        row: row of the scene table; its ``name``, or the scene's id, names the patch.
+        pattern: of the dataset's names.
+        like: an example of one.
+
+    Raises:
+        InputError: if the name is not of that form.
+    """
+    name = row.name or row.scene
+    match = pattern.match(name)
+    if not match:
+        raise InputError(
+            f"{name!r} names no patch",
+            file=row.path,
+            field=f"scene {row.scene}: name",
+            remedy=f"write it like {like}",
+        )
+    return match
