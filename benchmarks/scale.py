@@ -167,7 +167,7 @@ def print_jobs(name: str, jobs: list[dict]) -> float:
 
 # --- a whole tile ----------------------------------------------------------------------
 
-BASELINES = ("least_cloudy", "nearest", "median", "damped", "regressed")
+BASELINES = ("least_cloudy", "median", "damped", "regressed")
 STAGES = ("assemble_scene", "mask_scene", "coregister_scene", "infer", "score")
 STAGES += ("compare_models", "render_report")
 

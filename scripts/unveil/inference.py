@@ -618,6 +618,7 @@ class _Writer:
                     dtype="uint16",
                     descriptions=prediction.bands or self.scene.bands,
                     nodata=0,
+                    compress="deflate",
                 )
             )
             self.files[part] = file, Joint(self.tiles)

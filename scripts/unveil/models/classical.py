@@ -18,6 +18,8 @@ from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs
 
+CACHED_PIXELS = 2**14
+"""Pixels worked on at once: several times as fast as passes over an image that no cache holds."""
 DAMPED_DAYS = 20.0
 """Default time constant of :class:`Damped` in days."""
 
@@ -45,15 +47,25 @@ def weighted_composite(inputs: Inputs, weights: np.ndarray) -> np.ndarray:
         inputs: window of a scene.
         weights: ``(T,)`` non-negative weight of each context frame.
     """
-    total = np.zeros(inputs.shape, np.float64)
-    summed = np.zeros(inputs.target.shape, np.float64)
-    for frame, clear, weight in zip(
-        inputs.context, inputs.context_clear, weights.astype(np.float64), strict=True
-    ):
-        total += weight * clear
-        summed += weight * np.where(clear, frame, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, summed / total, np.nan).astype(np.float32)
+    composite, looks = np.empty(inputs.target.shape, np.float32), inputs.context_clear
+    height, width = inputs.shape
+    step = max(1, CACHED_PIXELS // width)
+    for rows in (slice(row, row + step) for row in range(0, height, step)):
+        summed = np.zeros_like(composite[:, rows], np.float64)
+        total, weighted = np.zeros(summed.shape[1:]), np.empty_like(summed)
+        for frame, clear, weight in zip(
+            inputs.context[:, :, rows],
+            looks[:, rows],
+            weights.astype(np.float64),
+            strict=True,
+        ):
+            total += weight * clear
+            np.multiply(frame, weight, out=weighted)
+            weighted[:, ~clear] = 0
+            summed += weighted
+        with np.errstate(invalid="ignore", divide="ignore"):
+            composite[:, rows] = np.where(total > 0, summed / total, np.nan)
+    return composite
 
 
 def keep_clear(inputs: Inputs, estimate: np.ndarray) -> np.ndarray:
@@ -261,8 +273,13 @@ def nan_median(stack: np.ndarray) -> np.ndarray:
     """
     if not len(stack):
         return np.full(stack.shape[1:], np.nan, np.float32)
-    ordered = np.sort(stack, axis=0)
-    count = np.isfinite(stack).sum(axis=0)
-    low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
-    high = np.take_along_axis(ordered, np.minimum(count // 2, len(stack) - 1)[None], axis=0)[0]
-    return (low + high) / 2
+    flat = stack.reshape(len(stack), -1)
+    median = np.empty(flat.shape[1], stack.dtype)
+    for begin in range(0, len(median), CACHED_PIXELS):
+        part = slice(begin, begin + CACHED_PIXELS)
+        ordered = np.sort(flat[:, part], axis=0)
+        count = np.isfinite(ordered).sum(axis=0)
+        low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
+        high = np.take_along_axis(ordered, np.minimum(count // 2, len(stack) - 1)[None], axis=0)[0]
+        median[part] = (low + high) / 2
+    return median.reshape(stack.shape[1:])
