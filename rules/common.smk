@@ -78,14 +78,21 @@ SHARDS = cut_shards(
     megabytes=config["inference"]["shard_mb"],
 )
 READY_SHARDS = [f"{RESULTS}/shards/{shard}/scene.json" for shard in SHARDS]
-# One job starts once for all models that load no network; each network has its own.
 RUNNING_NETWORKS = [
     model
     for model, row in MODELS.items()
     if model in NETWORKS and Path(row.get("weights", "")).is_file()
 ]
+LIGHT_NETWORKS = [
+    model
+    for model in RUNNING_NETWORKS
+    if Path(MODELS[model]["weights"]).stat().st_size
+    < config["inference"]["light_network_mb"] * 10**6
+]
 METHODS = [model for model in MODELS if model not in RUNNING_NETWORKS]
-BATCHES = {model: [model] for model in RUNNING_NETWORKS}
+# Starting takes longer than many a model, so models that need little share a job.
+BATCHES = {model: [model] for model in RUNNING_NETWORKS if model not in LIGHT_NETWORKS}
+BATCHES |= {"_networks": LIGHT_NETWORKS} if LIGHT_NETWORKS else {}
 BATCHES |= {"_methods": METHODS} if METHODS else {}
 # On a large scene, every model has a job of its own.
 JOBS = [
@@ -114,7 +121,7 @@ COMMON_CODE = (
 
 
 wildcard_constraints:
-    batch=r"_methods|[A-Za-z0-9][A-Za-z0-9._-]*",
+    batch=r"_methods|_networks|[A-Za-z0-9][A-Za-z0-9._-]*",
     shard=r"shard-\d+",
 
 

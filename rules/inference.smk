@@ -7,7 +7,7 @@ rule infer:
     output:
         # Predictions themselves are not declared: a pair that a model must skip has none.
         # The record names each with its checksum, and later stages verify it.
-        record=f"{RESULTS}/inference/{one_of(RUNNING_NETWORKS)}/{{shard}}.json",
+        record=f"{RESULTS}/inference/{one_of([*RUNNING_NETWORKS, '_networks'])}/{{shard}}.json",
     log:
         f"{RESULTS}/logs/infer/{{batch}}/{{shard}}.log",
     benchmark:

@@ -75,10 +75,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
 
 
-def snakemake(folder: Path, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
+def snakemake(
+    folder: Path, *arguments: str, configfile: str = "mine.yaml", **kwargs
+) -> subprocess.CompletedProcess:
     """Run Snakemake on the project in a working directory of its own."""
     return subprocess.run(
-        command(*arguments),
+        command(*arguments, configfile=configfile),
         cwd=folder,
         env=environment(),
         capture_output=True,

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ BACKENDS = ("auto", "tensorflow", "openvino")
 BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 BFLOAT16_GPU_CAPABILITY = (8, 0)
 POLL_SECONDS = 0.5
+_CLAIMS = contextlib.ExitStack()
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,11 @@ def claim_gpu(candidates: Sequence[str], folder: Path) -> Iterator[str]:
         time.sleep(POLL_SECONDS)
 
 
-@contextlib.contextmanager
-def claim_device(gpu: str) -> Iterator[Device]:
-    """Claim what a network runs on, hide everything else from TensorFlow, and start it.
+@cache
+def claim_device(gpu: str) -> Device:
+    """Claim what networks run on, hide everything else from TensorFlow, and start it.
+
+    The claim lasts as long as the process: TensorFlow never leaves a GPU that it has started.
 
     Args:
         gpu: ``required``, ``preferred`` or ``never``.
@@ -105,14 +109,13 @@ def claim_device(gpu: str) -> Iterator[Device]:
     candidates = visible_gpus() if gpu != "never" else []
     if gpu == "required" and not candidates:
         raise _no_gpu("none is visible")
-    with contextlib.ExitStack() as stack:
-        chosen = stack.enter_context(claim_gpu(candidates, lock_folder())) if candidates else "-1"
-        os.environ["CUDA_VISIBLE_DEVICES"] = chosen
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        device = _start_gpu() if candidates else None
-        if device is None and gpu == "required":
-            raise _no_gpu("TensorFlow sees none")
-        yield device or _cpu()
+    chosen = _CLAIMS.enter_context(claim_gpu(candidates, lock_folder())) if candidates else "-1"
+    os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    device = _start_gpu() if candidates else None
+    if device is None and gpu == "required":
+        raise _no_gpu("TensorFlow sees none")
+    return device or _cpu()
 
 
 def _cpu() -> Device:

@@ -152,7 +152,7 @@ def run_shard(
         finisher = stack.enter_context(_Finisher())
         device, largest = CPU, USUAL_TILE_PX
         if possible:
-            device = start(model, options, stack)
+            device = start(model, options)
             largest = largest_tile(model, options, device, resident=resident_bytes())
         look_up = partial(_look_up, model, folder, options, largest, config_hash)
         tasks = stack.enter_context(contextlib.closing(one_ahead(look_up, possible)))
@@ -247,11 +247,11 @@ class _Finisher:
             return self.ended - begin
 
 
-def start(model: Model, options: InferenceOptions, stack: contextlib.ExitStack) -> Device:
-    """Claim a device for as long as ``stack`` is open, and load the model on it."""
+def start(model: Model, options: InferenceOptions) -> Device:
+    """Claim a device for as long as the process lives, and load the model on it."""
     device = CPU
     if model.network:
-        device = stack.enter_context(claim_device(options.gpu))
+        device = claim_device(options.gpu)
         model.backend, reason = choose_backend(
             options.backend,
             precision=options.precision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -234,8 +235,8 @@ def test_the_context_nearest_in_time_is_kept(tmp_path):
 
 def test_a_required_gpu_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    with pytest.raises(InputError, match=r"inference\.gpu.*preferred"), claim_device("required"):
-        pass
+    with pytest.raises(InputError, match=r"inference\.gpu.*preferred"):
+        claim_device("required")
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,25 @@ def test_two_jobs_never_share_a_gpu_and_a_third_waits(tmp_path):
     for gpu in "01":
         times = sorted((begin, end) for name, begin, end in claims if name == gpu)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
+
+
+TWO_NETWORKS = """
+import os
+from unveil.devices import claim_device
+first = claim_device("preferred")
+print(os.environ["CUDA_VISIBLE_DEVICES"], claim_device("preferred") is first, flush=True)
+input()
+"""
+
+
+def test_networks_of_a_job_stay_on_its_gpu_and_another_job_takes_the_next(tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", TWO_NETWORKS]
+    jobs = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
+    assert sorted(job.stdout.readline() for job in jobs) == ["0 True\n", "1 True\n"]
+    for job in jobs:
+        job.communicate("\n", timeout=60)
 
 
 def test_a_killed_job_frees_its_gpu(tmp_path):

@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     write_arrays(folder / "small.npz", network_arrays(network))
     rows = [row for row in ROWS if not row.startswith("no-truth")]
     ids = ["first", "second", "damped"]
-    write_config(folder, rows, run_models=ids, inference={"shard_size": 2})
+    write_config(folder, rows, run_models=ids, inference={"shard_size": 2, "light_network_mb": 0})
     options = {"features": 8, "blocks": 1, "bands": list(CORE6), "radar": False}
     row = {"kind": "dsen2cr", "weights": "small.npz", "options": options}
     models = {"first": row, "second": row, "damped": {"kind": "damped"}}
@@ -62,6 +62,18 @@ def test_only_networks_ask_for_a_gpu(run):
         "second": {1},
         "_methods": {0},
     }
+
+
+def test_small_networks_share_a_job_and_what_was_predicted_before_is_kept(run):
+    folder = run
+    settings = yaml.safe_load((folder / "mine.yaml").read_text())
+    del settings["inference"]["light_network_mb"]
+    (folder / "shared.yaml").write_text(yaml.safe_dump(settings))
+    done = snakemake(folder, "--resources", "gpu=1", *UNTIL, configfile="shared.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert asked(folder, "_networks") == {1}
+    log = (folder / "results/logs/infer/_networks/shard-0000.log").read_text()
+    assert log.count("finished earlier") == 4
 
 
 def test_the_job_says_what_it_runs_on(run):
