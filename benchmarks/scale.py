@@ -67,6 +67,8 @@ def write_patches(folder: Path, count: int) -> None:
         if "weights" in row:  # found, so that each network has jobs of its own
             (folder / row["weights"]).parent.mkdir(parents=True, exist_ok=True)
             (folder / row["weights"]).touch()
+    # As large as it is, so that it has jobs of its own; on the disk it takes nothing.
+    os.truncate(folder / models["dsen2cr-sar-carl"]["weights"], 76_000_000)
     config = {
         "scenes": "scenes.tsv",
         "models": str(ROOT / "config/models.yaml"),
@@ -167,7 +169,7 @@ def print_jobs(name: str, jobs: list[dict]) -> float:
 
 # --- a whole tile ----------------------------------------------------------------------
 
-BASELINES = ("least_cloudy", "median", "damped", "regressed")
+BASELINES = ("damped", "regressed")
 STAGES = ("assemble_scene", "mask_scene", "coregister_scene", "infer", "score")
 STAGES += ("compare_models", "render_report")
 

@@ -201,14 +201,15 @@ def size_of_scene(scene):
 def what_is_asked(need, stage):
     """Let a rule ask for memory or time by its scenes and models, and for more when retried."""
 
-    def asked(wildcards, attempt):
+    def asked(wildcards, attempt, threads):
         sizes = [size_of_scene(scene) for scene in SHARDS[wildcards.shard]]
         models = get_models(wildcards) if "batch" in wildcards.keys() else {}
         running = [m for m in models if m not in NETWORKS or m in RUNNING_NETWORKS]
         kinds = [MODELS[m]["kind"] for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds
         sizes *= len(models) if stage == "score" else 1
-        return need(stage, sizes, kinds=kinds, attempt=attempt)
+        meeting = {"at_once": threads} if need is needs.memory_mb and not models else {}
+        return need(stage, sizes, kinds=kinds, attempt=attempt, **meeting)
 
     return asked
 
@@ -223,9 +224,9 @@ def minutes(stage):
     return what_is_asked(needs.minutes, stage)
 
 
-def tile_memory(wildcards, attempt):
+def tile_memory(wildcards, attempt, threads):
     """Ask for what a model needs, at most what tiles are cut to fit in."""
-    needed = memory("infer")(wildcards, 1)
+    needed = memory("infer")(wildcards, 1, threads)
     return min(needed, config["inference"]["memory_mb"]) * 2 ** (attempt - 1)
 
 
@@ -234,10 +235,10 @@ def doubling(value):
     return lambda wildcards, attempt: value * 2 ** (attempt - 1)
 
 
-def assembly_minutes(wildcards, attempt):
+def assembly_minutes(wildcards, attempt, threads):
     """Ask for the time of assembling; whole JPEG 2000 of a catalogue come slowly."""
     fetching = 720 if get_locks(wildcards) else 0
-    return max(fetching, minutes("assemble_scene")(wildcards, attempt))
+    return max(fetching, minutes("assemble_scene")(wildcards, attempt, threads))
 
 
 def get_training_sources(wildcards):

@@ -9,7 +9,7 @@ rule coregister_scene:
         f"{RESULTS}/benchmarks/coregister_scene/{{shard}}.tsv"
     conda:
         "../envs/coregistration.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=memory("coregister_scene"),
         runtime=minutes("coregister_scene"),

@@ -44,7 +44,7 @@ rule assemble_scene:
         f"{RESULTS}/benchmarks/assemble_scene/{{shard}}.tsv"
     conda:
         "../envs/download.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=memory("assemble_scene"),
         runtime=assembly_minutes,

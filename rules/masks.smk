@@ -9,7 +9,7 @@ rule mask_scene:
         f"{RESULTS}/benchmarks/mask_scene/{{shard}}.tsv"
     conda:
         "../envs/masks.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=memory("mask_scene"),
         runtime=minutes("mask_scene"),

@@ -40,4 +40,5 @@ with job(snakemake.log[0]):
         file=DOWNLOAD,
         folders=("frames", "sar", "truth", "source_masks"),
         record=Path(snakemake.output.record),
+        at_once=snakemake.threads,
     )

@@ -22,4 +22,5 @@ with job(snakemake.log[0]):
         file=MASKS,
         folders=("masks",),
         record=Path(snakemake.output.record),
+        at_once=snakemake.threads,
     )

@@ -103,20 +103,29 @@ the largest network measured costs."""
 
 
 def memory_mb(
-    stage: str, sizes: Sequence[Size], *, kinds: Sequence[str] = (), attempt: int = 1
+    stage: str,
+    sizes: Sequence[Size],
+    *,
+    kinds: Sequence[str] = (),
+    attempt: int = 1,
+    at_once: int = 1,
 ) -> int:
     """Return the memory that a job asks for, twice as much at each further attempt.
 
-    Scenes and models follow one another, so the largest counts.
+    Models follow one another, so the largest counts; of scenes, those that may meet.
 
     Args:
         stage: name of the rule, as in :data:`COSTS`.
         sizes: the scenes that the job serves.
         kinds: kinds of the models that it runs, for the stage ``infer``.
         attempt: 1 for the first.
+        at_once: scenes in work at the same time.
     """
     costs = [COSTS[kind] for kind in kinds] if kinds else [COSTS[stage]]
-    most = max((cost.memory(size) for cost in costs for size in sizes), default=0.0)
+    most = max(
+        cost.mb + sum(sorted(cost.memory(size) - cost.mb for size in sizes)[-at_once:])
+        for cost in costs
+    )
     return round(SNAKEMAKE_MB + MEMORY_MARGIN * most) * 2 ** (attempt - 1)
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def make_scenes(
     file: str,
     folders: Iterable[str],
     record: Path,
+    at_once: int = 1,
 ) -> None:
     """Take all scenes of a shard through one stage and write the shard's record.
 
@@ -70,27 +72,38 @@ def make_scenes(
         file: name of the scene's file after this stage.
         folders: what the stage writes in a scene's folder; emptied before it is made again.
         record: the shard's record, scene id -> checksum of the scene's content.
+        at_once: scenes made at the same time, each in a thread: most of the work is in libraries
+            that leave Python's lock to others.
 
     Raises:
         InputError: naming each scene that could not be made; all others are finished.
     """
-    contents: dict[str, str] = {}
-    failures = Failures("scene")
-    for number, (name, given) in enumerate(scenes.items(), 1):
-        path = home / name / file
+    failures, folders = Failures("scene"), tuple(folders)
+
+    def take(number: int, name: str) -> str:
+        path, given = home / name / file, scenes[name]
         identity = checksum(made_from(given))
-        with failures.collect(name):
-            if is_finished(path, identity):
-                LOG.info("%s (%d of %d): finished earlier", name, number, len(scenes))
-            else:
-                LOG.info("%s (%d of %d): starting", name, number, len(scenes))
-                path.unlink(missing_ok=True)
-                for folder in folders:
-                    shutil.rmtree(path.parent / folder, ignore_errors=True)
-                scene = make(given, path.parent)
-                made = {"from": identity, "files": checksums_of(scene, path.parent)}
-                save_scene(scene, path, made=made)
-            contents[name] = content_of(path)
+        if is_finished(path, identity):
+            LOG.info("%s (%d of %d): finished earlier", name, number, len(scenes))
+            return content_of(path)
+        LOG.info("%s (%d of %d): starting", name, number, len(scenes))
+        path.unlink(missing_ok=True)
+        for folder in folders:
+            shutil.rmtree(path.parent / folder, ignore_errors=True)
+        scene = make(given, path.parent)
+        made = {"from": identity, "files": checksums_of(scene, path.parent)}
+        save_scene(scene, path, made=made)
+        return content_of(path)
+
+    contents: dict[str, str] = {}
+    with ThreadPoolExecutor(at_once) as pool:
+        taken = {name: pool.submit(take, number, name) for number, name in enumerate(scenes, 1)}
+        try:
+            for name, content in taken.items():
+                with failures.collect(name):
+                    contents[name] = content.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
     failures.report()
     with raster.replacing(record) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n")

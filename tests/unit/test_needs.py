@@ -67,6 +67,18 @@ def test_scenes_of_a_shard_add_up_in_time_and_not_in_memory():
     )
 
 
+def test_scenes_in_work_at_the_same_time_add_up_in_memory():
+    small, large = Size(10**5, 13), Size(10**6, 13)
+
+    def memory(sizes, at_once):
+        return needs.memory_mb("mask_scene", sizes, at_once=at_once)
+
+    fixed = needs.memory_mb("mask_scene", [Size(0, 13)])
+    more = memory([large], 1) - fixed
+    assert memory([large, small, large], 2) == pytest.approx(fixed + 2 * more, abs=2)
+    assert memory([large, small, large], 1) == memory([large], 4) == memory([large], 1)
+
+
 @pytest.mark.parametrize("options", [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}])
 def test_the_size_in_a_header_is_the_one_that_gdal_reads(tmp_path, options):
     path = tmp_path / "a.tif"

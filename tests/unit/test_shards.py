@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -31,11 +32,12 @@ def make(value, folder):
 def run(tmp_path):
     """Run a shard of values and return what was made anew."""
 
-    def go(values, file="scene.json"):
+    def go(values, file="scene.json", at_once=1, meet=lambda: None):
         made = []
 
         def count(value, folder):
             made.append(folder.name)
+            meet()
             return make(value, folder)
 
         make_scenes(
@@ -46,6 +48,7 @@ def run(tmp_path):
             file=file,
             folders=("frames",),
             record=tmp_path / "record.json",
+            at_once=at_once,
         )
         return made
 
@@ -69,6 +72,16 @@ def test_a_second_run_makes_nothing_and_gives_the_same_record(run, tmp_path):
     assert run({"a": 1, "b": 2}) == ["a", "b"]
     record = (tmp_path / "record.json").read_bytes()
     assert run({"a": 1, "b": 2}) == []
+    assert (tmp_path / "record.json").read_bytes() == record
+
+
+def test_scenes_made_at_the_same_time_give_the_record_of_scenes_made_in_turn(run, tmp_path):
+    values = {name: number for number, name in enumerate("abcd", 1)}
+    both = threading.Barrier(2, timeout=20)  # passed by two scenes in work at once
+    assert sorted(run(values, at_once=2, meet=both.wait)) == list(values)
+    record = (tmp_path / "record.json").read_bytes()
+    assert run(dict.fromkeys(values, 7)) == list(values)
+    assert run(values) == list(values)
     assert (tmp_path / "record.json").read_bytes() == record
 
 

@@ -32,7 +32,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import binary_propagation
 
 from unveil.bands import L1C13, REFLECTANCE_SCALE
@@ -379,6 +378,8 @@ class AnnotationLut:
         Returns:
             float64 of the broadcast shape.
         """
+        from scipy.interpolate import RegularGridInterpolator  # slow to load; for radar alone
+
         table = RegularGridInterpolator((self.lines, self.pixels), self.values)
         lines = np.clip(lines, self.lines[0], self.lines[-1])
         pixels = np.clip(pixels, self.pixels[0], self.pixels[-1])
