@@ -150,7 +150,17 @@ def load_config(config: dict[str, Any], *, file: str | Path = "config/config.yam
         InputError: for an unknown key (with the nearest valid name) or a bad value.
     """
     check(config, "config", file=file)
-    return fill_defaults(config, load_schema("config"))
+    whole = fill_defaults(config, load_schema("config"))
+    for section, key in (("selection", "target_cloud"), ("sen12mscrts", "input_cloud")):
+        low, high = whole["sources"][section][key]
+        if low > high:
+            raise InputError(
+                f"{low} to {high} is no range",
+                file=file,
+                field=f"sources.{section}.{key}",
+                remedy="write the smaller number first",
+            )
+    return whole
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

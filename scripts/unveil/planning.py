@@ -241,10 +241,70 @@ def assemble_row(
         InputError: whatever is wrong with the input, with its remedy.
     """
     series = open_source(row, sources)
+    official = row.source == "sen12mscrts" and sources["sen12mscrts"]["sampler"] == "official"
+    if official and row.target_date == row.reference_date == "auto":
+        cloud = tuple(sources["sen12mscrts"]["input_cloud"])
+        series = sample_series(row, series, cloud, dilate_px=settings.dilate_px, detect=detect)
     limits = Limits(**sources["selection"])
     row, facts = choose_dates(row, series, limits, dilate_px=settings.dilate_px, detect=detect)
     series = replace(series, facts=series.facts | facts)
     return assemble(row, series, folder, settings)
+
+
+# --- the official sample of a patch of SEN12MS-CR-TS ---------------------------------------
+
+
+def sample_series(
+    row: SceneRow,
+    series: SourceSeries,
+    cloud: tuple[float, float],
+    *,
+    dilate_px: int,
+    detect: Detector,
+) -> SourceSeries:
+    """Cut a series down to truth and inputs of its official sample, and name its dates.
+
+    Inputs are ``n_context + 1``; the one nearest to the truth in time is the target, of two as
+    near the earlier. The others are all the context there is.
+
+    Args:
+        row: row of the scene table.
+        series: all dates of the patch.
+        cloud: least and most occluded fraction of an input.
+        dilate_px: growth of cloud and shadow.
+        detect: cloud detector for frames without a mask.
+
+    Raises:
+        InputError: if there is one date only.
+    """
+    looks = measure_looks(series, dilate_px=dilate_px, detect=detect)
+    # Nothing is seen on a blank image: it counts as cloudy all over.
+    covers = [1.0 if look.occluded is None else look.occluded for look in looks]
+    dates = [look.date for look in looks]
+    if len(dates) < 2:
+        raise InputError(
+            f"{len(dates)} date of patch {row.name or row.scene}",
+            file=row.path,
+            field=f"scene {row.scene}: target_date",
+            remedy="download all dates of the place",
+        )
+    inputs, truth, fits = selection.sample_official(covers, row.n_context + 1, cloud)
+    reference = dates[truth]
+    target = min(inputs, key=lambda k: (selection.days_between(dates[k], reference), k))
+    kept = {reference, *(dates[k] for k in inputs)}
+    return replace(
+        series,
+        optical={date: frame for date, frame in series.optical.items() if date in kept},
+        masks={date: mask for date, mask in series.masks.items() if date in kept},
+        target_date=dates[target],
+        reference_date=reference,
+        facts=series.facts
+        | {
+            "cover_of_dates": {d: round(c, 4) for d, c in zip(dates, covers, strict=True)},
+            "sampler": f"official, inputs of {cloud[0]:.0%} to {cloud[1]:.0%} cloud",
+            "sampler_fits": fits,
+        },
+    )
 
 
 # --- choosing target and truth of a series ------------------------------------------------

@@ -125,6 +125,13 @@ def test_a_bad_config_names_key_and_remedy(config, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["selection.target_cloud", "sen12mscrts.input_cloud"])
+def test_a_range_that_ends_before_it_begins_is_refused(place):
+    section, key = place.split(".")
+    with pytest.raises(InputError, match=rf"mine.yaml.*sources.{place}.*smaller number first"):
+        load_config({"sources": {section: {key: [0.5, 0.1]}}}, file="mine.yaml")
+
+
 def test_an_unknown_model_is_refused_with_the_nearest(tmp_path):
     models = {"mosaic": {"kind": "mosaic"}}
     with pytest.raises(InputError, match=r"'mosiac'.*did you mean 'mosaic'"):

@@ -200,6 +200,64 @@ def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
     assert scene.target.date in ("2018-01-06", "2018-02-20")
 
 
+def officially(folder, tmp_path, *, n_context, cloud=(0, 1), **columns):
+    from unveil.masks.stage import MaskOptions, detect_clouds
+
+    dates = {"reference_date": "auto", **columns}
+    return planning.assemble_row(
+        row(folder, "sen12mscrts", name="ROIs1868_119_p3", n_context=n_context, **dates),
+        {**SETTINGS, "sen12mscrts": {"sampler": "official", "input_cloud": cloud}},
+        tmp_path,
+        ProtocolSettings(1, 2),
+        detect=lambda image, bands: detect_clouds(image, bands, MaskOptions()),
+    )
+
+
+def dates_of(scene):
+    return (
+        scene.with_role("reference")[0].date,
+        scene.target.date,
+        [frame.date for frame in scene.context],
+    )
+
+
+def test_the_official_sample_of_a_series(ts, tmp_path):
+    """Covers are 100, 0, about 50 and 0 %: the first clear date is the truth."""
+    pytest.importorskip("s2cloudless")
+    scene = officially(ts, tmp_path / "three", n_context=2)
+    assert dates_of(scene) == ("2018-01-21", "2018-01-06", ["2018-02-20", "2018-03-12"])
+    assert scene.facts["sampler_fits"] is True
+    some = officially(ts, tmp_path / "one", n_context=0, cloud=(0.2, 0.8))
+    assert dates_of(some) == ("2018-01-21", "2018-02-20", [])
+    # No three dates have such covers: the first three others are taken, and it is said.
+    none = officially(ts, tmp_path / "none", n_context=2, cloud=(0.2, 0.8))
+    assert dates_of(none) == dates_of(scene)
+    assert none.facts["sampler_fits"] is False
+
+
+def test_dates_that_a_row_names_are_not_sampled(ts, tmp_path):
+    pytest.importorskip("s2cloudless")
+    dates = {"target_date": "2018-02-20", "reference_date": "2018-03-12"}
+    scene = officially(ts, tmp_path, n_context=1, **dates)
+    assert dates_of(scene)[:2] == ("2018-03-12", "2018-02-20")
+    assert "sampler_fits" not in scene.facts
+
+
+def test_covers_are_those_of_the_detector_that_the_official_sampler_has(ts, tmp_path):
+    """Threshold 0.4, means over 4 pixels, growth by 2, on 13 bands as reflectance 0...1."""
+    s2cloudless = pytest.importorskip("s2cloudless")
+    detector = s2cloudless.S2PixelCloudDetector(
+        threshold=0.4, all_bands=True, average_over=4, dilation_size=2
+    )
+    covers = officially(ts, tmp_path, n_context=2).facts["cover_of_dates"]
+    for number, (date, cover) in enumerate(covers.items()):
+        (path,) = (ts / f"ROIs1868/119/S2/{number}").glob(f"*_{date}_patch_3.tif")
+        with rasterio.open(path) as dataset:
+            image = np.moveaxis(np.clip(dataset.read() / 10_000, 0, 1), 0, -1)
+        official = detector.get_cloud_masks(image[np.newaxis].astype(np.float32)).mean()
+        assert cover == pytest.approx(official, abs=0.02)
+
+
 def test_a_name_or_a_folder_that_is_not_sen12mscrts_is_refused(ts, tmp_path):
     with pytest.raises(InputError, match="ROIs1868_100_p12"):
         open_source(row(ts, "sen12mscrts", name="119_12"), SETTINGS)

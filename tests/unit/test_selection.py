@@ -27,6 +27,36 @@ def look(day, occluded, *, valid=1.0, blue=None, orbit=22, hour=10):
     return Look((Acquisition(f"d{day}", time, relative_orbit=orbit),), valid, occluded, blue)
 
 
+# --- the official sample of SEN12MS-CR-TS -------------------------------------------------
+
+CLOUDY5 = [0.9, 0.0, 0.3, 0.0, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("covers", "n_inputs", "cloud", "expected"),
+    [
+        # The first clear image is the truth, the second one is an input like others.
+        (CLOUDY5, 3, (0, 1), ([0, 2, 3], 1, True)),
+        (CLOUDY5, 3, (0.2, 0.95), ([0, 2, 4], 1, True)),
+        (CLOUDY5, 2, (0.2, 0.7), ([2, 4], 1, True)),
+        # Too few in the range: the first others, whatever their cover, and no fit.
+        (CLOUDY5, 3, (0.2, 0.7), ([0, 2, 3], 1, False)),
+        (CLOUDY5, 1, (0.31, 0.59), ([0], 1, False)),
+        # Both ends belong to the range.
+        (CLOUDY5, 2, (0.3, 0.6), ([2, 4], 1, True)),
+        # The truth is no input, where the loader would take images 0 to 2.
+        ([0.0, 0.5, 0.6, 0.7], 3, (0, 1), ([1, 2, 3], 0, True)),
+        # A truth of 0.1 % is clear, one of more is used and does not fit.
+        ([0.5, 0.001, 0.4], 2, (0, 1), ([0, 2], 1, True)),
+        ([0.5, 0.002, 0.4], 2, (0, 1), ([0, 2], 1, False)),
+        # Fewer others than wanted.
+        ([0.5, 0.0], 3, (0, 1), ([0], 1, False)),
+    ],
+)
+def test_the_official_sample_is_the_one_found_by_hand(covers, n_inputs, cloud, expected):
+    assert selection.sample_official(covers, n_inputs, cloud) == expected
+
+
 # --- versions and same-day duplicates ---------------------------------------------------
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
+from pathlib import Path
 
 import pytest
+import shapely.geometry
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unveil.bands import BANDS
 from unveil.config import SceneRow, fill_defaults, load_config, load_schema
 from unveil.errors import InputError
 from unveil.sources import signing, stac_search
@@ -25,47 +29,133 @@ from unveil.sources.locks import (
 from unveil.sources.radiometry import offset_of_item
 from unveil.sources.ranges import Request
 from unveil.sources.selection import Look
-from unveil.sources.stac import acquisition_of, band_assets, crs_of, place_name
+from unveil.sources.stac import (
+    acquisition_of,
+    band_assets,
+    crs_of,
+    place_name,
+    stated_digest,
+)
 from unveil.sources.stac_search import cut_at_antimeridian, overlap
 
-# What was recorded, the presets that read it, and facts of it that were looked up by hand in the
-# product names: platform, tile, relative orbit, baseline, offset, CRS.
-RECORDED = [
+ITEMS = Path(__file__).parent / "stac_items"
+
+# Facts of the recorded item of every preset, looked up by hand in its product's names: platform,
+# tile, relative orbit, baseline, sensing start of the datastrip, offset, CRS. The items and
+# where they are from: stac_items/README.md.
+RECORDED = {
+    "earth-search-sentinel-2-l2a": ("earth-search-sentinel-2-l2a",
+        "sentinel-2a", "39QTA", 106, (5, 9), "20230628T071848", 0, "EPSG:32639"),
+    "earth-search-sentinel-2-c1-l2a": ("earth-search-sentinel-2-c1-l2a",
+        "sentinel-2b", "38XNF", 93, (5, 11), "20250422T091553", -1000, "EPSG:32638"),
+    "earth-search-sentinel-2-l1c": ("earth-search-sentinel-2-l1c",
+        "sentinel-2b", "27VWK", 81, (5, 10), "20240206T131359", -1000, "EPSG:32627"),
+    # Of no real item of this catalogue more than a part is public: see the next test.
+    "earth-search-sentinel-1-grd": ("earth-search-sentinel-1-grd_stactools",
+        "sentinel-1a", "", 59, None, "", None, "EPSG:4326"),
+    "planetary-computer-sentinel-2-l2a": ("planetary-computer-sentinel-2-l2a",
+        "sentinel-2b", "47XML", 122, (5, 10), "20240419T095549", -1000, "EPSG:32647"),
+    "planetary-computer-sentinel-1-rtc": ("planetary-computer-sentinel-1-rtc",
+        "sentinel-1a", "", 51, None, "", None, "EPSG:32633"),
+    "copernicus-sentinel-2-l2a": ("copernicus-sentinel-2-l2a",
+        "sentinel-2c", "33UWP", 122, (5, 11), "20250330T100435", -1000, "EPSG:32633"),
+    "copernicus-sentinel-2-l1c": ("copernicus-sentinel-2-l1c",
+        "sentinel-2a", "51CVP", 130, (5, 10), "20240116T000743", -1000, "EPSG:32751"),
+    "copernicus-sentinel-1-grd": ("copernicus-sentinel-1-grd",
+        "sentinel-1a", "", 63, (1, 0), "", None, ""),
+}  # fmt: skip
+EVERY = pytest.mark.parametrize("preset", load_presets().values(), ids=lambda p: p.id)
+
+
+def recorded_item(name):
+    return json.loads((ITEMS / f"{name}.json").read_text())
+
+
+@EVERY
+def test_the_recorded_item_of_a_preset_is_read(preset):
+    name, platform, tile, orbit, baseline, strip, offset, crs = RECORDED[preset.id]
+    item = recorded_item(name)
+    seen = acquisition_of(item)
+    assert (seen.platform, seen.tile, seen.relative_orbit) == (platform, tile, orbit)
+    assert (seen.baseline, seen.datastrip, crs_of(item)) == (baseline, strip, crs)
+    assets = band_assets(item, preset, preset.assets)
+    assert set(assets) == set(preset.assets), "every band of the preset is in the item"
+    if preset.kind == "optical":
+        decided = {b: offset_of_item(item, assets[b], preset.offset) for b in preset.assets}
+        assert {decided[b].value for b in preset.assets if b != MASK} == {offset}
+        assert decided["B02"].warnings == ()
+
+
+@EVERY
+def test_assets_of_a_recorded_item_are_the_files_of_their_bands(preset):
+    item = recorded_item(RECORDED[preset.id][0])
+    for band, asset in band_assets(item, preset, preset.assets).items():
+        kind, _, polarisation = band.rpartition("-")
+        name = asset["href"].rpartition("/")[2].lower()
+        assert re.search(rf"(^|[-_]){polarisation.lower()}[-_.]", name)
+        assert name.startswith(kind)  # calibration, noise, or nothing
+        assert "?" not in asset["href"]  # no signature is kept
+        if preset.kind == "optical":
+            metres = 20 if band == MASK else BANDS[band].resolution_m
+            assert asset["proj:transform"][0] == metres
+            assert asset["proj:shape"] == [109800 // metres] * 2
+
+
+@EVERY
+def test_the_recorded_item_of_a_preset_passes_its_search(preset, tmp_path, monkeypatch):
+    item = recorded_item(RECORDED[preset.id][0])
+    middle = shapely.geometry.shape(item["geometry"]).representative_point()
+    west, south = middle.x, middle.y
+    row = {
+        "area": f"{west},{south},{west + 0.001},{south + 0.001}",
+        "target_date": item["properties"]["datetime"][:10],
+    }
+    found, left_out = answer([item], tmp_path, monkeypatch, preset=preset.id, **row)
+    assert (found, left_out) == ([item["id"]], {})
+
+
+def test_a_mirror_shows_that_earth_search_has_radar_under_these_ids_and_folders():
+    """It shows time, footprint and quick-look, which lies where the bands of the product lie."""
+    item = recorded_item("earth-search-sentinel-1-grd_mirror")
+    seen = acquisition_of(item)
+    assert seen.time == dt.datetime(2024, 3, 19, 6, 47, 9, 55942, dt.UTC)
+    folder = item["assets"]["thumbnail"]["href"].removesuffix("/preview/quick-look.png")
+    assert folder.removesuffix("_F0FA").endswith(f"/GRD/2024/3/19/IW/DV/{item['id']}")
+    assert item["collection"] in load_presets()["earth-search-sentinel-1-grd"].collections
+
+
+def test_copernicus_writes_an_offset_on_products_that_have_none():
+    """Its item of 05.10, with the baseline of the year before offsets; then its own."""
+    item = recorded_item("copernicus-sentinel-2-l1c")
+    preset = load_presets()["copernicus-sentinel-2-l1c"]
+    assert item["assets"]["B02"]["raster:offset"] == -0.1
+    for baseline, value in (("03.01", 0), ("05.10", -1000)):
+        item["properties"]["processing:version"] = baseline
+        decided = offset_of_item(item, item["assets"]["B02"], preset.offset)
+        assert (decided.value, decided.baseline, decided.warnings) == (value, baseline, ())
+
+
+# Items of older forms: asset names and properties of Earth Search v0, baselines without offset,
+# L1C of before product names had orbit and baseline.
+OLDER = [
     ("earth-search-v0_S2A_28QCH_20200714_0_L2A", "earth-search-sentinel-2-l2a",
      ("sentinel-2a", "28QCH", 123, (2, 14), 0, "EPSG:32628")),
     ("planetary-computer_S2B_MSIL2A_20190629T212529_R043_T06VVN",
      "planetary-computer-sentinel-2-l2a",
      ("sentinel-2b", "06VVN", 43, (2, 12), 0, "EPSG:32606")),
-    ("stactools_S2A_MSIL2A_20230625T234621_N0509_R073_T01WCP_20230626T022157.SAFE",
-     "earth-search-sentinel-2-c1-l2a",
-     ("sentinel-2a", "01WCP", 73, (5, 9), -1000, "EPSG:32601")),
     ("stactools_S2A_MSIL1C_20210908T042701_N0301_R133_T46RER_20210908T070248.SAFE",
      "earth-search-sentinel-2-l1c",
      ("sentinel-2a", "46RER", 133, (3, 1), 0, "EPSG:32646")),
-    ("stactools_S2A_MSIL1C_20200717T221941_R029_T01LAC_20200717T234135.SAFE",
-     "copernicus-sentinel-2-l1c",
-     ("sentinel-2a", "01LAC", 29, (2, 9), 0, "EPSG:32701")),
     ("stactools_S2A_OPER_MSI_L1C_TL_SGS__20181231T203637_A018414_T10SDG",
      "earth-search-sentinel-2-l1c",
      ("sentinel-2a", "10SDG", None, (2, 7), 0, "EPSG:32610")),
-    ("sentinel1-grd_S1A_IW_GRDH_1SDV_20210809T173953", "earth-search-sentinel-1-grd",
-     ("sentinel-1a", "", 59, None, None, "EPSG:4326")),
-    ("sentinel1-grd_S1A_IW_GRDH_1SDV_20210809T173953", "copernicus-sentinel-1-grd",
-     ("sentinel-1a", "", 59, None, None, "EPSG:4326")),
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def recorded(shared):
-    def read(name):
-        return json.loads((shared / "data" / "stac" / "items" / f"{name}.json").read_text())
-
-    return read
-
-
-@pytest.mark.parametrize(("name", "preset", "facts"), RECORDED, ids=lambda v: str(v)[:40])
-def test_a_recorded_item_is_read_as_its_preset_says(recorded, name, preset, facts):
-    item, preset = recorded(name), load_presets()[preset]
+@pytest.mark.parametrize(("name", "preset", "facts"), OLDER, ids=lambda v: str(v)[:40])
+def test_items_of_older_forms_are_read(shared, name, preset, facts):
+    item = json.loads((shared / "data" / "stac" / "items" / f"{name}.json").read_text())
+    preset = load_presets()[preset]
     platform, tile, orbit, baseline, offset, crs = facts
     seen = acquisition_of(item)
     assert (seen.platform, seen.tile, seen.relative_orbit, seen.baseline) == (
@@ -73,53 +163,25 @@ def test_a_recorded_item_is_read_as_its_preset_says(recorded, name, preset, fact
     )  # fmt: skip
     assert crs_of(item) == crs
     assets = band_assets(item, preset, preset.assets)
-    assert set(assets) == set(preset.assets), "every band of the preset is in the item"
-    if preset.kind == "optical":
-        assert offset_of_item(item, assets["B02"], preset.offset).value == offset
-
-
-def test_bands_of_a_recorded_item_are_the_files_of_these_bands(recorded):
-    item = recorded(RECORDED[3][0])
-    preset = load_presets()["earth-search-sentinel-2-l1c"]
-    for band, asset in band_assets(item, preset, preset.assets).items():
-        assert asset["href"].endswith(f"_{band}.jp2")
-
-
-def test_a_copernicus_item_is_read_by_names_of_assets_with_resolution():
-    """The item is made here, after the catalogue's documentation; none is recorded."""
-    preset = load_presets()["copernicus-sentinel-2-l2a"]
-    name = "S2B_MSIL2A_20240308T100841_N0510_R022_T33UVR_20240308T143352"
-    path = f"s3://eodata/Sentinel-2/MSI/L2A/2024/03/08/{name}.SAFE/GRANULE/x"
-    resolution = dict.fromkeys(preset.assets, "20m")
-    resolution |= dict.fromkeys(("B02", "B03", "B04", "B08"), "10m")
-    resolution |= dict.fromkeys(("B01", "B09"), "60m")
-    item = {
-        "id": name,
-        "properties": {
-            "datetime": "2024-03-08T10:08:41.024Z",
-            "platform": "sentinel-2b",
-            "grid:code": "MGRS-33UVR",
-            "processing:version": "05.10",
-        },
-        "assets": {
-            f"{band}_{metres}": {"href": f"{path}/{band}_{metres}.jp2"}
-            for band, metres in resolution.items()
-        },
-    }
-    assets = band_assets(item, preset, preset.assets)
     assert set(assets) == set(preset.assets)
-    seen = acquisition_of(item)
-    assert (seen.tile, seen.relative_orbit, seen.baseline) == ("33UVR", 22, (5, 10))
-    assert offset_of_item(item, assets["B02"], preset.offset).value == -1000
+    assert offset_of_item(item, assets["B02"], preset.offset).value == offset
 
 
-def test_an_item_of_the_planetary_computers_radar_is_read():
-    preset = load_presets()["planetary-computer-sentinel-1-rtc"]
-    item = {"id": "x", "properties": {}, "assets": {"vv": {"href": "a"}, "vh": {"href": "b"}}}
-    assert {k: v["href"] for k, v in band_assets(item, preset, preset.assets).items()} == {
-        "VV": "a",
-        "VH": "b",
-    }
+def checksums(name):
+    return {a["file:checksum"] for a in recorded_item(name)["assets"].values()}
+
+
+def test_checksums_are_used_where_they_can_be_relied_on():
+    found = checksums("earth-search-sentinel-2-c1-l2a")
+    assert {stated_digest(text)[0] for text in found} == {"sha256"}
+    # Bare MD5, and the code of SHA3-256 before digests of 32 and of 16 bytes.
+    unclear = checksums("planetary-computer-sentinel-1-rtc")
+    unclear |= checksums("copernicus-sentinel-2-l1c") | checksums("copernicus-sentinel-1-grd")
+    assert {stated_digest(text) for text in unclear} == {None}
+    # A bare MD5 that begins like a multihash, and an MD5 of 32 bytes, as Copernicus has them.
+    assert stated_digest("1220" + "0" * 28) is None
+    assert stated_digest("d50120" + "0" * 64) is None
+    assert stated_digest("d50110" + "a" * 32) == ("md5", "a" * 32)
 
 
 def test_relative_addresses_are_those_beside_the_item():
@@ -453,6 +515,39 @@ def test_missing_credentials_say_where_they_go(monkeypatch, tmp_path):
     sign = load_presets()["copernicus-sentinel-2-l2a"].sign
     with pytest.raises(InputError, match="wants S3 credentials.*AWS_ACCESS_KEY_ID"):
         signing.make_signer(sign)("s3://eodata/a.jp2", False)
+
+
+@pytest.mark.parametrize(
+    ("preset", "band", "address"),
+    [
+        ("earth-search-sentinel-2-l1c", "B02",
+         "https://s3.eu-central-1.amazonaws.com/sentinel-s2-l1c/tiles/27/V/WK/2024/2/6/0/B02.jp2"),
+        ("copernicus-sentinel-1-grd", "VV",
+         "https://eodata.dataspace.copernicus.eu/eodata/Sentinel-1/SAR/IW_GRDH_1S-COG/2024/06/07/"),
+    ],
+)  # fmt: skip
+def test_recorded_addresses_in_buckets_become_those_of_the_service(
+    monkeypatch, preset, band, address
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "A")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    preset = load_presets()[preset]
+    asset = band_assets(recorded_item(RECORDED[preset.id][0]), preset, [band])[band]
+    assert signing.make_signer(preset.sign)(asset["href"], False).url.startswith(address)
+
+
+def test_tokens_are_those_of_the_containers_of_recorded_addresses(monkeypatch):
+    asked = []
+    ends = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    monkeypatch.setattr(signing, "_fetch_token", lambda url: (asked.append(url) or "t", ends))
+    for name, band in (("sentinel-2-l2a", "B02"), ("sentinel-1-rtc", "VV")):
+        preset = load_presets()[f"planetary-computer-{name}"]
+        asset = band_assets(recorded_item(preset.id), preset, [band])[band]
+        assert signing.make_signer(preset.sign)(asset["href"], False).url == asset["href"] + "?t"
+    assert [url.rpartition("/token/")[2] for url in asked] == [
+        "sentinel2l2a01/sentinel2-l2",
+        "sentinel1euwestrtc/sentinel1-grd-rtc",
+    ]
 
 
 def test_the_reader_pays_where_the_preset_says_so(monkeypatch):

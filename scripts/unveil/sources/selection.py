@@ -39,6 +39,8 @@ HAZE_MARGIN = 0.01
 """Blue reflectance above the usual of the place's clear dates that is taken for haze."""
 MIN_DATES_FOR_HAZE = 4
 """Fewest clear dates from which the usual blue reflectance of a place is known."""
+OFFICIAL_CLEAR = 1e-3
+"""Most cloudy fraction of an image that SEN12MS-CR-TS calls clear."""
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,34 @@ def choose_truth(
         f"no really clear date (at most {max_occluded:.0%} occluded, no haze) within {max_days} "
         f"days of {target}: {seen}"
     )
+
+
+def sample_official(
+    covers: Sequence[float], n_inputs: int, cloud: tuple[float, float]
+) -> tuple[list[int], int, bool]:
+    """Choose inputs and truth of a patch as SEN12MS-CR-TS does for its tests.
+
+    The truth is the least cloudy image, the first of several. The inputs are the first others
+    whose cover lies in the range; where these are too few, the first others of any cover. This
+    is the sampler that the dataset's own loader and that of UnCRtainTS test with (Ebel et al.
+    2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3146246; Ebel et al. 2023, CVPRW), but for one
+    thing: theirs takes the truth for an input too where its cover lies in the range.
+
+    Args:
+        covers: cloudy fraction of every image of the patch, in their order.
+        n_inputs: how many inputs are wanted.
+        cloud: least and most cloudy fraction of an input.
+
+    Returns:
+        Positions of the inputs, position of the truth, and whether enough inputs lie in the
+        range and the truth is clear (:data:`OFFICIAL_CLEAR`).
+    """
+    low, high = cloud
+    truth = min(range(len(covers)), key=covers.__getitem__)
+    others = [number for number in range(len(covers)) if number != truth]
+    fit = [number for number in others if low <= covers[number] <= high][:n_inputs]
+    enough = len(fit) == n_inputs
+    return fit if enough else others[:n_inputs], truth, enough and covers[truth] <= OFFICIAL_CLEAR
 
 
 def haze_limit(blues: Iterable[float | None]) -> float | None:

@@ -86,7 +86,8 @@ def acquisition_of(item: Mapping[str, Any]) -> Acquisition:
     in_name = re.search(r"_R(\d{3})_", names)
     if orbit is None and in_name:
         orbit = int(in_name[1])
-    strip = re.search(r"_S(\d{8}T\d{6})", str(properties.get("s2:datastrip_id", "")))
+    datastrip = properties.get("s2:datastrip_id") or properties.get("eopf:datastrip_id")
+    strip = re.search(r"_S(\d{8}T\d{6})", str(datastrip))
     return Acquisition(
         id=str(item.get("id", "")),
         time=parse_time(time.replace("Z", "+00:00")),
@@ -121,11 +122,12 @@ def _tile_of(properties: Mapping[str, Any], names: str) -> str:
 
 
 def crs_of(item: Mapping[str, Any]) -> str:
-    """Return the CRS code of an item, empty when it does not state one."""
-    properties = item.get("properties", {})
-    code = properties.get("proj:code") or ""
-    epsg = properties.get("proj:epsg")
-    return str(code) or (f"EPSG:{epsg}" if epsg else "")
+    """Return the CRS code of an item or of its first asset with one; empty without any."""
+    for fields in (item.get("properties", {}), *item.get("assets", {}).values()):
+        code, epsg = fields.get("proj:code"), fields.get("proj:epsg")
+        if code or epsg:
+            return str(code or f"EPSG:{epsg}")
+    return ""
 
 
 # --- opening a lock ---------------------------------------------------------------------
@@ -283,24 +285,40 @@ def _fetch(
     return dict(sorted(dates.items()))
 
 
+def stated_digest(checksum: str) -> tuple[str, str] | None:
+    """Return algorithm and hex digest of a multihash; None for what cannot be relied on.
+
+    Catalogues also write bare digests, and codes that do not fit the digest (Copernicus: 0x16,
+    SHA3-256, before 16 bytes), so the length must be that of the algorithm.
+    """
+    for prefix, kind, digits in (
+        ("1220", "sha256", 64),
+        ("d50110", "md5", 32),
+        ("1114", "sha1", 40),
+    ):
+        if checksum.startswith(prefix) and len(checksum) == len(prefix) + digits:
+            return kind, checksum.removeprefix(prefix)
+    return None
+
+
 def _check_whole(cache: RangeCache, wanted: _Wanted) -> None:
     """Check the checksum that a catalogue states, where the whole file is here.
 
     Raises:
         InputError: if it does not agree.
     """
-    stated = wanted.item["assets"][wanted.band].get("file:checksum", "")
-    kinds = {"1220": "sha256", "d50110": "md5", "1114": "sha1"}
-    kind = next((name for prefix, name in kinds.items() if stated.startswith(prefix)), None)
-    if wanted.cut.spans != ((0, wanted.cut.remote.size),) or kind is None:
+    checksum = wanted.item["assets"][wanted.band].get("file:checksum", "")
+    stated = stated_digest(checksum)
+    if wanted.cut.spans != ((0, wanted.cut.remote.size),) or stated is None:
         return
+    kind, expected = stated
     digest = hashlib.new(kind, usedforsecurity=False)
     with cache.open(wanted.cut.remote) as file:
         while data := file.read(1 << 20):
             digest.update(data)
-    if not stated.endswith(digest.hexdigest()):
+    if digest.hexdigest() != expected:
         raise InputError(
-            f"{kind} {digest.hexdigest()} instead of {stated}",
+            f"{kind} {digest.hexdigest()} instead of {checksum}",
             file=wanted.cut.remote.href,
             field="file:checksum",
             remedy="the server's file is damaged; leave the item out (sources.stac.leave_out)",

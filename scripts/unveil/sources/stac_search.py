@@ -62,6 +62,7 @@ KEPT = (
     "s2:mgrs_tile",
     "s2:product_uri",
     "s2:datastrip_id",
+    "eopf:datastrip_id",
     "s2:tile_id",
     "s2:processing_baseline",
     "s2:generation_time",
