@@ -32,7 +32,12 @@ def test_every_environment_of_the_rules_is_tested(root):
 
 @pytest.mark.parametrize("env", ENVS)
 def test_an_environment_parses_strictly_and_agrees_with_the_lock(root, env, locked):
-    for line in dependencies(root, env):
+    lines = dependencies(root, env)
+    from_pypi = [line for part in lines if isinstance(part, dict) for line in part["pip"]]
+    for name, version in (line.split("==") for line in from_pypi):
+        assert version in locked[name], f"{name}: the lock has {locked[name]}"
+    assert not from_pypi or "pip" in lines
+    for line in (part for part in lines if isinstance(part, str)):
         spec = MatchSpec(line, strict=True)
         name = spec.name.normalized
         if name in ("python", "pip"):
