@@ -113,22 +113,25 @@ def dry_run(folder: Path) -> tuple[float, float, float, str]:
 
 TIMER = """
 import atexit, builtins, json, os, sys, time
-begin, imported, deep, plain = time.monotonic(), 0.0, 0, builtins.__import__
+begin, deep, plain = time.monotonic(), 0, builtins.__import__
+imported = imported_cpu = 0.0
 
 def timed(*args, **kwargs):
-    global imported, deep
+    global imported, imported_cpu, deep
     deep += 1
-    start = time.monotonic()
+    start, start_cpu = time.monotonic(), time.process_time()
     try:
         return plain(*args, **kwargs)
     finally:
         deep -= 1
         if not deep:
             imported += time.monotonic() - start
+            imported_cpu += time.process_time() - start_cpu
 
 def write():
     rule = os.path.basename(sys.argv[0]).split(".")[-2]
     facts = {"rule": rule, "seconds": time.monotonic() - begin, "imports": imported}
+    facts["cpu"] = time.process_time() - imported_cpu
     with open(os.path.join(os.environ["UNVEIL_TIMES"], f"{os.getpid()}.json"), "w") as stream:
         json.dump(facts, stream)
 
@@ -152,18 +155,19 @@ def print_overhead(args: argparse.Namespace) -> None:
         wall = time.monotonic() - begin
         jobs = [json.loads(path.read_text()) for path in times.glob("*.json")]
     print(f"{args.cores} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"{'rule':20} {'jobs':>4} {'computing s':>12} {'imports s':>10}")
+    print(f"{'rule':20} {'jobs':>4} {'computing s':>12} {'of cores s':>11} {'imports s':>10}")
     for rule in sorted({job["rule"] for job in jobs}):
         print_jobs(rule, [job for job in jobs if job["rule"] == rule])
     computing = print_jobs("all", jobs)
-    print(f"wall {wall:.1f} s = {wall / computing:.2f} x computing")
+    print(f"wall {wall:.1f} s = {wall / computing:.2f} x computing of the jobs")
 
 
 def print_jobs(name: str, jobs: list[dict]) -> float:
     """Print one row and return the seconds that jobs computed."""
     imports = sum(job["imports"] for job in jobs)
     computing = sum(job["seconds"] for job in jobs) - imports
-    print(f"{name:20} {len(jobs):4} {computing:12.1f} {imports:10.1f}")
+    cpu = sum(job["cpu"] for job in jobs)
+    print(f"{name:20} {len(jobs):4} {computing:12.1f} {cpu:11.1f} {imports:10.1f}")
     return computing
 
 

@@ -1,3 +1,7 @@
+# On two cores one job computes while the other starts TensorFlow, which takes one core.
+INFER_THREADS = 1 if workflow.cores == 2 else 2
+
+
 # Batches without a network have a rule of their own, so that a cluster's profile can send the
 # others alone to the nodes with GPUs.
 rule infer:
@@ -14,7 +18,7 @@ rule infer:
         f"{RESULTS}/benchmarks/infer/{{batch}}/{{shard}}.tsv"
     conda:
         "../envs/inference.yaml"
-    threads: 2
+    threads: INFER_THREADS
     resources:
         gpu=0 if config["inference"]["gpu"] == "never" else 1,
         mem_mb=tile_memory,
