@@ -5,21 +5,29 @@ A nginx on loopback serves Cloud-Optimised GeoTIFFs of the size of Sentinel-2 ba
 place: no reader can do with less. Both readers run in this process, in turns, each without any
 cache; then once more, as when a run is repeated.
 
-    python benchmarks/stac.py [--turns 3]
+    python benchmarks/stac.py [--turns 3] [--latency-ms 50]
+
+With a latency, every connection and every request waits for so long, as on the way to a data
+centre; a relay in a process of its own does that.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import datetime as dt
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pystac
@@ -50,6 +58,45 @@ def make_files(root: Path) -> None:
         noisy = np.tile(block, (9, 9)) + rng.normal(0, 25, (PIXELS, PIXELS)) + 300 * number
         image = noisy.clip(1).astype(np.uint16)
         write_cog(root / f"{band}.tif", image, from_origin(WEST, NORTH, 10, 10), CRS)
+
+
+@contextlib.contextmanager
+def far_away(server: FileServer, seconds: float) -> Iterator[FileServer]:
+    """Give the server an address behind a relay that delays what is asked of it."""
+    if not seconds:
+        yield server
+        return
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    port = urlsplit(server.url).port
+    process = context.Process(target=relay, args=(port, seconds, sender), daemon=True)
+    process.start()
+    yield replace(server, url=f"http://127.0.0.1:{receiver.recv()}")
+    process.terminate()
+
+
+def relay(port: int, seconds: float, sender: Any) -> None:
+    """Pass bytes on to a port of this machine, those of clients ``seconds`` later."""
+
+    async def copy(reader, writer, delay: float) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(2**18):
+                await asyncio.sleep(delay)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def connect(reader, writer) -> None:
+        await asyncio.sleep(seconds)
+        upstream = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, upstream[1], seconds), copy(upstream[0], writer, 0))
+
+    async def serve() -> None:
+        listener = await asyncio.start_server(connect, "127.0.0.1", 0)
+        sender.send(listener.sockets[0].getsockname()[1])
+        await listener.serve_forever()
+
+    asyncio.run(serve())
 
 
 def place_grid(pixels: int) -> Grid:
@@ -133,17 +180,22 @@ def main() -> None:
     """Make the files, serve them, compare the readers."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--latency-ms", type=float, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         root = Path(folder) / "files"
         root.mkdir()
         make_files(root)
-        with file_server(root, Path(folder) / "nginx") as server:
+        with (
+            file_server(root, Path(folder) / "nginx") as near,
+            far_away(near, arguments.latency_ms / 1000) as server,
+        ):
             import odc.stac  # noqa: F401 - loaded before anything is timed
 
             print(
-                f"load {os.getloadavg()[0]:.1f}; {len(BANDS)} bands; medians of {arguments.turns}"
+                f"load {os.getloadavg()[0]:.1f}; {len(BANDS)} bands; medians of "
+                f"{arguments.turns}; latency {arguments.latency_ms:g} ms"
             )
             print("| place | reader | MB moved | moved per useful byte | s | useful MB/s |")
             print("|---|---|---|---|---|---|")

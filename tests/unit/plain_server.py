@@ -15,12 +15,13 @@ from pathlib import Path
 
 @dataclass
 class Row:
-    """One request: the bytes asked for and the status answered."""
+    """One request: the bytes asked for, the status answered, and the client's port."""
 
     path: str
     start: int
     end: int
     status: int
+    port: int
 
 
 @dataclass
@@ -60,7 +61,7 @@ class PlainServer:
         if handler.headers.get("If-Match", tag) != tag:
             status, body = 412, b""
         with self.lock:
-            self.log.append(Row(handler.path, start, end, status))
+            self.log.append(Row(handler.path, start, end, status, handler.client_address[1]))
             self.at_once -= 1
         handler.send_response(status)
         handler.send_header("ETag", tag)

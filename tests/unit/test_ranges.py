@@ -16,7 +16,7 @@ from tests.unit.plain_server import serve
 
 from unveil.errors import InputError
 from unveil.sources import ranges
-from unveil.sources.ranges import RangeCache, Remote, Request, merge, subtract, total
+from unveil.sources.ranges import RangeCache, Remote, Request, merge, run_parallel, subtract, total
 
 DATA = np.random.default_rng(1).bytes(700_000)
 
@@ -65,6 +65,17 @@ def test_a_described_file_is_known_with_its_first_bytes(server, tmp_path):
     assert remote.size == len(DATA) and remote.validator.startswith('"')
     assert read(cache, remote, 0, 30_000) == DATA[:30_000]
     assert len(server.log) == 1
+
+
+def test_a_connection_serves_one_file_and_phase_after_another(server, tmp_path):
+    cache = make(tmp_path)
+    for name in "bcd":
+        (server.root / f"{name}.bin").write_bytes(DATA)
+    hrefs = [f"{server.url}/{name}.bin" for name in "abcd"]
+    remotes = run_parallel(cache.describe, hrefs, workers=2)
+    cache.fetch({remote: [(200_000, 400_000)] for remote in remotes}, name="test")
+    assert len(server.log) == 8
+    assert len({row.port for row in server.log}) <= 4  # 'connections', of which two were open
 
 
 def test_describing_again_moves_no_bytes(server, tmp_path):

@@ -19,8 +19,8 @@ import logging
 import os
 import re
 import shutil
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,7 +250,7 @@ class RangeCache:
         self.folder = Path(folder)
         self.connections = connections
         self._sign, self._retries, self._timeout, self._sleep = sign, retries, timeout, sleep
-        self._sessions = threading.local()
+        self._idle: deque[requests.Session] = deque()
         self._not_before: dict[str, float] = {}
 
     # ---- what users of the cache call
@@ -335,8 +335,8 @@ class RangeCache:
         failures, farthest = 0, answer.at
         while not answer.done:
             try:
-                with self._slot(answer.host):
-                    answer.request(self._session(), self._timeout)
+                with self._slot(answer.host), self._session() as session:
+                    answer.request(session, self._timeout)
             except OSError as error:  # includes requests' and urllib3's errors of connections
                 if not isinstance(error, requests.RequestException):
                     raise self._disk_error(error) from error
@@ -372,12 +372,17 @@ class RangeCache:
             "what came is kept, and the next run goes on from there",
         )
 
-    def _session(self) -> requests.Session:
-        if not hasattr(self._sessions, "session"):
-            self._sessions.session = requests.Session()
-            self._sessions.session.trust_env = True
-            self._sessions.session.auth = _no_auth  # ~/.netrc must not replace a signature
-        return self._sessions.session
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[requests.Session]:
+        """Lend a session to one thread at a time: its connections stay open for the next."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = requests.Session()
+            session.trust_env = True
+            session.auth = _no_auth  # ~/.netrc must not replace a signature
+        yield session  # one that failed is not lent again
+        self._idle.append(session)
 
     @contextlib.contextmanager
     def _slot(self, host: str) -> Iterator[None]:
