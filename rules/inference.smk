@@ -1,5 +1,6 @@
 # On two cores one job computes while the other starts TensorFlow, which takes one core.
-INFER_THREADS = 1 if workflow.cores == 2 else 2
+TWO_CORES = workflow.resource_settings.cores == 2 and not workflow.remote_exec
+INFER_THREADS = 1 if TWO_CORES else 2
 
 
 # Batches without a network have a rule of their own, so that a cluster's profile can send the
