@@ -3,11 +3,13 @@
 rule infer:
     input:
         scenes=rules.coregister_scene.output.record,
-        weights=get_weights,
+        weights=get_weights if SHARED else [],
+        archives=get_archives,
     output:
         # Predictions themselves are not declared: a pair that a model must skip has none.
         # The record names each with its checksum, and later stages verify it.
         record=f"{RESULTS}/inference/{one_of(RUNNING_NETWORKS)}/{{shard}}.json",
+        archives=carried(f"inference/{one_of(RUNNING_NETWORKS)}/{{shard}}.tar"),
     log:
         f"{RESULTS}/logs/infer/{{batch}}/{{shard}}.log",
     benchmark:
@@ -19,7 +21,7 @@ rule infer:
         gpu=0 if config["inference"]["gpu"] == "never" else 1,
         mem_mb=tile_memory,
         runtime=minutes("infer"),
-        disk_mb=4000,
+        disk_mb=disk(4000),
     params:
         predictions=f"{RESULTS}/predictions",
         home=HOME,
@@ -38,7 +40,10 @@ rule infer:
 use rule infer as infer_on_cpu with:
     output:
         record=f"{RESULTS}/inference/{one_of(set(METHODS) | {'_methods'})}/{{shard}}.json",
+        archives=carried(
+            f"inference/{one_of(set(METHODS) | {'_methods'})}/{{shard}}.tar"
+        ),
     resources:
         mem_mb=tile_memory,
         runtime=minutes("infer"),
-        disk_mb=4000,
+        disk_mb=disk(4000),

@@ -18,6 +18,7 @@ from typing import Any
 from unveil import raster
 from unveil.errors import InputError
 from unveil.jobs import Failures
+from unveil.remote import pack
 from unveil.scene import Scene, load_scene, save_scene
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def make_scenes(
     file: str,
     folders: Iterable[str],
     record: Path,
+    archives: Iterable[str | Path] = (),
 ) -> None:
     """Take all scenes of a shard through one stage and write the shard's record.
 
@@ -70,6 +72,8 @@ def make_scenes(
         file: name of the scene's file after this stage.
         folders: what the stage writes in a scene's folder; emptied before it is made again.
         record: the shard's record, scene id -> checksum of the scene's content.
+        archives: what the stage made, for machines that share no file system
+            (:mod:`unveil.remote`).
 
     Raises:
         InputError: naming each scene that could not be made; all others are finished.
@@ -92,8 +96,17 @@ def make_scenes(
                 save_scene(scene, path, made=made)
             contents[name] = content_of(path)
     failures.report()
+    made = [path for name in contents for path in _made(home / name, file, folders)]
+    pack(archives, made)
     with raster.replacing(record) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n")
+
+
+def _made(folder: Path, file: str, parts: Iterable[str]) -> Iterator[Path]:
+    """Yield the files that a stage wrote for one scene."""
+    yield folder / file
+    for part in parts:
+        yield from sorted(path for path in (folder / part).rglob("*") if path.is_file())
 
 
 def is_finished(path: Path, identity: str) -> bool:
