@@ -56,19 +56,26 @@ def store():
     running.stop()
 
 
-def snakemake(folder: Path, *words: str, root: Path = ROOT) -> str:
-    """Run Snakemake and return what it said."""
+def run_snakemake(
+    folder: Path, *words: str, root: Path = ROOT, path: Path | str = ""
+) -> subprocess.CompletedProcess:
+    """Run Snakemake with the workflow of a repository and modules of a path."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, **KEYS, "PYTHONPATH": str(root / "scripts"), "PATH": path}
-    done = subprocess.run(
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    modules = f"{root / 'scripts'}:{path}"
+    return subprocess.run(
         [*command, "--nocolor", *words],
         cwd=folder,
-        env=environment,
+        env={**os.environ, **KEYS, "PATH": programs, "PYTHONPATH": modules},
         capture_output=True,
         text=True,
         timeout=900,
     )
+
+
+def snakemake(folder: Path, *words: str, root: Path = ROOT) -> str:
+    """Run Snakemake to its end and return what it said."""
+    done = run_snakemake(folder, *words, root=root)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr
 
@@ -95,6 +102,41 @@ def test_a_profile_without_a_shared_file_system_passes_a_dry_run(store, tmp_path
     jobs = dict(line.split() for line in said.splitlines() if len(line.split()) == 2)
     assert int(jobs["infer_on_cpu"]) == len(MODELS)
     assert int(jobs["total"]) > 8
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_scene_of_a_catalogue_passes_a_dry_run_with_a_store(store, tmp_path, shared):
+    """Its lock is where the workflow was started, whatever else is in the store."""
+    address, _ = store
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    words = ["--configfile", "config/examples/stac.yaml", "--dry-run", "--quiet", "rules"]
+    words += ["--cores", "1"] if shared else ["--shared-fs-usage", "none"]
+    said = snakemake(tmp_path, *words, *in_store(address, "stac"))
+    jobs = dict(line.split() for line in said.splitlines() if len(line.split()) == 2)
+    assert (jobs["search_scene"], jobs.get("send", "0")) == ("1", "0" if shared else "1")
+
+
+UNAWARE = """
+from snakemake_executor_plugin_cluster_generic import Executor, ExecutorSettings
+from snakemake_executor_plugin_cluster_generic import common_settings as generic
+from dataclasses import replace
+
+common_settings = replace(generic, implies_no_shared_fs=True)
+"""
+
+
+def test_an_executor_that_shares_nothing_is_refused_when_that_was_not_said(store, tmp_path):
+    """Snakemake asks the executor after it has read the rules, as with Kubernetes."""
+    address, _ = store
+    folder = small_run(tmp_path)
+    plugin = folder / "snakemake_executor_plugin_unaware" / "__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(UNAWARE)
+    words = ["--configfile", "mine.yaml", "--executor", "unaware", "--jobs", "1"]
+    words += ["--unaware-submit-cmd", "false", "--unaware-status-cmd", "false"]
+    done = run_snakemake(folder, *words, *in_store(address, "unaware"), path=folder)
+    assert done.returncode
+    assert "--shared-fs-usage none, or a profile that does" in done.stdout + done.stderr
 
 
 def test_tables_in_a_store_are_those_of_the_images(store, tmp_path):
