@@ -80,6 +80,13 @@ try:
         paths = {row.get("weights", "") for row in MODELS.values()}
         WEIGHTS = {path for path in paths if Path(path).is_file()}
     if not SHARED and not ELSEWHERE:
+        if Path(config["results"]).is_absolute():
+            raise InputError(
+                "an absolute path, but nothing is shared with the machines of jobs",
+                file=CONFIG_FILE,
+                field="results",
+                remedy="give a path from the working directory; it is kept in the store",
+            )
         write_plan(SCENES, SIZES, WEIGHTS, COMMAND)
         # Snakemake sends these with the workflow's own files, tracked by git or not.
         workflow.configfiles += [str(PLAN), config["models"]]

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,16 @@ def test_an_executor_that_shares_nothing_is_refused_when_that_was_not_said(store
     done = run_snakemake(folder, *words, *in_store(address, "unaware"), path=folder)
     assert done.returncode
     assert "--shared-fs-usage none, or a profile that does" in done.stdout + done.stderr
+
+
+def test_results_elsewhere_than_in_the_store_are_refused(store, tmp_path):
+    address, _ = store
+    folder = small_run(tmp_path)
+    words = ["--configfile", "mine.yaml", "--config", f"results={folder / 'results'}"]
+    words += ["--dry-run", "--shared-fs-usage", "none"]
+    done = run_snakemake(folder, *words, *in_store(address, "absolute"))
+    assert done.returncode
+    assert re.search("results.*an absolute path", done.stdout + done.stderr)
 
 
 def test_tables_in_a_store_are_those_of_the_images(store, tmp_path):
