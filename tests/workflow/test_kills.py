@@ -136,6 +136,9 @@ def test_a_killed_run_ends_as_if_undisturbed_once_unlocked_and_run_again(
     for number in range(KILLS_A_RUN):
         moment = moments.uniform(0, seconds / (2 if number else 1))
         killed = kill(folder, moment, *again)
+        ends = time.monotonic() + 10  # the killed take a moment to give back their memory
+        while survivors(folder) and time.monotonic() < ends:
+            time.sleep(0.1)
         assert not survivors(folder)
         whole = contents(folder)
         wrong = [name for name in whole if whole[name] != expected[name]]
