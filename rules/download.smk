@@ -49,6 +49,8 @@ if not SHARED:
             f"{RESULTS}/logs/send/{{what}}.log",
         wildcard_constraints:
             what=r"shard-\d+|weights-.+",
+        conda:
+            "../envs/download.yaml"
         threads: 1
         resources:
             mem_mb=1000,
