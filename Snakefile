@@ -12,6 +12,7 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/remote.smk"
 include: "rules/download.smk"
 include: "rules/masks.smk"
 include: "rules/coregistration.smk"

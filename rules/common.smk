@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import ExecMode, SharedFSUsage
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
@@ -23,12 +24,18 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
+from unveil.remote import PLAN, read_plan, write_plan
 from unveil.shards import checksum, cut_shards
 from unveil.slurm import check_slurm
 from unveil.sources import input_stamps
 from unveil.sources.locks import lock_path, make_request, request_bytes, request_pixels
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
+# Jobs on machines that share no file system get their imagery in archives, and cannot look at
+# input files: unveil.remote.
+SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
+ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
+COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
 
 try:
@@ -41,14 +48,6 @@ try:
         for model, row in MODELS.items()
         if create(ModelSpec.from_row(model, row)).network
     }
-    SCENES = {
-        row.scene: row
-        for row in expand_scenes(
-            read_scenes(config["scenes"]),
-            ProtocolSettings(config["seed"], config["masks"]["dilate_px"]),
-            Path(config["cache"]),
-        )
-    }
     TRAINING = (
         read_training(config["training"])
         if Path(config["training"]).exists()
@@ -59,14 +58,40 @@ try:
         "dilate_px": config["masks"]["dilate_px"],
         "selection": config["sources"]["selection"],
     }
-    SIZES = {
-        scene: (
-            request_bytes(make_request(row, STAC))
-            if row.source == "stac"
-            else sum(size for _, size, _ in input_stamps(row))
-        )
-        for scene, row in SCENES.items()
-    }
+    if ELSEWHERE:
+        SCENES, SIZES, WEIGHTS, COMMAND = read_plan()
+    else:
+        SCENES = {
+            row.scene: row
+            for row in expand_scenes(
+                read_scenes(config["scenes"]),
+                ProtocolSettings(config["seed"], config["masks"]["dilate_px"]),
+                Path(config["cache"]),
+            )
+        }
+        SIZES = {
+            scene: (
+                request_bytes(make_request(row, STAC))
+                if row.source == "stac"
+                else sum(size for _, size, _ in input_stamps(row))
+            )
+            for scene, row in SCENES.items()
+        }
+        paths = {row.get("weights", "") for row in MODELS.values()}
+        WEIGHTS = {
+            path: Path(path).stat().st_size for path in paths if Path(path).is_file()
+        }
+    if not SHARED and not ELSEWHERE:
+        if Path(config["results"]).is_absolute():
+            raise InputError(
+                "an absolute path, but nothing is shared with the machines of jobs",
+                file=CONFIG_FILE,
+                field="results",
+                remedy="give a path from the working directory; it is kept in the store",
+            )
+        write_plan(SCENES, SIZES, WEIGHTS, COMMAND)
+        # Snakemake sends these with the workflow's own files, tracked by git or not.
+        workflow.configfiles += [str(PLAN), config["models"]]
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -81,12 +106,12 @@ READY_SHARDS = [f"{RESULTS}/shards/{shard}/scene.json" for shard in SHARDS]
 RUNNING_NETWORKS = [
     model
     for model, row in MODELS.items()
-    if model in NETWORKS and Path(row.get("weights", "")).is_file()
+    if model in NETWORKS and row.get("weights") in WEIGHTS
 ]
 LIGHT_NETWORKS = [
     model
     for model in RUNNING_NETWORKS
-    if Path(MODELS[model]["weights"]).stat().st_size
+    if WEIGHTS[MODELS[model]["weights"]]
     < config["inference"]["light_network_mb"] * 10**6
 ]
 METHODS = [model for model in MODELS if model not in RUNNING_NETWORKS]
@@ -144,6 +169,8 @@ def get_rows(wildcards):
 
 def get_stamp(wildcards):
     """Sum up the files that a shard is assembled from: when one changes, so does this."""
+    if ELSEWHERE:
+        return ""  # kept is what it was where the workflow was started
     return checksum([input_stamps(SCENES[scene]) for scene in SHARDS[wildcards.shard]])
 
 
@@ -172,8 +199,8 @@ def get_models(wildcards):
 
 def get_weights(wildcards):
     """Give the weights that are there; a model without them skips its scenes."""
-    paths = [row.get("weights") for row in get_models(wildcards).values()]
-    return [local(path) for path in paths if path and Path(path).exists()]
+    paths = {row.get("weights") for row in get_models(wildcards).values()}
+    return [local(path) for path in sorted(paths & WEIGHTS.keys())]
 
 
 def get_damaged(wildcards):
@@ -265,6 +292,3 @@ def get_series_files(wildcards):
     """List the local files of a series; those with an address are fetched."""
     files = TRAINING["series"][wildcards.series]["files"]
     return [local(f["path"]) for f in files if "url" not in f and "package" not in f]
-
-
-COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])

@@ -1,8 +1,11 @@
 rule coregister_scene:
     input:
         record=rules.mask_scene.output.record,
+        archives=carried("shards/{shard}/download.tar", "shards/{shard}/masks.tar"),
     output:
         record=f"{RESULTS}/shards/{{shard}}/scene.json",
+        archives=carried("shards/{shard}/scene.tar"),
+        facts=carried("shards/{shard}/facts.tar"),
     log:
         f"{RESULTS}/logs/coregister_scene/{{shard}}.log",
     benchmark:
@@ -13,7 +16,7 @@ rule coregister_scene:
     resources:
         mem_mb=memory("coregister_scene"),
         runtime=minutes("coregister_scene"),
-        disk_mb=4000,
+        disk_mb=disk(4000),
     params:
         options=config["coregistration"],
         code=code("coregistration", "shards"),

@@ -6,12 +6,16 @@ localrules:
 rule search:
     """Search all scenes with source stac and write their locks; nothing is fetched."""
     input:
-        [lock_path(row.scene, STAC) for row in SCENES.values() if row.source == "stac"],
+        [
+            local(lock_path(row.scene, STAC))
+            for row in SCENES.values()
+            if row.source == "stac"
+        ],
 
 
 rule search_scene:
     output:
-        lock=update(f"{STAC['locks']}/{{scene}}.json"),
+        lock=local(update(f"{STAC['locks']}/{{scene}}.json")),
     log:
         f"{RESULTS}/logs/search_scene/{{scene}}.log",
     conda:
@@ -30,14 +34,47 @@ rule search_scene:
         "../scripts/search_scene.py"
 
 
+if not SHARED:
+
+    localrules:
+        send,
+
+    # Input files and weights lie where the workflow was started.
+    rule send:
+        input:
+            get_watched,
+        output:
+            archive=f"{RESULTS}/sent/{{what}}.tar",
+        log:
+            f"{RESULTS}/logs/send/{{what}}.log",
+        wildcard_constraints:
+            what=r"shard-\d+|weights-.+",
+        conda:
+            "../envs/download.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=120,
+            disk_mb=2000,
+        params:
+            files=get_files_to_send,
+            stamp=get_stamp_to_send,
+        message:
+            "Packing the input of {wildcards.what}"
+        script:
+            "../scripts/send.py"
+
+
 rule assemble_scene:
     # The files that go in and the scenes that come out are too many for the workflow's
     # graph: a change of the first changes 'stamp', and the record names the second with
     # checksums. So a job that died finds the scenes that it had finished.
     input:
-        locks=get_locks,
+        locks=get_locks if SHARED else [],
+        archives=carried("sent/{shard}.tar"),
     output:
         record=f"{RESULTS}/shards/{{shard}}/download.json",
+        archives=carried("shards/{shard}/download.tar"),
     log:
         f"{RESULTS}/logs/assemble_scene/{{shard}}.log",
     benchmark:
@@ -48,7 +85,7 @@ rule assemble_scene:
     resources:
         mem_mb=memory("assemble_scene"),
         runtime=assembly_minutes,
-        disk_mb=4000,
+        disk_mb=disk(4000),
     params:
         rows=get_rows,
         stamp=get_stamp,

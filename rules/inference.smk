@@ -8,11 +8,15 @@ INFER_THREADS = 1 if TWO_CORES else 2
 rule infer:
     input:
         scenes=rules.coregister_scene.output.record,
-        weights=get_weights,
+        weights=get_weights if SHARED else [],
+        archives=get_archives,
     output:
         # Predictions themselves are not declared: a pair that a model must skip has none.
         # The record names each with its checksum, and later stages verify it.
         record=f"{RESULTS}/inference/{one_of([*RUNNING_NETWORKS, '_networks'])}/{{shard}}.json",
+        archives=carried(
+            f"inference/{one_of([*RUNNING_NETWORKS, '_networks'])}/{{shard}}.tar"
+        ),
     log:
         f"{RESULTS}/logs/infer/{{batch}}/{{shard}}.log",
     benchmark:
@@ -24,7 +28,7 @@ rule infer:
         gpu=0 if config["inference"]["gpu"] == "never" else 1,
         mem_mb=tile_memory,
         runtime=minutes("infer"),
-        disk_mb=4000,
+        disk_mb=disk(4000),
     params:
         predictions=f"{RESULTS}/predictions",
         home=HOME,
@@ -43,7 +47,10 @@ rule infer:
 use rule infer as infer_on_cpu with:
     output:
         record=f"{RESULTS}/inference/{one_of(set(METHODS) | {'_methods'})}/{{shard}}.json",
+        archives=carried(
+            f"inference/{one_of(set(METHODS) | {'_methods'})}/{{shard}}.tar"
+        ),
     resources:
         mem_mb=tile_memory,
         runtime=minutes("infer"),
-        disk_mb=4000,
+        disk_mb=disk(4000),

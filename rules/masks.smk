@@ -1,8 +1,10 @@
 rule mask_scene:
     input:
         record=rules.assemble_scene.output.record,
+        archives=rules.assemble_scene.output.archives,
     output:
         record=f"{RESULTS}/shards/{{shard}}/masks.json",
+        archives=carried("shards/{shard}/masks.tar"),
     log:
         f"{RESULTS}/logs/mask_scene/{{shard}}.log",
     benchmark:
@@ -13,7 +15,7 @@ rule mask_scene:
     resources:
         mem_mb=memory("mask_scene"),
         runtime=minutes("mask_scene"),
-        disk_mb=1000,
+        disk_mb=disk(1000),
     params:
         options=config["masks"],
         code=code("masks", "shards"),

@@ -3,6 +3,8 @@ rule score:
         scenes=rules.coregister_scene.output.record,
         record=f"{RESULTS}/inference/{{batch}}/{{shard}}.json",
         land_cover=config["metrics"]["land_cover"] or [],
+        archives=get_archives,
+        predictions=carried("inference/{batch}/{shard}.tar"),
     output:
         metrics=f"{RESULTS}/metrics/{{batch}}/{{shard}}.csv",
         skipped=f"{RESULTS}/metrics/{{batch}}/{{shard}}.skipped.csv",
@@ -16,7 +18,7 @@ rule score:
     resources:
         mem_mb=memory("score"),
         runtime=minutes("score"),
-        disk_mb=100,
+        disk_mb=disk(100),
     params:
         predictions=f"{RESULTS}/predictions",
         scores=f"{RESULTS}/scores",
@@ -69,6 +71,7 @@ rule collect_metrics:
 rule compare_models:
     input:
         scenes=READY_SHARDS,
+        archives=FACTS,
         metrics=rules.collect_metrics.output.metrics,
     output:
         comparison=report(

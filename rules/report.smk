@@ -3,6 +3,7 @@
 rule write_manifest:
     input:
         scenes=READY_SHARDS,
+        archives=FACTS + SENT_WEIGHTS,
         records=[f"{RESULTS}/inference/{batch}/{shard}.json" for batch, shard in JOBS],
     output:
         f"{RESULTS}/manifest.json",
@@ -29,6 +30,7 @@ rule write_manifest:
 rule render_report:
     input:
         scenes=READY_SHARDS,
+        archives=FACTS + PICTURE_ARCHIVES,
         metrics=rules.collect_metrics.output.metrics,
         skipped=rules.collect_metrics.output.skipped,
         manifest=rules.write_manifest.output[0],
@@ -37,8 +39,7 @@ rule render_report:
         strata=rules.compare_models.output.strata,
         published=rules.compare_models.output.published,
         definitions=rules.compare_models.output.definitions,
-        citations=local(f"{workflow.basedir}/resources/citations.bib"),
-        outline=local(f"{workflow.basedir}/resources/land_110m.geojson"),
+        beside=beside("citations.bib", "land_110m.geojson"),
     output:
         page=report(
             f"{RESULTS}/report/index.html",
@@ -129,11 +130,18 @@ rule render_report:
     resources:
         mem_mb=doubling(4000),
         runtime=doubling(60),
-        disk_mb=500,
+        disk_mb=500 + (4 + len(MODELS)) * sum(map(size_of_shard, PICTURED)),
     params:
         home=HOME,
         code=code("report"),
         predictions=f"{RESULTS}/predictions",
+        # beside the workflow, on whatever machine the job runs
+        resources=lambda wildcards: f"{workflow.basedir}/resources",
+        pictured=(
+            None
+            if SHARED
+            else [scene for shard in PICTURED for scene in SHARDS[shard]]
+        ),
         options={**config["report"], "cloud_levels": config["metrics"]["cloud_levels"]},
     message:
         "Rendering the report"

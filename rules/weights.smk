@@ -21,8 +21,8 @@ wildcard_constraints:
 # A file put there by hand is checked and kept: 'update' leaves it where it is.
 rule fetch_one_weights:
     output:
-        weights=update(f"{WEIGHTS_FOLDER}/{{weights_file}}"),
-        record=update(f"{WEIGHTS_FOLDER}/{{weights_file}}.json"),
+        weights=local(update(f"{WEIGHTS_FOLDER}/{{weights_file}}")),
+        record=local(update(f"{WEIGHTS_FOLDER}/{{weights_file}}.json")),
     log:
         f"{RESULTS}/logs/fetch_weights/{{weights_file}}.log",
     conda:
@@ -45,7 +45,7 @@ rule fetch_one_weights:
 rule fetch_weights:
     input:
         [
-            f"{WEIGHTS_FOLDER}/{name}{suffix}"
+            local(f"{WEIGHTS_FOLDER}/{name}{suffix}")
             for name, row in PUBLISHED.items()
             if row.url
             for suffix in ("", ".json")

@@ -9,11 +9,13 @@ from unveil.jobs import job
 from unveil.masks.stage import MaskOptions, detect_clouds
 from unveil.planning import assemble_row
 from unveil.protocols import ProtocolSettings
+from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources import input_stamps
 from unveil.sources.locks import lock_path
 
 with job(snakemake.log[0]):
+    unpack(snakemake.input.archives)
     params = snakemake.params
     sources = dict(params.sources)
     masks = MaskOptions(**params.detection)
@@ -41,4 +43,5 @@ with job(snakemake.log[0]):
         folders=("frames", "sar", "truth", "source_masks"),
         record=Path(snakemake.output.record),
         at_once=snakemake.threads,
+        archives=snakemake.output.archives,
     )

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.metrics.stage import TABLES, write_statistics
+from unveil.remote import unpack
 from unveil.shards import scene_files
 
 with job(snakemake.log[0]):
+    unpack(snakemake.input.archives)
     write_statistics(
         metrics=Path(snakemake.input.metrics),
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),

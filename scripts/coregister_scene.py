@@ -4,9 +4,11 @@ from pathlib import Path
 
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.jobs import job
-from unveil.shards import MASKS, READY, content_of, make_scenes, read_shard
+from unveil.remote import pack, unpack
+from unveil.shards import MASKS, READY, content_of, make_scenes, read_shard, scene_files
 
 with job(snakemake.log[0]):
+    unpack(snakemake.input.archives)
     params = snakemake.params
     home = Path(params.home)
     options = CoregistrationOptions(**params.options)
@@ -23,4 +25,7 @@ with job(snakemake.log[0]):
         folders=("coregistered",),
         record=Path(snakemake.output.record),
         at_once=snakemake.threads,
+        archives=snakemake.output.archives,
     )
+    # What is written of the scenes, without their imagery, for jobs that need all of them.
+    pack(snakemake.output.facts, scene_files([snakemake.output.record], home))

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.masks.stage import MaskOptions, mask_scene
+from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, MASKS, content_of, make_scenes, read_shard
 
 with job(snakemake.log[0]):
+    unpack(snakemake.input.archives)
     params = snakemake.params
     home = Path(params.home)
     options = MaskOptions(**params.options)
@@ -23,4 +25,5 @@ with job(snakemake.log[0]):
         folders=("masks",),
         record=Path(snakemake.output.record),
         at_once=snakemake.threads,
+        archives=snakemake.output.archives,
     )

@@ -7,9 +7,11 @@ from unveil.jobs import Failures, job
 from unveil.metrics.shard import score_record
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import write_rows, write_skipped
+from unveil.remote import unpack
 from unveil.shards import read_shard
 
 with job(snakemake.log[0]) as log:
+    unpack([*snakemake.input.archives, *snakemake.input.predictions])
     params = snakemake.params
     scenes = read_shard(snakemake.input.scenes, params.home)
     contents = json.loads(Path(snakemake.input.scenes).read_text())

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.provenance import write_manifest
+from unveil.remote import unpack
 from unveil.scene import load_scene
 from unveil.shards import scene_files
 
 with job(snakemake.log[0]):
+    unpack(snakemake.input.archives)
     write_manifest(
         snakemake.output[0],
         config=dict(snakemake.config),

@@ -159,6 +159,29 @@ def std_path(folder: Path, scene: str) -> Path:
     return folder / f"{scene}_std.tif"
 
 
+def prediction_files(
+    records: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path
+) -> list[Path]:
+    """List the files of all predictions, with their standard deviations and manifests.
+
+    Args:
+        records: model id -> its inference records.
+        folder: ``results/predictions``.
+    """
+    made = [
+        path
+        for model, rows in records.items()
+        for row in rows
+        if row["status"] == "predicted"
+        for path in (
+            folder / model / row["file"],
+            std_path(folder / model, row["scene"]),
+            folder / model / f"{row['scene']}.json",
+        )
+    ]
+    return [path for path in made if path.exists()]
+
+
 def intact(record: dict[str, Any], folder: Path) -> bool:
     """Return whether the files of a record are those that the model wrote."""
     path, std = folder / record["file"], std_path(folder, record["scene"])

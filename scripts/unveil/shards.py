@@ -19,6 +19,7 @@ from typing import Any
 from unveil import raster
 from unveil.errors import InputError
 from unveil.jobs import Failures
+from unveil.remote import pack
 from unveil.scene import Scene, load_scene, save_scene
 
 LOG = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def make_scenes(
     folders: Iterable[str],
     record: Path,
     at_once: int = 1,
+    archives: Iterable[str | Path] = (),
 ) -> None:
     """Take all scenes of a shard through one stage and write the shard's record.
 
@@ -74,6 +76,8 @@ def make_scenes(
         record: the shard's record, scene id -> checksum of the scene's content.
         at_once: scenes made at the same time, each in a thread: most of the work is in libraries
             that leave Python's lock to others.
+        archives: what the stage made, for machines that share no file system
+            (:mod:`unveil.remote`).
 
     Raises:
         InputError: naming each scene that could not be made; all others are finished.
@@ -105,8 +109,17 @@ def make_scenes(
         finally:
             pool.shutdown(cancel_futures=True)
     failures.report()
+    made = [path for name in contents for path in _made(home / name, file, folders)]
+    pack(archives, made)
     with raster.replacing(record) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n")
+
+
+def _made(folder: Path, file: str, parts: Iterable[str]) -> Iterator[Path]:
+    """Yield the files that a stage wrote for one scene."""
+    yield folder / file
+    for part in parts:
+        yield from sorted(path for path in (folder / part).rglob("*") if path.is_file())
 
 
 def is_finished(path: Path, identity: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tables, records and the report on an S3 store, and the profiles that need one.
+"""Results in an S3 store, and runs on machines that share nothing else.
 
 Needs the extra ``cluster`` and the group ``storage`` (an S3 server on loopback):
 ``UV_PROJECT_ENVIRONMENT=.cache/cluster uv sync --extra cluster --group storage``.
@@ -6,15 +6,22 @@ Needs the extra ``cluster`` and the group ``storage`` (an S3 server on loopback)
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from tests.small_run import ROWS, write_config, write_place
 
 from unveil import raster
@@ -50,18 +57,26 @@ def store():
     running.stop()
 
 
-def snakemake(folder: Path, *words: str) -> str:
-    """Run Snakemake and return what it said."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    environment = {**os.environ, **KEYS, "PYTHONPATH": str(ROOT / "scripts")}
-    done = subprocess.run(
+def run_snakemake(
+    folder: Path, *words: str, root: Path = ROOT, path: Path | str = ""
+) -> subprocess.CompletedProcess:
+    """Run Snakemake with the workflow of a repository and modules of a path."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    modules = f"{root / 'scripts'}:{path}"
+    return subprocess.run(
         [*command, "--nocolor", *words],
         cwd=folder,
-        env=environment,
+        env={**os.environ, **KEYS, "PATH": programs, "PYTHONPATH": modules},
         capture_output=True,
         text=True,
         timeout=900,
     )
+
+
+def snakemake(folder: Path, *words: str, root: Path = ROOT) -> str:
+    """Run Snakemake to its end and return what it said."""
+    done = run_snakemake(folder, *words, root=root)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr
 
@@ -90,6 +105,51 @@ def test_a_profile_without_a_shared_file_system_passes_a_dry_run(store, tmp_path
     assert int(jobs["total"]) > 8
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_scene_of_a_catalogue_passes_a_dry_run_with_a_store(store, tmp_path, shared):
+    """Its lock is where the workflow was started, whatever else is in the store."""
+    address, _ = store
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    words = ["--configfile", "config/examples/stac.yaml", "--dry-run", "--quiet", "rules"]
+    words += ["--cores", "1"] if shared else ["--shared-fs-usage", "none"]
+    said = snakemake(tmp_path, *words, *in_store(address, "stac"))
+    jobs = dict(line.split() for line in said.splitlines() if len(line.split()) == 2)
+    assert (jobs["search_scene"], jobs.get("send", "0")) == ("1", "0" if shared else "1")
+
+
+UNAWARE = """
+from snakemake_executor_plugin_cluster_generic import Executor, ExecutorSettings
+from snakemake_executor_plugin_cluster_generic import common_settings as generic
+from dataclasses import replace
+
+common_settings = replace(generic, implies_no_shared_fs=True)
+"""
+
+
+def test_an_executor_that_shares_nothing_is_refused_when_that_was_not_said(store, tmp_path):
+    """Snakemake asks the executor after it has read the rules, as with Kubernetes."""
+    address, _ = store
+    folder = small_run(tmp_path)
+    plugin = folder / "snakemake_executor_plugin_unaware" / "__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(UNAWARE)
+    words = ["--configfile", "mine.yaml", "--executor", "unaware", "--jobs", "1"]
+    words += ["--unaware-submit-cmd", "false", "--unaware-status-cmd", "false"]
+    done = run_snakemake(folder, *words, *in_store(address, "unaware"), path=folder)
+    assert done.returncode
+    assert "--shared-fs-usage none, or a profile that does" in done.stdout + done.stderr
+
+
+def test_results_elsewhere_than_in_the_store_are_refused(store, tmp_path):
+    address, _ = store
+    folder = small_run(tmp_path)
+    words = ["--configfile", "mine.yaml", "--config", f"results={folder / 'results'}"]
+    words += ["--dry-run", "--shared-fs-usage", "none"]
+    done = run_snakemake(folder, *words, *in_store(address, "absolute"))
+    assert done.returncode
+    assert re.search("results.*an absolute path", done.stdout + done.stderr)
+
+
 def test_tables_in_a_store_are_those_of_the_images(store, tmp_path):
     address, client = store
     folder = small_run(tmp_path)
@@ -106,3 +166,123 @@ def test_tables_in_a_store_are_those_of_the_images(store, tmp_path):
     stored = table.loc[("half", "damped", "occluded", "all", "MAE"), "value"]
     assert stored == pytest.approx(error, rel=1e-6)
     assert "Nothing to be done" in snakemake(folder, *words[:-4], *words[-2:])
+
+
+SUBMIT = """
+# A machine for a job: empty folders and a bare environment; where this user may do that, the
+# folder of the run is out of sight, and so is the package that the environment points to.
+set -eu
+machine=$(mktemp -d "$1/machine.XXXXXX")
+run=$2
+package=$3
+cp "$4" "$machine/script"
+mkdir "$machine/home" "$machine/tmp" "$machine/work"
+cd "$machine/work"
+(
+  set +e
+  start="env -i PATH=$PATH HOME=$machine/home TMPDIR=$machine/tmp"
+  if unshare --mount true; then
+    $start unshare --mount sh -c 'set -e
+      mount --make-rprivate /
+      for hidden; do mount -t tmpfs none "$hidden"; done
+      exec sh ../script' sh "$run" "$package"
+  else
+    $start sh ../script
+  fi
+  echo $? >"$machine/code"
+) >"$machine/log" 2>&1 </dev/null &
+echo "$machine"
+"""
+STATUS = """
+code=$(cat "$1/code" 2>/dev/null || echo running)
+case $code in running) echo running ;; 0) echo success ;; *) echo failed ;; esac
+"""
+
+
+def lay_out_repository(folder: Path) -> None:
+    """Lay out a copy of the workflow under git with a place and weights that git does not track."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("config", "envs", "profiles", "report", "resources", "rules", "scripts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / ".gitignore").write_text("/*.yaml\n/*.tsv\n/place/\n/mine/\n.snakemake/\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
+    write_place(folder / "place")
+    (folder / "mine").mkdir()
+    for suffix in (".npz", ".json"):
+        shutil.copy(ROOT / f"resources/weights/chronos-small{suffix}", folder / f"mine/net{suffix}")
+    write_config(folder, ROWS[:1], run_models=["damped", "network"])
+    table = {
+        "damped": {"kind": "damped"},
+        "network": {"kind": "chronos", "weights": "mine/net.npz"},
+    }
+    (folder / "models.yaml").write_text(yaml.safe_dump(table))
+
+
+@pytest.fixture(scope="module")
+def apart(store, tmp_path_factory):
+    """Run on machines that share nothing; return its folder, theirs, and that of a plain run."""
+    address, _ = store
+    base = tmp_path_factory.mktemp("apart")
+    folder, machines = base / "run", base / "machines"
+    lay_out_repository(folder)
+    machines.mkdir()
+    for name, text in {"submit": SUBMIT, "status": STATUS}.items():
+        (base / name).write_text(text)
+    plain = base / "plain"
+    shutil.copytree(folder, plain)
+    words = ["--configfile", "mine.yaml", "--profile", "profiles/kubernetes"]
+    words += ["--executor", "cluster-generic", "--job-deploy-sources"]
+    hidden = f"{folder} {ROOT / 'scripts'}"
+    words += ["--cluster-generic-submit-cmd", f"sh {base / 'submit'} {machines} {hidden}"]
+    words += ["--cluster-generic-status-cmd", f"sh {base / 'status'}"]
+    words += ["--seconds-between-status-checks", "1", "--quiet", "rules"]
+    words += in_store(address, "apart")
+    local = ["--configfile", "mine.yaml", "--cores", "2", "--quiet", "rules"]
+    local += ["--", "results/metrics.csv"]
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(snakemake, folder, *words, root=folder)]
+        runs.append(pool.submit(snakemake, plain, *local, root=plain))
+    for run in runs:
+        run.result()
+    assert "Nothing to be done" in snakemake(folder, *words, root=folder)
+    return folder, machines, plain
+
+
+def fetched(store, key: str) -> bytes:
+    """Return an object of the store."""
+    return store[1].get_object(Bucket=BUCKET, Key=f"apart/{key}")["Body"].read()
+
+
+def test_a_run_on_machines_that_share_nothing_gives_the_same_table(store, apart):
+    folder, machines, plain = apart
+    assert len(list(machines.glob("*/code"))) == 5  # scene, infer, infer_on_cpu, score, summary
+    assert not (folder / "results").exists()
+    keys = ["scene", "model", "region", "band", "metric"]
+    stored = pd.read_csv(io.BytesIO(fetched(store, "results/metrics.csv"))).set_index(keys)
+    known = pd.read_csv(plain / "results/metrics.csv").set_index(keys)
+    assert set(stored.index.get_level_values("model")) == {"damped", "network"}
+    pd.testing.assert_frame_equal(stored.sort_index(), known.sort_index())
+
+
+def test_predictions_and_the_report_of_such_a_run_are_in_the_store(store, apart, tmp_path):
+    _, _, plain = apart
+    for batch, model in {"_methods": "damped", "network": "network"}.items():
+        name = f"results/inference/{batch}/shard-0000"
+        with tarfile.open(fileobj=io.BytesIO(fetched(store, f"{name}.tar"))) as tar:
+            tar.extractall(tmp_path, filter="data")
+        record = json.loads(fetched(store, f"{name}.json"))["models"][model][0]
+        path = f"results/predictions/{model}/half.tif"
+        assert hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() == record["sha256"]
+        np.testing.assert_array_equal(raster.read(tmp_path / path), raster.read(plain / path))
+    manifest = json.loads(fetched(store, "results/manifest.json"))
+    assert "--profile profiles/kubernetes" in manifest["command"]
+    assert manifest["models"]["network"]["weights_sha256"] == raster.sha256(plain / "mine/net.npz")
+    page = fetched(store, "results/report/index.html").decode()
+    assert page.count("data:image/") >= 4  # cloudy, two methods, truth
+
+
+def test_jobs_of_such_a_run_have_their_logs_in_the_store(store, apart):
+    log = fetched(store, "results/logs/infer/network/shard-0000.log").decode()
+    assert "half (1 of 1)" in log

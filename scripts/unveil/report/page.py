@@ -158,6 +158,7 @@ def render(
     output: Path,
     figures: Path,
     options: ReportOptions,
+    pictured: Sequence[str] | None = None,
 ) -> None:
     """Write ``index.html`` and the figures of a run.
 
@@ -173,6 +174,7 @@ def render(
         output: the page to write.
         figures: folder for the files named in ``FIGURES``.
         options: what the user chose.
+        pictured: scenes whose rasters are there; None for all.
 
     Raises:
         InputError: if a file is missing, damaged, or not of the same run.
@@ -181,7 +183,7 @@ def render(
         scenes=scenes, metrics=metrics, skipped=skipped, manifest=manifest, statistics=statistics
     )
     tables = make_tables(evidence, options.cloud_levels)
-    rows, columns, missing, pixels = draw_rows(evidence, predictions, options)
+    rows, columns, missing, pixels = draw_rows(evidence, predictions, pictured, options)
     LOG.info("picture of %d scenes and %d columns", len(rows), len(columns))
     places, land = find_places(evidence), read_outline(outline)
     enough = {"min_places": options.min_places}
@@ -429,7 +431,7 @@ def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list
 
 
 def draw_rows(
-    evidence: Evidence, predictions: Path, options: ReportOptions
+    evidence: Evidence, predictions: Path, pictured: Sequence[str] | None, options: ReportOptions
 ) -> tuple[list[Row], list[tuple[str, str]], list[Method], list[Spectra]]:
     """Render the rows of the picture.
 
@@ -437,7 +439,8 @@ def draw_rows(
         The rows, clear first; the columns as ``(key, title)``, the best method first;
         methods without any image; spectra of pixels of the rows.
     """
-    chosen = pick_scenes(evidence.cover, options.max_scenes_in_picture)
+    cover = evidence.cover if pictured is None else {s: evidence.cover[s] for s in pictured}
+    chosen = pick_scenes(cover, options.max_scenes_in_picture)
     ordered = [evidence.methods[model] for model in best_first(evidence)]
     shown = [m for m in ordered if not m.is_baseline]
     found = {

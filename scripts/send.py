@@ -1,0 +1,7 @@
+"""Pack input files for machines that cannot see them (rule send)."""
+
+from unveil.jobs import job
+from unveil.remote import pack
+
+with job(snakemake.log[0]):
+    pack(snakemake.output, snakemake.params.files)

@@ -1,0 +1,107 @@
+"""Jobs on machines that share no file system: what travels to them, and back.
+
+Snakemake hands a job the files that rules declare. Imagery is not declared, as it is too much
+for the graph; without a shared file system it travels in archives, one a shard, stage and batch
+of models, which are declared there alone. An archive holds what its job added.
+
+A job also reads the tables again to find out what it is, and cannot see the input files. What
+was learnt from them where the workflow was started goes with the workflow's own files: the plan.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+
+from unveil import raster
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.inputs import reading_input
+
+PLAN = Path(".snakemake/unveil-plan.json.gz")
+"""In the working directory, on both machines."""
+
+
+def write_plan(
+    scenes: Mapping[str, SceneRow],
+    sizes: Mapping[str, int],
+    weights: Mapping[str, int],
+    command: str,
+) -> None:
+    """Write down what jobs elsewhere cannot find out.
+
+    Args:
+        scenes: scene id -> row, planned.
+        sizes: scene id -> bytes of its input.
+        weights: weights that are there -> bytes.
+        command: the command line of the workflow.
+    """
+    document = {
+        "scenes": [asdict(row) for row in scenes.values()],
+        "sizes": dict(sizes),
+        "weights": dict(weights),
+        "command": command,
+    }
+    with raster.replacing(PLAN) as temporary:
+        temporary.write_bytes(gzip.compress(json.dumps(document).encode(), mtime=0))
+
+
+def read_plan() -> tuple[dict[str, SceneRow], dict[str, int], dict[str, int], str]:
+    """Return what :func:`write_plan` was given."""
+    document = json.loads(gzip.decompress(PLAN.read_bytes()))
+    scenes = {row["scene"]: SceneRow(**row) for row in document["scenes"]}
+    return scenes, document["sizes"], document["weights"], document["command"]
+
+
+def pack(archives: Iterable[str | Path], files: Iterable[str | Path]) -> None:
+    """Write archives of files, by their paths from the working directory.
+
+    Args:
+        archives: where to; none where machines share a file system.
+        files: the files.
+
+    Raises:
+        InputError: if a file lies outside the working directory.
+    """
+    for archive in archives:
+        with raster.replacing(archive) as temporary, tarfile.open(temporary, "w") as tar:
+            for file in files:
+                name = os.path.relpath(file)
+                if name.startswith(".."):
+                    raise InputError(
+                        "lies outside the working directory and cannot be sent to other machines",
+                        file=file,
+                        remedy="move it into the working directory, or give the absolute path of "
+                        "a volume that every machine mounts",
+                    )
+                tar.add(os.path.realpath(file), name, recursive=False)
+
+
+def unpack(archives: Iterable[str | Path]) -> None:
+    """Put the files of archives into the working directory, each whole or not at all.
+
+    Jobs of one machine may unpack the same archive at the same time.
+
+    Raises:
+        InputError: if an archive is damaged, or holds anything but plain files below that
+            directory.
+    """
+    remedy = "delete it and run the workflow again"
+    for archive in archives:
+        with reading_input(archive, "an archive of files", remedy=remedy):
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    path = PurePosixPath(member.name)
+                    stream = tar.extractfile(member) if member.isfile() else None
+                    if stream is None or path.is_absolute() or ".." in path.parts:
+                        raise ValueError(f"{member.name!r} is no plain file of this project")
+                    with raster.replacing(Path(path)) as temporary:
+                        with temporary.open("wb") as out:
+                            shutil.copyfileobj(stream, out)
+                        os.utime(temporary, (member.mtime, member.mtime))
