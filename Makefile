@@ -6,6 +6,9 @@ UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.uv/bin/uv)
 # The scripts below run with the environment's own programs first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
+# TensorFlow with CUDA where there is an NVIDIA GPU; GPU=1 asks for it, where jobs will have one.
+GPU := $(wildcard /dev/nvidia0)
+ENVIRONMENT := .venv/.complete-$(if $(GPU),gpu,cpu)
 
 # Files of tests share what they set up, so each stays on one worker; those that take minutes come
 # first, so that no worker is left with one at the end.
@@ -27,11 +30,12 @@ lint: environment  ## formatters, linters, spelling, Snakemake's own lint
 	@codespell
 	@snakemake --lint
 
-environment: .venv/.complete
+environment: $(ENVIRONMENT)
 
-.venv/.complete: uv.lock pyproject.toml | $(UV)
+$(ENVIRONMENT): uv.lock pyproject.toml | $(UV)
 	@echo "Setting up the environment from uv.lock ..."
-	@$(UV) sync --frozen --quiet
+	@$(UV) sync --frozen --quiet $(if $(GPU),--no-group cpu --group gpu)
+	@rm -f .venv/.complete-*
 	@touch $@
 
 .uv/bin/uv:

@@ -27,6 +27,7 @@ BACKENDS = ("auto", "tensorflow", "openvino")
 BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 BFLOAT16_GPU_CAPABILITY = (8, 0)
 POLL_SECONDS = 0.5
+CUDA = "TensorFlow with CUDA is installed by `make environment GPU=1` and in conda's environments."
 _CLAIMS = contextlib.ExitStack()
 
 
@@ -115,6 +116,8 @@ def claim_device(gpu: str) -> Device:
     device = _start_gpu() if candidates else None
     if device is None and gpu == "required":
         raise _no_gpu("TensorFlow sees none")
+    if device is None and candidates:
+        LOG.warning("TensorFlow sees none of the GPUs (%s): computing on the CPU. %s", chosen, CUDA)
     return device or _cpu()
 
 
@@ -141,8 +144,7 @@ def _no_gpu(found: str) -> InputError:
         f"a GPU is required and {found}",
         file="config",
         field="inference.gpu",
-        remedy="set it to preferred, or check the driver, CUDA_VISIBLE_DEVICES and that "
-        "tensorflow (not tensorflow-cpu) is installed",
+        remedy=f"set it to preferred, or check the driver and CUDA_VISIBLE_DEVICES. {CUDA}",
     )
 
 

@@ -296,6 +296,16 @@ def test_networks_of_a_job_stay_on_its_gpu_and_another_job_takes_the_next(tmp_pa
         job.communicate("\n", timeout=60)
 
 
+def test_a_gpu_that_tensorflow_does_not_see_is_said(tmp_path):
+    program = "import logging; logging.basicConfig(); from unveil.devices import claim_device\n"
+    program += "print(claim_device('preferred').kind)"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "7", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "CPU\n"
+    assert "TensorFlow sees none of the GPUs (7)" in done.stderr and "GPU=1" in done.stderr
+
+
 def test_a_killed_job_frees_its_gpu(tmp_path):
     program = CLAIM.replace("time.sleep(0.7)", "print('held', flush=True); time.sleep(60)")
     holder = subprocess.Popen(
