@@ -24,6 +24,7 @@ import yaml
 
 from unveil.clouds import simulate_clouds
 from unveil.config import read_models
+from unveil.needs import COSTS
 from unveil.raster import Grid, cog_writer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,9 +191,25 @@ def print_tile(args: argparse.Namespace) -> None:
         mpx, bands = dataset.width * dataset.height / 1e6, dataset.count
     print(f"{mpx:.1f} Mpx, {bands} bands, load {os.getloadavg()[0]:.1f}")
     print(f"{'stage':30} {'seconds':>8} {'CPU s':>8} {'MiB':>6} {'CPU s/Mpx':>10}")
-    for cost in read_costs(folder / "results/benchmarks"):
+    costs = list(read_costs(folder / "results/benchmarks"))
+    for cost in costs:
         per_mpx = cost.cpu / mpx
         print(f"{cost.name:30} {cost.seconds:8.0f} {cost.cpu:8.0f} {cost.mib:6.0f} {per_mpx:10.2f}")
+    if args.write:
+        write_needs(costs, pixels=round(mpx * 1e6), frames=args.frames + 1)
+
+
+def write_needs(costs: list[Cost], *, pixels: int, frames: int) -> None:
+    """Renew the table that the requests of jobs on large scenes are tested against."""
+    with open(ROOT / "tests/unit/measured_tile.tsv", "w", newline="") as stream:
+        table = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        table.writerow(("stage", "kind", "pixels", "frames", "cpu_seconds", "mb"))
+        for cost in costs:
+            stage, _, model = cost.name.partition(" ")
+            kind = model if stage == "infer" else ""  # these models have their kinds as ids
+            if stage in COSTS:
+                mb = cost.mib * 2**20 / 1e6
+                table.writerow((stage, kind, pixels, frames, f"{cost.cpu:.1f}", f"{mb:.0f}"))
 
 
 @dataclass(frozen=True)
@@ -345,6 +362,7 @@ def main() -> None:
     tile.add_argument("--size", type=int, default=10_980, help="edge in pixels")
     tile.add_argument("--frames", type=int, default=12, help="context frames")
     tile.add_argument("--folder", required=True, help="where it is written, about 60 GB")
+    tile.add_argument("--write", action="store_true", help="tests/unit/measured_tile.tsv")
     tile.set_defaults(run=print_tile)
     continent = parts.add_parser("continent", help="hours, TB and cost, from a run of tile")
     continent.add_argument("measured", help="folder of a run of tile")

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -49,6 +49,8 @@ ALIGNMENT_PX = 256
 """Tiles of whole blocks are written faster."""
 SMALL_SCENE_PIXELS = 2**20
 """Scenes up to this size are read while the one before is computed; more would cost memory."""
+SILENCE_SECONDS = 10
+"""Between two lines of progress in the log."""
 FINISHED_AT_ONCE = 2
 """Compressing a small scene on a core that the network uses, too, takes longer than the network."""
 BLOCK_CACHE_BYTES = 256 * 2**20
@@ -563,18 +565,23 @@ def _read_ahead(
     yield from zip(tiles, one_ahead(partial(read, model, scene), tiles), strict=True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Cores(Sequence[Inputs]):
     """The windows of a scene without overlap, read anew each time that one is asked for."""
 
     scene: Scene
     tiles: list[Tile]
+    said: float = field(default_factory=time.monotonic)
 
     def __len__(self) -> int:
         return len(self.tiles)
 
     def __getitem__(self, number: int) -> Inputs:
-        return read_inputs(self.scene, window=self.tiles[number].core)
+        window = self.tiles[number].core
+        if time.monotonic() > self.said + SILENCE_SECONDS:
+            LOG.info("%s: preparing, window %d of %d", self.scene.id, number + 1, len(self))
+            self.said = time.monotonic()
+        return read_inputs(self.scene, window=window)
 
 
 class _Writer:
@@ -635,7 +642,7 @@ def progress(
         yield item
         done += int(item[0].core.width * item[0].core.height)
         now = time.monotonic()
-        if now - last > 10 or number == total:
+        if now - last > SILENCE_SECONDS or number == total:
             rate = done / max(now - begin, 1e-9)
             left = (scene.grid.pixels - done) / rate
             text = "%s: tile %d of %d, %.2f Mpx/s, %.0f s left"

@@ -57,6 +57,7 @@ class Cost:
         mb: memory without any pixel, in 10^6 bytes.
         mb_per_mpx: memory for each 10^6 pixels held at once.
         mb_per_mpx_frame: memory for each 10^6 pixels of each frame held at once.
+        mb_per_whole_mpx: memory for each 10^6 pixels of the scene, of what is held for all of it.
         seconds: of one core, for a scene however small.
         seconds_per_mpx: of one core, for each 10^6 pixels.
         seconds_per_mpx_frame: of one core, for each 10^6 pixels of each frame.
@@ -65,14 +66,16 @@ class Cost:
     mb: float
     mb_per_mpx: float = 0.0
     mb_per_mpx_frame: float = 0.0
+    mb_per_whole_mpx: float = 0.0
     seconds: float = 1.0
     seconds_per_mpx: float = 0.0
     seconds_per_mpx_frame: float = 0.0
 
     def memory(self, size: Size) -> float:
         """Return the memory that one scene takes, in 10^6 bytes."""
-        mpx = min(size.pixels, HELD_PIXELS) / 1e6
-        return self.mb + mpx * (self.mb_per_mpx + self.mb_per_mpx_frame * size.frames)
+        held, whole = min(size.pixels, HELD_PIXELS) / 1e6, size.pixels / 1e6
+        window = held * (self.mb_per_mpx + self.mb_per_mpx_frame * size.frames)
+        return self.mb + window + whole * self.mb_per_whole_mpx
 
     def time(self, size: Size) -> float:
         """Return the seconds that one scene takes."""
@@ -85,13 +88,15 @@ class Cost:
 _METHOD = Cost(150, 0, 70, seconds_per_mpx_frame=0.6)
 _NETWORK = Cost(1100, 500, 150, seconds=15, seconds_per_mpx=60, seconds_per_mpx_frame=12)
 COSTS = {
-    "assemble_scene": Cost(150, 500, 10, seconds_per_mpx=1, seconds_per_mpx_frame=0.7),
-    "mask_scene": Cost(250, 80, seconds=5, seconds_per_mpx=35, seconds_per_mpx_frame=0.3),
+    "assemble_scene": Cost(150, 500, 10, 20, seconds_per_mpx=1, seconds_per_mpx_frame=0.7),
+    "mask_scene": Cost(250, 80, 0, 10, seconds=5, seconds_per_mpx=35, seconds_per_mpx_frame=0.3),
     "coregister_scene": Cost(150, 60, 50, seconds_per_mpx_frame=3.5),
     "infer": Cost(150),  # of models that all lack their weights
     "score": Cost(150, 450, seconds_per_mpx=10),
     **dict.fromkeys(("cloudy", "least_cloudy", "mosaic", "nearest", "linear", "damped"), _METHOD),
-    **dict.fromkeys(("median", "medoid", "whittaker", "external"), Cost(150, 0, 110, 1, 0, 0.6)),
+    **dict.fromkeys(
+        ("median", "medoid", "whittaker", "external"), Cost(150, 0, 110, seconds_per_mpx_frame=0.6)
+    ),
     "geomedian": Cost(150, 0, 130, seconds_per_mpx_frame=2),
     "vpint2": Cost(150, 0, 70, seconds_per_mpx_frame=12),
     "regressed": Cost(170, 0, 70, seconds_per_mpx_frame=2),

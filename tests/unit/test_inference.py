@@ -131,6 +131,15 @@ def test_a_model_is_loaded_once_for_many_scenes_and_finished_results_are_kept(tm
     assert changed.predicts == 2
 
 
+def test_a_long_preparation_tells_how_far_it_is(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(inference, "SILENCE_SECONDS", 0)
+    model, scene = create(ModelSpec("regressed", "regressed")), make_scene(tmp_path / "scene")
+    with caplog.at_level("INFO"):
+        options = InferenceOptions(tile_px=64)
+        run_shard(model, [scene], tmp_path / "out", options, config_hash="x")
+    assert re.findall(r"s: preparing, window (\d) of 4", caplog.text) == list("1234")
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(
     tmp_path, monkeypatch, caplog, terminal
