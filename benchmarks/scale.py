@@ -361,7 +361,7 @@ def main() -> None:
     tile = parts.add_parser("tile", help="a large scene through every stage on the CPU")
     tile.add_argument("--size", type=int, default=10_980, help="edge in pixels")
     tile.add_argument("--frames", type=int, default=12, help="context frames")
-    tile.add_argument("--folder", required=True, help="where it is written, about 60 GB")
+    tile.add_argument("--folder", required=True, help="where it is written, about 20 GB")
     tile.add_argument("--write", action="store_true", help="tests/unit/measured_tile.tsv")
     tile.set_defaults(run=print_tile)
     continent = parts.add_parser("continent", help="hours, TB and cost, from a run of tile")

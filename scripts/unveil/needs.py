@@ -85,21 +85,21 @@ class Cost:
         )
 
 
-_METHOD = Cost(150, 0, 70, seconds_per_mpx_frame=0.6)
+_METHOD = Cost(150, 0, 120, seconds_per_mpx_frame=0.6)
 _NETWORK = Cost(1100, 500, 150, seconds=15, seconds_per_mpx=60, seconds_per_mpx_frame=12)
 COSTS = {
     "assemble_scene": Cost(150, 500, 10, 20, seconds_per_mpx=1, seconds_per_mpx_frame=0.7),
     "mask_scene": Cost(250, 80, 0, 10, seconds=5, seconds_per_mpx=35, seconds_per_mpx_frame=0.3),
-    "coregister_scene": Cost(150, 60, 50, seconds_per_mpx_frame=3.5),
+    "coregister_scene": Cost(150, 60, 50, seconds_per_mpx_frame=0.5),
     "infer": Cost(150),  # of models that all lack their weights
     "score": Cost(150, 450, seconds_per_mpx=10),
     **dict.fromkeys(("cloudy", "least_cloudy", "mosaic", "nearest", "linear", "damped"), _METHOD),
     **dict.fromkeys(
-        ("median", "medoid", "whittaker", "external"), Cost(150, 0, 110, seconds_per_mpx_frame=0.6)
+        ("median", "medoid", "whittaker", "external"), Cost(150, 0, 140, seconds_per_mpx_frame=0.6)
     ),
-    "geomedian": Cost(150, 0, 130, seconds_per_mpx_frame=2),
-    "vpint2": Cost(150, 0, 70, seconds_per_mpx_frame=12),
-    "regressed": Cost(170, 0, 70, seconds_per_mpx_frame=2),
+    "geomedian": Cost(150, 0, 160, seconds_per_mpx_frame=2),
+    "vpint2": Cost(150, 0, 120, seconds_per_mpx_frame=12),
+    "regressed": Cost(170, 0, 150, seconds_per_mpx_frame=2),
     **dict.fromkeys(("dsen2cr", "uncrtaints", "utilise", "anytimeformer", "chronos"), _NETWORK),
 }
 """By rule, and by kind of model for inference. Networks are on a CPU, whose memory and time are
