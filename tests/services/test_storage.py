@@ -270,7 +270,7 @@ def test_a_run_on_machines_that_share_nothing_gives_the_same_table(store, apart)
 
 def test_predictions_and_the_report_of_such_a_run_are_in_the_store(store, apart, tmp_path):
     _, _, plain = apart
-    for batch, model in {"_methods": "damped", "network": "network"}.items():
+    for batch, model in {"_methods": "damped", "_networks": "network"}.items():
         name = f"results/inference/{batch}/shard-0000"
         with tarfile.open(fileobj=io.BytesIO(fetched(store, f"{name}.tar"))) as tar:
             tar.extractall(tmp_path, filter="data")
@@ -286,5 +286,5 @@ def test_predictions_and_the_report_of_such_a_run_are_in_the_store(store, apart,
 
 
 def test_jobs_of_such_a_run_have_their_logs_in_the_store(store, apart):
-    log = fetched(store, "results/logs/infer/network/shard-0000.log").decode()
+    log = fetched(store, "results/logs/infer/_networks/shard-0000.log").decode()
     assert "half (1 of 1)" in log

@@ -191,7 +191,7 @@ def test_exchanged_weights_stop_the_job_with_one_line(root, tmp_path):
     (tmp_path / "models.yaml").write_text(yaml.safe_dump(models))
     done = snakemake(tmp_path, "--until", "infer")
     assert done.returncode != 0
-    log = (tmp_path / "results/logs/infer/chronos/shard-0000.log").read_text()
+    log = (tmp_path / "results/logs/infer/_networks/shard-0000.log").read_text()
     assert "damaged or exchanged" in log and "Remedy" in log
     assert "Traceback" not in log
     assert not list((tmp_path / "results").rglob("predictions/**/*.tif"))

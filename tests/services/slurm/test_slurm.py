@@ -335,9 +335,9 @@ def test_slurm_gres_asks_with_gres(slurm, calm, tmp_path):
     """One job of a network through the other profile: it has a device of its own."""
     folder = tmp_path / "gres"
     shutil.copytree(calm, folder, symlinks=True)
-    shutil.rmtree(folder / "results/inference/dsen2cr-small")
-    target = "results/inference/dsen2cr-small/shard-0001.json"
+    shutil.rmtree(folder / "results/inference/_networks")
+    target = "results/inference/_networks/shard-0001.json"
     code, said, _ = start(slurm, folder, target, profile="slurm-gres").end()
     assert code == 0, said[-4000:]
-    text = (folder / "results/logs/infer/dsen2cr-small/shard-0001.log").read_text()
+    text = (folder / "results/logs/infer/_networks/shard-0001.log").read_text()
     assert re.search(r"visible: [01]$", text, re.MULTILINE)
