@@ -299,6 +299,9 @@ def test_a_node_that_goes_down_and_comes_back_loses_nothing(slurm, place, calm):
 def test_a_restart_of_the_controller_loses_nothing(slurm, place, calm):
     run = start(slurm, place, TARGET)
     job = frozen_job(slurm, place)
+    # At its first check the executor asks the controller how long it remembers jobs; without an
+    # answer it would turn to sacct, which needs accounting.
+    time.sleep(10)
     slurm.stop("slurmctld")
     time.sleep(20)  # long enough for the queue to be asked in vain
     slurm.start_controller()
