@@ -261,7 +261,7 @@ def cog_writer(
         tags: dataset metadata items.
         overviews: resampling of the overviews.
         compress: ``deflate`` for what other software is to read; it takes five times as long as
-            ``zstd``, whose files are no larger.
+            ``zstd``, whose files are about as large.
 
     Raises:
         OSError: if the disk is full or cannot be written; ``path`` is as it was.
