@@ -28,12 +28,19 @@ from unveil.remote import PLAN, read_plan, write_plan
 from unveil.shards import checksum, cut_shards
 from unveil.slurm import check_slurm
 from unveil.sources import input_stamps
-from unveil.sources.locks import lock_path, make_request, request_bytes, request_pixels
+from unveil.sources.locks import (
+    lock_path,
+    make_request,
+    request_bytes,
+    request_pixels,
+    stac_settings,
+)
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
-# Jobs on machines that share no file system get their imagery in archives, and cannot look at
-# input files: unveil.remote.
+# Where results are kept in a store, imagery is kept there in archives. Jobs on machines that
+# share no file system know nothing else of it, and cannot look at input files: unveil.remote.
 SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
+STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
 COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
@@ -53,11 +60,7 @@ try:
         if Path(config["training"]).exists()
         else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
     )
-    STAC = config["sources"]["stac"] | {
-        "cache": config["cache"],
-        "dilate_px": config["masks"]["dilate_px"],
-        "selection": config["sources"]["selection"],
-    }
+    STAC = stac_settings(config)
     if ELSEWHERE:
         SCENES, SIZES, WEIGHTS, COMMAND = read_plan()
     else:
@@ -81,14 +84,14 @@ try:
         WEIGHTS = {
             path: Path(path).stat().st_size for path in paths if Path(path).is_file()
         }
+    if STORED and Path(config["results"]).is_absolute():
+        raise InputError(
+            "an absolute path, but results are kept in a store",
+            file=CONFIG_FILE,
+            field="results",
+            remedy="give a path from the working directory; it is kept in the store",
+        )
     if not SHARED and not ELSEWHERE:
-        if Path(config["results"]).is_absolute():
-            raise InputError(
-                "an absolute path, but nothing is shared with the machines of jobs",
-                file=CONFIG_FILE,
-                field="results",
-                remedy="give a path from the working directory; it is kept in the store",
-            )
         write_plan(SCENES, SIZES, WEIGHTS, COMMAND)
         # Snakemake sends these with the workflow's own files, tracked by git or not.
         workflow.configfiles += [str(PLAN), config["models"]]
@@ -178,6 +181,11 @@ def get_locks(wildcards):
     """List the locks of those scenes of a shard that are searched."""
     searched = [s for s in SHARDS[wildcards.shard] if SCENES[s].source == "stac"]
     return [local(lock_path(scene, STAC)) for scene in searched]
+
+
+def get_lock(wildcards):
+    """Give the lock of a scene that is searched."""
+    return local(lock_path(wildcards.scene, STAC))
 
 
 def get_source_settings(wildcards):

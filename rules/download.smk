@@ -48,7 +48,7 @@ if not SHARED:
         log:
             f"{RESULTS}/logs/send/{{what}}.log",
         wildcard_constraints:
-            what=r"shard-\d+|weights-.+",
+            what=r"shard-\d+|lock-.+|weights-.+",
         conda:
             "../envs/download.yaml"
         threads: 1
@@ -65,13 +65,43 @@ if not SHARED:
             "../scripts/send.py"
 
 
+if CACHE_STORED:
+
+    # An archive a scene, as a shard's scenes change with the table. What is fetched depends on
+    # the lock alone; the settings, such as the number of connections, would fetch it again.
+    rule fetch_scene:
+        input:
+            lock=get_lock if SHARED else [],
+            archives=sent("lock-{scene}"),
+        output:
+            archive=fetched("scenes/{scene}")[0],
+        log:
+            f"{RESULTS}/logs/fetch_scene/{{scene}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/fetch_scene/{{scene}}.tsv"
+        conda:
+            "../envs/download.yaml"
+        threads: 1
+        resources:
+            mem_mb=doubling(2000),
+            runtime=doubling(720),
+            disk_mb=lambda wildcards: 2000 + 2 * SIZES[wildcards.scene] // 10**6,
+        params:
+            row=lambda wildcards: vars(SCENES[wildcards.scene]),
+        message:
+            "Fetching scene {wildcards.scene}"
+        script:
+            "../scripts/fetch_scene.py"
+
+
 rule assemble_scene:
     # The files that go in and the scenes that come out are too many for the workflow's
     # graph: a change of the first changes 'stamp', and the record names the second with
     # checksums. So a job that died finds the scenes that it had finished.
     input:
         locks=get_locks if SHARED else [],
-        archives=carried("sent/{shard}.tar"),
+        archives=sent("{shard}"),
+        fetched=get_fetched,
     output:
         record=f"{RESULTS}/shards/{{shard}}/download.json",
         archives=carried("shards/{shard}/download.tar"),

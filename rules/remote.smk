@@ -1,11 +1,34 @@
-"""Where jobs share no file system: archives of imagery, declared there alone."""
+"""Where results are kept in a store: archives of imagery, declared there alone.
+
+Jobs that share no file system also need archives of the input, and of weights: 'sent'.
+"""
 
 from types import SimpleNamespace
 
 
 def carried(*paths):
-    """Declare archives below the results; none where machines share a file system."""
-    return [] if SHARED else [f"{RESULTS}/{path}" for path in paths]
+    """Declare archives below the results; none where no store keeps them."""
+    return [f"{RESULTS}/{path}" for path in paths] if STORED else []
+
+
+def sent(*names):
+    """Declare archives of what lies where the workflow was started, unless all machines see it."""
+    return [] if SHARED else carried(*(f"sent/{name}.tar" for name in names))
+
+
+# An absolute path is a folder that every machine mounts: it needs no store.
+CACHE_STORED = STORED and not Path(config["cache"]).is_absolute()
+
+
+def fetched(*names):
+    """Declare archives of what was fetched; none where the folder of the cache is all there is."""
+    return [f"{config['cache']}/fetched/{name}.tar" for name in names if CACHE_STORED]
+
+
+def get_fetched(wildcards):
+    """List the archives of the scenes of a shard that are fetched from a catalogue."""
+    searched = [s for s in SHARDS[wildcards.shard] if SCENES[s].source == "stac"]
+    return fetched(*(f"scenes/{scene}" for scene in searched))
 
 
 def beside(*names):
@@ -26,7 +49,7 @@ FACTS = carried(*(f"shards/{shard}/facts.tar" for shard in SHARDS))
 def sent_weights(batch):
     """Declare the archive of a batch's weights, if it has any."""
     if get_weights(SimpleNamespace(batch=batch)):
-        return carried(f"sent/weights-{batch}.tar")
+        return sent(f"weights-{batch}")
     return []
 
 
@@ -48,7 +71,7 @@ def shards_of_picture():
     return taken
 
 
-PICTURED = [] if SHARED else shards_of_picture()
+PICTURED = shards_of_picture() if STORED else []
 PICTURE_ARCHIVES = [path for shard in PICTURED for path in scene_archives(shard)]
 PICTURE_ARCHIVES += carried(
     *(f"inference/{batch}/{shard}.tar" for batch, shard in JOBS if shard in PICTURED)
@@ -76,9 +99,11 @@ def size_of_shard(shard):
 
 
 def get_watched(wildcards):
-    """List the locks of a shard, or the weights of a batch with their cards."""
+    """List the locks of a shard, the lock of a scene, or a batch's weights with their cards."""
     if wildcards.what in SHARDS:
         return get_locks(SimpleNamespace(shard=wildcards.what))
+    if wildcards.what.startswith("lock-"):
+        return [local(lock_path(wildcards.what.removeprefix("lock-"), STAC))]
     batch = wildcards.what.removeprefix("weights-")
     weights = get_weights(SimpleNamespace(batch=batch))
     cards = [Path(path).with_suffix(".json") for path in weights]

@@ -138,9 +138,9 @@ rule render_report:
         # beside the workflow, on whatever machine the job runs
         resources=lambda wildcards: f"{workflow.basedir}/resources",
         pictured=(
-            None
-            if SHARED
-            else [scene for shard in PICTURED for scene in SHARDS[shard]]
+            [scene for shard in PICTURED for scene in SHARDS[shard]]
+            if STORED
+            else None
         ),
         options={**config["report"], "cloud_levels": config["metrics"]["cloud_levels"]},
     message:

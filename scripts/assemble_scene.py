@@ -12,12 +12,16 @@ from unveil.protocols import ProtocolSettings
 from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources import input_stamps
-from unveil.sources.locks import lock_path
+from unveil.sources.locks import lock_path, ranges_folder
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
     params = snakemake.params
     sources = dict(params.sources)
+    for archive in snakemake.input.fetched:
+        from unveil.sources.fetched import take_fetched  # loads what speaks HTTP
+
+        take_fetched(Path(archive), ranges_folder(sources["stac"]))
     masks = MaskOptions(**params.detection)
     settings = ProtocolSettings(params.seed, masks.dilate_px)
 

@@ -1,11 +1,12 @@
-"""Jobs on machines that share no file system: what travels to them, and back.
+"""Results in a store, and jobs on machines that share nothing else: what travels, and back.
 
-Snakemake hands a job the files that rules declare. Imagery is not declared, as it is too much
-for the graph; without a shared file system it travels in archives, one a shard, stage and batch
-of models, which are declared there alone. An archive holds what its job added.
+Snakemake keeps in a store, and hands to a job, the files that rules declare. Imagery is not
+declared, as it is too much for the graph; with a store it travels in archives, one a shard, stage
+and batch of models, which are declared there alone. An archive holds what its job added.
 
-A job also reads the tables again to find out what it is, and cannot see the input files. What
-was learnt from them where the workflow was started goes with the workflow's own files: the plan.
+Without a shared file system, a job also reads the tables again to find out what it is, and cannot
+see the input files. What was learnt from them where the workflow was started goes with the
+workflow's own files: the plan.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def pack(archives: Iterable[str | Path], files: Iterable[str | Path]) -> None:
     """Write archives of files, by their paths from the working directory.
 
     Args:
-        archives: where to; none where machines share a file system.
+        archives: where to; none where no store keeps them.
         files: the files.
 
     Raises:
@@ -86,7 +87,8 @@ def pack(archives: Iterable[str | Path], files: Iterable[str | Path]) -> None:
 def unpack(archives: Iterable[str | Path]) -> None:
     """Put the files of archives into the working directory, each whole or not at all.
 
-    Jobs of one machine may unpack the same archive at the same time.
+    A file that is there, of the same size and time, is left alone. Jobs of one machine may unpack
+    the same archive at the same time.
 
     Raises:
         InputError: if an archive is damaged, or holds anything but plain files below that
@@ -101,7 +103,17 @@ def unpack(archives: Iterable[str | Path]) -> None:
                     stream = tar.extractfile(member) if member.isfile() else None
                     if stream is None or path.is_absolute() or ".." in path.parts:
                         raise ValueError(f"{member.name!r} is no plain file of this project")
+                    if _is_there(Path(path), member):
+                        continue
                     with raster.replacing(Path(path)) as temporary:
                         with temporary.open("wb") as out:
                             shutil.copyfileobj(stream, out)
                         os.utime(temporary, (member.mtime, member.mtime))
+
+
+def _is_there(path: Path, member: tarfile.TarInfo) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return found.st_size == member.size and abs(found.st_mtime - member.mtime) < 1e-3

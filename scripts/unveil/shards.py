@@ -76,8 +76,7 @@ def make_scenes(
         record: the shard's record, scene id -> checksum of the scene's content.
         at_once: scenes made at the same time, each in a thread: most of the work is in libraries
             that leave Python's lock to others.
-        archives: what the stage made, for machines that share no file system
-            (:mod:`unveil.remote`).
+        archives: what the stage made, for a store (:mod:`unveil.remote`).
 
     Raises:
         InputError: naming each scene that could not be made; all others are finished.

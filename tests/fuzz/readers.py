@@ -6,6 +6,7 @@ A new reader is one function that writes good files, one that reads them, and on
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -24,7 +25,7 @@ from tests.small_run import ROOT
 from tests.synthetic_results import CITATIONS, Recipe, make_results
 from tests.unit.test_weights import tensor_of, write_checkpoint
 
-from unveil import raster
+from unveil import raster, remote
 from unveil.bands import CORE6, SAR2
 from unveil.config import (
     SceneRow,
@@ -50,7 +51,9 @@ from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
 from unveil.sources import open_source
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
+from unveil.sources.fetched import pack_fetched, take_fetched
 from unveil.sources.locks import make_request, read_lock, write_lock
+from unveil.sources.ranges import RangeCache, Remote
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.packages import unpack
 from unveil.training.series import (
@@ -493,6 +496,32 @@ def read_report_inputs(folder: Path) -> None:
     )
 
 
+# ------------------------------------------------------------------ archives of a store
+
+REMOTE = Remote("http://127.0.0.1:1/a.tif", 5_000, '"1"')
+
+
+def write_fetched_archive(folder: Path) -> None:
+    cache = RangeCache(folder / "cache")
+    cache.keep(REMOTE, [(0, RNG.bytes(700)), (2_000, RNG.bytes(900))])
+    cache.note(REMOTE, [(100, 600), (2_000, 2_900)])
+    pack_fetched(folder / "a.tar", [cache])
+
+
+def write_sent(folder: Path) -> None:
+    with contextlib.chdir(folder):
+        for name in ("a.bin", "b/c.bin"):
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).write_bytes(RNG.bytes(600))
+        remote.pack(["a.tar"], ["a.bin", "b/c.bin"])
+
+
+def unpack_sent(folder: Path) -> None:
+    (folder / "there").mkdir(exist_ok=True)
+    with contextlib.chdir(folder / "there"):
+        remote.unpack(["../a.tar"])
+
+
 READERS: dict[str, Reader] = {
     "local-geotiff": Reader(write_place, source_reader("local"), ("**/*.tif",)),
     "local-yaml": Reader(write_place, source_reader("local"), ("scene.yaml",)),
@@ -501,6 +530,10 @@ READERS: dict[str, Reader] = {
     "sen12mscrts": Reader(write_sen12mscrts, source_reader("sen12mscrts", TS_PATCH)),
     "allclear": Reader(write_allclear, source_reader("allclear", "0", split="test")),
     "stac-lock": Reader(write_stac_lock, read_stac_lock),
+    "fetched-archive": Reader(
+        write_fetched_archive, lambda f: take_fetched(f / "a.tar", f / "there"), ("a.tar",)
+    ),
+    "sent-archive": Reader(write_sent, unpack_sent, ("a.tar",)),
     "geojson": Reader(write_geojson, lambda f: area_grid(str(f / "a.geojson"))),
     "npz": Reader(write_npz, source_reader("npz")),
     "scene-json": Reader(write_scene, read_scene, ("**/scene.json",)),

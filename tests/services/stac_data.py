@@ -16,6 +16,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.transform import Affine, array_bounds, from_origin
 from rasterio.warp import transform_bounds
+from scipy.ndimage import gaussian_filter
 
 EARTH_SEARCH = {
     "B02": "blue",
@@ -242,3 +243,37 @@ def mapchete(shared: Path, root: Path, url: str) -> Iterator[dict]:
                 "earthsearch:boa_offset_applied": True,
             },
         )
+
+
+NOISY_CRS, NOISY_PX = "EPSG:32631", 640
+
+
+def noisy_series(root: Path, url: str) -> list[dict]:
+    """Write four dates of an even surface with noise, which does not compress."""
+    rng, items = np.random.default_rng(3), []
+    transform = from_origin(499_980, 5_600_040, 10, 10)
+    surface = 1500 + 600 * gaussian_filter(rng.normal(0, 1, (NOISY_PX, NOISY_PX)), 4)
+    for day in (1, 6, 11, 16):
+        name = f"S2A_31UDS_202006{day:02d}_0_L2A"
+        images = {
+            key: (surface + rng.normal(0, 400, surface.shape)).clip(1).astype(np.uint16)
+            for key in ("blue", "green", "red", "nir")
+        }
+        scl = np.full((NOISY_PX, NOISY_PX), 4, np.uint8)
+        scl[: NOISY_PX // 2] = 9 if day == 6 else 4
+        for key, data in {**images, "scl": scl}.items():
+            write_cog(root / name / f"{key}.tif", data, transform, NOISY_CRS, blocksize=256)
+        items.append(
+            make_item(
+                name,
+                "sentinel-2-l2a",
+                dt.datetime(2020, 6, day, 10),
+                {key: f"{url}/{name}/{key}.tif" for key in (*images, "scl")},
+                crs=NOISY_CRS,
+                transform=transform,
+                shape=(NOISY_PX, NOISY_PX),
+                platform="sentinel-2a",
+                **{"grid:code": "MGRS-31UDS", "s2:processing_baseline": "02.14"},
+            )
+        )
+    return items

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from scipy.ndimage import gaussian_filter
 from tests.services import stac_data
 from tests.services.stac_servers import Fault, Proxy, catalogue, file_server
 from tests.small_run import ROOT
@@ -32,9 +31,10 @@ from unveil import raster
 from unveil.config import SceneRow, load_config
 from unveil.scene import load_scene
 from unveil.sources import stac_search
-from unveil.sources.locks import lock_path, make_request, read_lock, write_lock
+from unveil.sources.fetched import pack_fetched, take_fetched
+from unveil.sources.locks import lock_path, make_request, ranges_folder, read_lock, write_lock
 from unveil.sources.ranges import merge, subtract
-from unveil.sources.stac import open_stac
+from unveil.sources.stac import fetch_stac, open_stac
 from unveil.sources.stac_search import search_scene
 
 pytestmark = pytest.mark.services
@@ -172,6 +172,30 @@ def test_a_lock_is_fetched_again_without_any_network(servers, tmp_path):
         )
 
 
+def test_a_scene_comes_from_its_archive_on_a_machine_without_a_network(servers, tmp_path):
+    settings = servers.settings(
+        tmp_path,
+        {"window_days": 20},
+        bands=["B04", "B8A"],
+        days=12,
+        radar="planetary-computer-sentinel-1-rtc",
+    )
+    row = row_of(ROOT / "config/examples/stac.geojson", "2018-09-08", n_context=2)
+    search(row, settings)
+    pack_fetched(tmp_path / "s.tar", fetch_stac(row, settings))
+    first = open_stac(row, settings)
+    elsewhere = settings | {"cache": str(tmp_path / "elsewhere")}
+    take_fetched(tmp_path / "s.tar", ranges_folder(elsewhere))
+    before = len(servers.files.requests()), len(servers.proxy.log)
+    second = open_stac(row, elsewhere)
+    for mine, theirs in ((first.optical, second.optical), (first.radar, second.radar)):
+        assert mine.keys() == theirs.keys() and mine
+        for date, frame in mine.items():
+            one, other = read_all(frame, first.grid), read_all(theirs[date], second.grid)
+            np.testing.assert_array_equal(one, other)
+    assert (len(servers.files.requests()), len(servers.proxy.log)) == before
+
+
 def test_searching_again_finds_the_same_and_moves_no_imagery(servers, tmp_path):
     settings = servers.settings(tmp_path, {"window_days": 20}, bands=["B04"], days=12)
     row = row_of(ROOT / "config/examples/stac.geojson", "2018-09-08", n_context=2)
@@ -226,41 +250,6 @@ def test_the_example_goes_from_geojson_to_report(servers, tmp_path):
 
 # --- kills ------------------------------------------------------------------------------
 
-KILL_CRS, SIZE = "EPSG:32631", 640
-
-
-def write_series(root: Path, url: str) -> list[dict]:
-    """Write four dates of an even surface with noise, which does not compress."""
-    rng, items = np.random.default_rng(3), []
-    transform = stac_data.from_origin(499_980, 5_600_040, 10, 10)
-    surface = 1500 + 600 * gaussian_filter(rng.normal(0, 1, (SIZE, SIZE)), 4)
-    for day in (1, 6, 11, 16):
-        name = f"S2A_31UDS_202006{day:02d}_0_L2A"
-        images = {
-            key: (surface + rng.normal(0, 400, surface.shape)).clip(1).astype(np.uint16)
-            for key in ("blue", "green", "red", "nir")
-        }
-        scl = np.full((SIZE, SIZE), 4, np.uint8)
-        scl[: SIZE // 2] = 9 if day == 6 else 4
-        for key, data in {**images, "scl": scl}.items():
-            stac_data.write_cog(
-                root / name / f"{key}.tif", data, transform, KILL_CRS, blocksize=256
-            )
-        items.append(
-            stac_data.make_item(
-                name,
-                "sentinel-2-l2a",
-                dt.datetime(2020, 6, day, 10),
-                {key: f"{url}/{name}/{key}.tif" for key in (*images, "scl")},
-                crs=KILL_CRS,
-                transform=transform,
-                shape=(SIZE, SIZE),
-                platform="sentinel-2a",
-                **{"grid:code": "MGRS-31UDS", "s2:processing_baseline": "02.14"},
-            )
-        )
-    return items
-
 
 def digests(folder: Path) -> dict[str, str]:
     """Return the checksums of results; hidden files are what a killed writer left unfinished."""
@@ -293,7 +282,7 @@ def killable(tmp_path, monkeypatch):
     root.mkdir()
     with file_server(root, tmp_path / "nginx") as files:
         with Proxy(files.url, lambda path, n: Fault(rate=600_000)) as proxy:
-            items = write_series(root, proxy.url)
+            items = stac_data.noisy_series(root, proxy.url)
             monkeypatch.setattr(stac_search, "_ask", lambda *_: items)
             killable = Killable(tmp_path, proxy)
             yield killable
@@ -397,7 +386,10 @@ def test_a_lock_notices_that_a_file_has_changed_since_the_search(killable, tmp_p
     data = raster.read(path)[0]
     time.sleep(1.1)  # nginx makes entity tags of seconds
     stac_data.write_cog(
-        path, data[::-1].copy(), stac_data.from_origin(499_980, 5_600_040, 10, 10), KILL_CRS
+        path,
+        data[::-1].copy(),
+        stac_data.from_origin(499_980, 5_600_040, 10, 10),
+        stac_data.NOISY_CRS,
     )
     with pytest.raises(Exception, match="not the one that was searched.*search again"):
         open_stac(killable.row, settings)

@@ -22,10 +22,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.services import stac_data
 from tests.small_run import ROWS, write_config, write_place
+from tests.unit.plain_server import serve
+from tests.workflow.test_fetch_weights_rule import CONTENT
+from tests.workflow.test_fetch_weights_rule import project as lay_out_weights
 
 from unveil import raster
+from unveil.config import load_config, read_scenes
 from unveil.scene import load_scene
+from unveil.sources import stac_search
+from unveil.sources.locks import lock_path, make_request, stac_settings, write_lock
+from unveil.sources.stac_search import search_scene
 
 server = pytest.importorskip("moto.server", reason="the group storage is not installed")
 boto3 = pytest.importorskip("boto3", reason="the extra cluster is not installed")
@@ -94,27 +102,37 @@ def small_run(folder: Path) -> Path:
     return folder
 
 
+def jobs_of(said: str) -> dict[str, int]:
+    """Return how many jobs of each rule a run announced."""
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
+
+
 @pytest.mark.parametrize("profile", ["kubernetes", "google-batch"])
 def test_a_profile_without_a_shared_file_system_passes_a_dry_run(store, tmp_path, profile):
     address, _ = store
     folder = small_run(tmp_path)
     words = ["--configfile", "mine.yaml", "--profile", str(ROOT / "profiles" / profile)]
     said = snakemake(folder, *words, *in_store(address, "dry"), "--dry-run", "--quiet", "rules")
-    jobs = dict(line.split() for line in said.splitlines() if len(line.split()) == 2)
-    assert int(jobs["infer_on_cpu"]) == len(MODELS)
-    assert int(jobs["total"]) > 8
+    jobs = jobs_of(said)
+    assert jobs["infer_on_cpu"] == len(MODELS)
+    assert jobs["total"] > 8
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_scene_of_a_catalogue_passes_a_dry_run_with_a_store(store, tmp_path, shared):
-    """Its lock is where the workflow was started, whatever else is in the store."""
+@pytest.mark.parametrize("volume", ["", "/mnt/volume"])
+def test_a_scene_of_a_catalogue_passes_a_dry_run_with_a_store(store, tmp_path, shared, volume):
+    """Its lock is where the workflow was started; a cache on a volume needs no store."""
     address, _ = store
     shutil.copytree(ROOT / "config", tmp_path / "config")
     words = ["--configfile", "config/examples/stac.yaml", "--dry-run", "--quiet", "rules"]
+    words += ["--config", f"cache={volume}"] if volume else []
     words += ["--cores", "1"] if shared else ["--shared-fs-usage", "none"]
     said = snakemake(tmp_path, *words, *in_store(address, "stac"))
-    jobs = dict(line.split() for line in said.splitlines() if len(line.split()) == 2)
-    assert (jobs["search_scene"], jobs.get("send", "0")) == ("1", "0" if shared else "1")
+    jobs = jobs_of(said)
+    fetched = 0 if volume else 1
+    assert (jobs["search_scene"], jobs.get("fetch_scene", 0)) == (1, fetched)
+    # the shard's input; the lock for the job that fetches
+    assert jobs.get("send", 0) == (0 if shared else 1 + fetched)
 
 
 UNAWARE = """
@@ -156,8 +174,7 @@ def test_tables_in_a_store_are_those_of_the_images(store, tmp_path):
     words = ["--configfile", "mine.yaml", "--cores", "2", *in_store(address, "run")]
     words += ["--keep-storage-local-copies", "--quiet", "rules", "--", "results/metrics.csv"]
     snakemake(folder, *words)
-    body = client.get_object(Bucket=BUCKET, Key="run/results/metrics.csv")["Body"].read()
-    table = pd.read_csv(io.BytesIO(body)).set_index(["scene", "model", "region", "band", "metric"])
+    table = read_table(client, "run/results/metrics.csv")
     scene = load_scene(folder / "results/scenes/half/scene.json")
     truth = raster.read(scene.with_role("reference")[0].path) / 10_000
     hidden = np.isin(raster.read(scene.with_role("occlusion")[0].path)[0], (1, 2))
@@ -166,6 +183,57 @@ def test_tables_in_a_store_are_those_of_the_images(store, tmp_path):
     stored = table.loc[("half", "damped", "occluded", "all", "MAE"), "value"]
     assert stored == pytest.approx(error, rel=1e-6)
     assert "Nothing to be done" in snakemake(folder, *words[:-4], *words[-2:])
+
+
+def test_imagery_that_a_shared_folder_lost_comes_back_from_the_store(store, tmp_path):
+    """Scratch disks are purged: another model then needs the scenes of the store."""
+    address, client = store
+    folder = small_run(tmp_path)
+    words = ["--configfile", "mine.yaml", "--cores", "2", *in_store(address, "purged")]
+    snakemake(folder, *words)
+    first = hashlib.sha256((folder / "results/predictions/damped/half.tif").read_bytes())
+    shutil.rmtree(folder / "results")
+    shutil.rmtree(folder / ".snakemake/storage", ignore_errors=True)
+    write_config(folder, ROWS[:1], run_models=["damped", "regressed"])
+    words += ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", "sh"]
+    words += ["--seconds-between-status-checks", "1", "--jobs", "2"]
+    said = snakemake(folder, *words)
+    jobs = jobs_of(said)
+    assert jobs["infer_on_cpu"] == jobs["render_report"] == 1
+    assert not {"assemble_scene", "mask_scene", "coregister_scene"} & jobs.keys()
+    archive = read_object(client, "purged/results/inference/_methods/shard-0000.tar")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        names = {member.name: tar.extractfile(member).read() for member in tar}
+    expected = {
+        f"results/predictions/{m}/half.{s}"
+        for m in ("damped", "regressed")
+        for s in ("json", "tif")
+    }
+    assert names.keys() == expected
+    again = hashlib.sha256(names["results/predictions/damped/half.tif"])
+    assert again.digest() == first.digest()
+    page = read_object(client, "purged/results/report/index.html")
+    assert page.count(b"data:image/") >= 4  # cloudy, two methods, truth
+
+
+def test_weights_come_from_the_store_where_their_server_is_away(store, tmp_path):
+    address, _ = store
+    words = ["--cores", "1", *in_store(address, "weights"), "--", "fetch_weights"]
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "good.bin").write_bytes(CONTENT)
+    with serve(served) as files:
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            lay_out_weights(ROOT, tmp_path / name, "good.bin", url=files.url)
+        snakemake(tmp_path / "first", *words, root=tmp_path / "first")
+        assert files.log
+    path = tmp_path / "second/.cache/unveil/weights/good.bin"
+    snakemake(tmp_path / "second", *words, root=tmp_path / "second")
+    assert path.read_bytes() == CONTENT
+    path.write_bytes(CONTENT[:-1] + b"x")
+    snakemake(tmp_path / "second", *words, root=tmp_path / "second")
+    assert path.read_bytes() == CONTENT
 
 
 SUBMIT = """
@@ -208,7 +276,6 @@ def lay_out_repository(folder: Path) -> None:
     (folder / ".gitignore").write_text("/*.yaml\n/*.tsv\n/place/\n/mine/\n.snakemake/\n")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
-    write_place(folder / "place")
     (folder / "mine").mkdir()
     for suffix in (".npz", ".json"):
         shutil.copy(ROOT / f"resources/weights/chronos-small{suffix}", folder / f"mine/net{suffix}")
@@ -220,6 +287,21 @@ def lay_out_repository(folder: Path) -> None:
     (folder / "models.yaml").write_text(yaml.safe_dump(table))
 
 
+def run_apart(folder: Path, machines: Path, *words: str) -> str:
+    """Run with the profile of Kubernetes on machines that share nothing; return what was said."""
+    machines.mkdir(exist_ok=True)
+    for name, text in {"submit": SUBMIT, "status": STATUS}.items():
+        (machines / name).write_text(text)
+    profile = ["--configfile", "mine.yaml", "--profile", "profiles/kubernetes"]
+    profile += ["--executor", "cluster-generic", "--job-deploy-sources"]
+    hidden = f"{folder} {ROOT / 'scripts'}"
+    submit = f"sh {machines / 'submit'} {machines} {hidden}"
+    profile += ["--cluster-generic-submit-cmd", submit]
+    profile += ["--cluster-generic-status-cmd", f"sh {machines / 'status'}"]
+    profile += ["--seconds-between-status-checks", "1", "--quiet", "rules"]
+    return snakemake(folder, *profile, *words, root=folder)
+
+
 @pytest.fixture(scope="module")
 def apart(store, tmp_path_factory):
     """Run on machines that share nothing; return its folder, theirs, and that of a plain run."""
@@ -227,64 +309,98 @@ def apart(store, tmp_path_factory):
     base = tmp_path_factory.mktemp("apart")
     folder, machines = base / "run", base / "machines"
     lay_out_repository(folder)
-    machines.mkdir()
-    for name, text in {"submit": SUBMIT, "status": STATUS}.items():
-        (base / name).write_text(text)
+    write_place(folder / "place")
     plain = base / "plain"
     shutil.copytree(folder, plain)
-    words = ["--configfile", "mine.yaml", "--profile", "profiles/kubernetes"]
-    words += ["--executor", "cluster-generic", "--job-deploy-sources"]
-    hidden = f"{folder} {ROOT / 'scripts'}"
-    words += ["--cluster-generic-submit-cmd", f"sh {base / 'submit'} {machines} {hidden}"]
-    words += ["--cluster-generic-status-cmd", f"sh {base / 'status'}"]
-    words += ["--seconds-between-status-checks", "1", "--quiet", "rules"]
-    words += in_store(address, "apart")
+    words = in_store(address, "apart")
     # Jobs of the store have two threads: with three cores, those here have as many, and a network
     # rounds alike.
     local = ["--configfile", "mine.yaml", "--cores", "3", "--quiet", "rules"]
     local += ["--", "results/metrics.csv"]
     with ThreadPoolExecutor() as pool:
-        runs = [pool.submit(snakemake, folder, *words, root=folder)]
+        runs = [pool.submit(run_apart, folder, machines, *words)]
         runs.append(pool.submit(snakemake, plain, *local, root=plain))
     for run in runs:
         run.result()
-    assert "Nothing to be done" in snakemake(folder, *words, root=folder)
+    assert "Nothing to be done" in run_apart(folder, machines, *words)
     return folder, machines, plain
 
 
-def fetched(store, key: str) -> bytes:
+def read_object(client, key: str) -> bytes:
     """Return an object of the store."""
-    return store[1].get_object(Bucket=BUCKET, Key=f"apart/{key}")["Body"].read()
+    return client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+
+def read_table(client, key: str) -> pd.DataFrame:
+    """Read a table of metrics in the store."""
+    keys = ["scene", "model", "region", "band", "metric"]
+    return pd.read_csv(io.BytesIO(read_object(client, key))).set_index(keys).sort_index()
 
 
 def test_a_run_on_machines_that_share_nothing_gives_the_same_table(store, apart):
     folder, machines, plain = apart
     assert len(list(machines.glob("*/code"))) == 5  # scene, infer, infer_on_cpu, score, summary
     assert not (folder / "results").exists()
-    keys = ["scene", "model", "region", "band", "metric"]
-    stored = pd.read_csv(io.BytesIO(fetched(store, "results/metrics.csv"))).set_index(keys)
-    known = pd.read_csv(plain / "results/metrics.csv").set_index(keys)
+    stored = read_table(store[1], "apart/results/metrics.csv")
+    known = pd.read_csv(plain / "results/metrics.csv").set_index(stored.index.names)
     assert set(stored.index.get_level_values("model")) == {"damped", "network"}
-    pd.testing.assert_frame_equal(stored.sort_index(), known.sort_index())
+    pd.testing.assert_frame_equal(stored, known.sort_index())
 
 
 def test_predictions_and_the_report_of_such_a_run_are_in_the_store(store, apart, tmp_path):
     _, _, plain = apart
     for batch, model in {"_methods": "damped", "_networks": "network"}.items():
         name = f"results/inference/{batch}/shard-0000"
-        with tarfile.open(fileobj=io.BytesIO(fetched(store, f"{name}.tar"))) as tar:
+        with tarfile.open(fileobj=io.BytesIO(read_object(store[1], f"apart/{name}.tar"))) as tar:
             tar.extractall(tmp_path, filter="data")
-        record = json.loads(fetched(store, f"{name}.json"))["models"][model][0]
+        record = json.loads(read_object(store[1], f"apart/{name}.json"))["models"][model][0]
         path = f"results/predictions/{model}/half.tif"
         assert hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() == record["sha256"]
         np.testing.assert_array_equal(raster.read(tmp_path / path), raster.read(plain / path))
-    manifest = json.loads(fetched(store, "results/manifest.json"))
+    manifest = json.loads(read_object(store[1], "apart/results/manifest.json"))
     assert "--profile profiles/kubernetes" in manifest["command"]
     assert manifest["models"]["network"]["weights_sha256"] == raster.sha256(plain / "mine/net.npz")
-    page = fetched(store, "results/report/index.html").decode()
+    page = read_object(store[1], "apart/results/report/index.html").decode()
     assert page.count("data:image/") >= 4  # cloudy, two methods, truth
 
 
 def test_jobs_of_such_a_run_have_their_logs_in_the_store(store, apart):
-    log = fetched(store, "results/logs/infer/_networks/shard-0000.log").decode()
+    log = read_object(store[1], "apart/results/logs/infer/_networks/shard-0000.log").decode()
     assert "half (1 of 1)" in log
+
+
+def test_what_a_job_fetched_is_kept_in_the_store_for_the_next(store, tmp_path, monkeypatch):
+    """The scene of a catalogue is assembled anew on another machine, which asks no server."""
+    address, client = store
+    folder, machines, files = tmp_path / "run", tmp_path / "machines", tmp_path / "files"
+    lay_out_repository(folder)
+    (folder / "scenes.tsv").write_text(
+        "scene\tsource\tpath\tarea\ttarget_date\tprotocol\tn_context\n"
+        "noisy\tstac\tearth-search-sentinel-2-l2a\t3.02,50.51,3.07,50.535\t2020-06-06\tpaired\t2\n"
+    )
+    sources = {"stac": {"bands": ["B02", "B03", "B04", "B08"], "locks": "locks"}}
+    settings = {"scenes": "scenes.tsv", "models": "models.yaml", "run_models": ["damped"]}
+    mine = folder / "mine.yaml"
+    mine.write_text(yaml.safe_dump({**settings, "sources": sources}))
+    record = "results/shards/shard-0000/download.json"
+    words = [*in_store(address, "noisy"), "--", record]
+    with serve(files) as server:
+        items = stac_data.noisy_series(files, server.url)
+        monkeypatch.setattr(stac_search, "_ask", lambda *_: items)
+        monkeypatch.chdir(folder)
+        (row,) = read_scenes("scenes.tsv")
+        stac = stac_settings(load_config(yaml.safe_load(mine.read_text())))
+        write_lock(lock_path("noisy", stac), search_scene(make_request(row, stac), stac))
+        server.log.clear()
+        run_apart(folder, machines, *words)
+        asked = sorted((row.path, row.start, row.end) for row in server.log)
+        assert len(asked) == len(set(asked)) > 12  # at least a request a band and date
+        first = read_object(client, f"noisy/{record}")
+        server.log.clear()
+        mine.write_text(yaml.safe_dump({**settings, "sources": sources, "seed": 5}))
+        said = run_apart(folder, machines, *words)
+    assert not server.log
+    jobs = jobs_of(said)
+    assert jobs["assemble_scene"] == 1 and not {"search_scene", "fetch_scene"} & jobs.keys()
+    assert not (folder / "results").exists()
+    assert json.loads(first)["noisy"] and read_object(client, f"noisy/{record}") == first

@@ -142,6 +142,20 @@ def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def stac_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of source ``stac``: its section of the config and what it shares."""
+    return config["sources"]["stac"] | {
+        "cache": config["cache"],
+        "dilate_px": config["masks"]["dilate_px"],
+        "selection": config["sources"]["selection"],
+    }
+
+
+def ranges_folder(settings: Mapping[str, Any]) -> Path:
+    """Return where bytes of files on servers are kept."""
+    return Path(settings["cache"]) / "ranges"
+
+
 def request_pixels(request: Mapping[str, Any]) -> int:
     """Return about how many pixels the grid of a request has; it is not searched for that."""
     return box_pixels(request["box"], request["resolution_m"])

@@ -19,9 +19,10 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,6 +50,8 @@ HEADER = 32 << 10
 """Bytes asked for at least: the beginning of a file holds its directory."""
 PIECE = 64 << 10
 """Bytes after which what came is listed in the journal."""
+CHUNK = 1 << 20
+"""Bytes of a piece at most where the cache hands its bytes out."""
 GAP = 4 << 10
 """Unwanted bytes between two wanted ranges that are cheaper to take than to skip."""
 SLOWEST = 1 << 10
@@ -195,7 +198,7 @@ class _Store:
 
     def _check(self, span: Span) -> None:
         digest = self._unchecked.pop(span)
-        if _digest(self.read(*span)) == digest:
+        if digest_of(self.read(*span)) == digest:
             self._good = merge([*self._good, span])
         else:
             LOG.warning("%s: a damaged piece of the cache is fetched again", self.folder)
@@ -204,14 +207,15 @@ class _Store:
         """Keep a piece: first the bytes, then the line that says so."""
         _write_all(self._data, data, start)
         # The line break before it ends a line that a killed job left torn.
-        os.write(self._journal, f"\n{start} {len(data)} {_digest(data)}\n".encode())
+        os.write(self._journal, f"\n{start} {len(data)} {digest_of(data)}\n".encode())
         self._good = merge([*self._good, (start, start + len(data))])
 
     def read(self, start: int, end: int) -> bytes:
         return os.pread(self._data, end - start, start)
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """Return the BLAKE2b digest of a piece."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -252,6 +256,8 @@ class RangeCache:
         self._sign, self._retries, self._timeout, self._sleep = sign, retries, timeout, sleep
         self._idle: deque[requests.Session] = deque()
         self._not_before: dict[str, float] = {}
+        self._used: dict[Remote, list[Span]] = {}
+        self._noting = threading.Lock()
 
     # ---- what users of the cache call
 
@@ -297,6 +303,7 @@ class RangeCache:
         jobs = {}
         for remote, spans in wanted.items():
             _require_within(remote, spans)
+            self.note(remote, spans)
             missing = self.missing(remote, spans)
             if missing:
                 jobs[remote] = missing
@@ -318,10 +325,40 @@ class RangeCache:
     ) -> None:
         """Fetch what is missing of some ranges of one file."""
         _require_within(remote, wanted)
+        self.note(remote, wanted)
         with self._store(remote) as store, store.locked():
             # Bytes in a small gap are taken along, but never twice.
             for start, end in store.missing(merge(wanted, gap=GAP)):
                 self._persist(_Answer(self, remote, start, end, store, progress))
+
+    def note(self, remote: Remote, spans: Sequence[Span]) -> None:
+        """Remember that bytes were asked for through this object."""
+        with self._noting:
+            self._used[remote] = merge([*self._used.get(remote, ()), *spans])
+
+    def used(self) -> Iterator[tuple[Remote, Iterator[tuple[int, bytes]]]]:
+        """Give what was asked for through this object and is here, file by file.
+
+        Yields:
+            the file, and its bytes in pieces of at most :data:`CHUNK`, each with its start.
+        """
+        for remote, spans in sorted(self._used.items(), key=lambda item: item[0].href):
+            yield remote, self._pieces(remote, spans)
+
+    def _pieces(self, remote: Remote, spans: Sequence[Span]) -> Iterator[tuple[int, bytes]]:
+        with self._store(remote) as store, store.locked():
+            for start, end in subtract(spans, store.missing(spans)):
+                for at in range(start, end, CHUNK):
+                    yield at, store.read(at, min(end, at + CHUNK))
+
+    def keep(self, remote: Remote, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Keep bytes of a file that came another way than from its server."""
+        with self._store(remote) as store, store.locked():
+            for start, data in pieces:
+                span = (start, start + len(data))
+                _require_within(remote, [span])
+                if store.missing([span]):
+                    store.write(start, data)
 
     # ---- how
 
@@ -673,6 +710,7 @@ class RemoteFile(io.RawIOBase):
                 raise
             self.error = error
             return b""
+        self._cache.note(self.remote, [(self._at, end)])
         data = self._store.read(self._at, end)
         self._at = end
         return data
@@ -683,6 +721,9 @@ class RemoteFile(io.RawIOBase):
         return len(data)
 
     def _require(self, start: int, end: int) -> None:
+        if not self._store.missing([(start, end)]):
+            return
+        self._store.reload()  # others may have fetched it
         if not self._store.missing([(start, end)]):
             return
         whole = (start // HEADER * HEADER, min(-(-end // HEADER) * HEADER, self.remote.size))

@@ -18,6 +18,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -33,7 +34,15 @@ from unveil.raster import Grid
 from unveil.sources import radiometry
 from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.cutouts import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
-from unveil.sources.locks import MASK, Preset, get_preset, lock_path, make_request, read_lock
+from unveil.sources.locks import (
+    MASK,
+    Preset,
+    get_preset,
+    lock_path,
+    make_request,
+    ranges_folder,
+    read_lock,
+)
 from unveil.sources.radiometry import Offset
 from unveil.sources.ranges import RangeCache, Remote, require_space, run_parallel
 from unveil.sources.selection import Acquisition, parse_time
@@ -136,7 +145,7 @@ def crs_of(item: Mapping[str, Any]) -> str:
 def make_cache(settings: Mapping[str, Any], preset: Preset) -> RangeCache:
     """Return the cache of files, as the config sets it, signing for one catalogue."""
     return RangeCache(
-        Path(settings["cache"]) / "ranges",
+        ranges_folder(settings),
         sign=make_signer(preset.sign, profile=settings["profile"]),
         connections=settings["connections"],
         retries=settings["retries"],
@@ -146,7 +155,11 @@ def make_cache(settings: Mapping[str, Any], preset: Preset) -> RangeCache:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the frames of a scene that come from one catalogue share."""
+    """What the frames of a scene that come from one catalogue share.
+
+    Attributes:
+        folder: where cut-outs are written.
+    """
 
     name: str
     preset: Preset
@@ -155,6 +168,11 @@ class _Job:
     folder: Path
     bands: tuple[str, ...]
     resampling: str
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The rasters that are fetched, by ESA name."""
+        return self.bands if self.preset.kind == "radar" else (*self.bands, MASK)
 
 
 @dataclass(frozen=True)
@@ -176,44 +194,27 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
     Raises:
         InputError: if the lock does not fit, or a file cannot be had or read.
     """
-    request = make_request(row, settings)
-    lock = read_lock(lock_path(row.scene, settings), request)
-    grid = Grid(
-        lock["grid"]["crs"], tuple(lock["grid"]["transform"]), *map(int, lock["grid"]["shape"])
-    )
+    lock = read_lock(lock_path(row.scene, settings), make_request(row, settings))
     scratch = tempfile.TemporaryDirectory(prefix="unveil-stac-")
+    optical, *radar_jobs = _jobs(row, settings, lock, Path(scratch.name))
+    grid = optical.grid
     # A frame of every date, and the parts of one.
     dates = len({(item["kind"], item["date"]) for item in lock["items"]})
-    volume = (dates + 2) * grid.pixels * (2 * len(request["bands"]) + 1)
+    volume = (dates + 2) * grid.pixels * (2 * len(optical.bands) + 1)
     require_space(Path(scratch.name), volume, field="TMPDIR")
-
-    def job(kind: str, bands: Sequence[str]) -> _Job:
-        preset = get_preset(request[kind], settings["presets"], kind=kind)
-        return _Job(
-            name=f"{row.scene} {kind}",
-            preset=preset,
-            cache=make_cache(settings, preset),
-            grid=grid,
-            folder=Path(scratch.name),
-            bands=tuple(bands),
-            resampling=settings["resampling"],
-        )
-
-    optical = job("optical", request["bands"])
     frames, masks = {}, {}
-    for date, parts in _fetch(optical, lock["items"], (*optical.bands, MASK)).items():
+    for date, parts in _fetch(optical, lock["items"]).items():
         frame, mask = _optical(optical, date, parts)
         frames[date] = _keeping(frame, scratch)
         if mask:
             masks[date] = _keeping(mask, scratch)
     radar, facts = {}, {}
-    if any(item["kind"] == "radar" for item in lock["items"]):
-        passes = job("radar", SAR2)
+    for passes in radar_jobs:
         facts = {
             "radar_calibration": passes.preset.calibration,
             "radar_source": passes.preset.title,
         }
-        for date, parts in _fetch(passes, lock["items"], SAR2).items():
+        for date, parts in _fetch(passes, lock["items"]).items():
             radar[date] = _keeping(_radar(passes, date, parts), scratch)
     chosen, notes = lock["chosen"], lock["notes"]
     return SourceSeries(
@@ -239,6 +240,55 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
     )
 
 
+def fetch_stac(row: SceneRow, settings: Mapping[str, Any]) -> list[RangeCache]:
+    """Fetch all that :func:`open_stac` will read of the files on servers, and cut nothing.
+
+    Args:
+        row: row of the scene table.
+        settings: section ``sources.stac`` of the config, and ``cache``.
+
+    Returns:
+        the caches, one a catalogue, which know what was asked for.
+
+    Raises:
+        InputError: if the lock does not fit, or a file cannot be had.
+    """
+    lock = read_lock(lock_path(row.scene, settings), make_request(row, settings))
+    jobs = _jobs(row, settings, lock, Path())
+    for job in jobs:
+        for parts in _fetch(job, lock["items"]).values():
+            if job.preset.kind == "radar":
+                for each in chain.from_iterable(parts.values()):
+                    _calibrator(job.cache, each, job.preset)  # its tables are files of their own
+    return [job.cache for job in jobs]
+
+
+def _jobs(
+    row: SceneRow, settings: Mapping[str, Any], lock: Mapping[str, Any], folder: Path
+) -> list[_Job]:
+    """Give what is shared by the optical frames of a lock and, if it has any, by those of radar."""
+    request, facts = lock["request"], lock["grid"]
+    grid = Grid(facts["crs"], tuple(facts["transform"]), *map(int, facts["shape"]))
+    bands = {"optical": request["bands"]}
+    if any(item["kind"] == "radar" for item in lock["items"]):
+        bands["radar"] = SAR2
+    jobs = []
+    for kind, names in bands.items():
+        preset = get_preset(request[kind], settings["presets"], kind=kind)
+        jobs.append(
+            _Job(
+                name=f"{row.scene} {kind}",
+                preset=preset,
+                cache=make_cache(settings, preset),
+                grid=grid,
+                folder=folder,
+                bands=tuple(names),
+                resampling=settings["resampling"],
+            )
+        )
+    return jobs
+
+
 def place_name(area: str) -> str:
     """Return an id of a place: the name of its file, its tile, or its box."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", re.sub(r"\.(geo)?json$", "", Path(area).name))
@@ -258,16 +308,14 @@ def remote_of(asset: Mapping[str, Any]) -> Remote:
     return Remote(asset["href"], int(asset["size"]), asset["version"])
 
 
-def _fetch(
-    job: _Job, items: Sequence[Mapping[str, Any]], bands: Sequence[str]
-) -> dict[str, dict[str, list[_Wanted]]]:
+def _fetch(job: _Job, items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[_Wanted]]]:
     """Fetch what the grid needs of the rasters of items; first the heads of all files.
 
     Returns:
         the rasters by date and item, in the order of the lock.
     """
     mine = [item for item in items if item["kind"] == job.preset.kind]
-    pairs = [(item, band) for item in mine for band in bands if band in item["assets"]]
+    pairs = [(item, band) for item in mine for band in job.kept if band in item["assets"]]
 
     def plan(pair: tuple[Mapping[str, Any], str]) -> _Wanted | None:
         item, band = pair

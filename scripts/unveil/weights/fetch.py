@@ -108,7 +108,7 @@ def is_damaged(entry: PublishedWeights, folder: str | Path) -> bool:
 
 def _expected(entry: PublishedWeights, path: Path) -> str:
     """Return the checksum that a file that is there must have, empty if nobody knows it."""
-    return entry.sha256 or str(_read_json(_record_path(path)).get("sha256", ""))
+    return entry.sha256 or str(_read_json(record_path(path)).get("sha256", ""))
 
 
 def _by_hand(entry: PublishedWeights, path: Path) -> str:
@@ -134,14 +134,15 @@ def _problem(entry: PublishedWeights, path: Path, *, sha256: str) -> str | None:
     return None
 
 
-def _record_path(path: Path) -> Path:
+def record_path(path: Path) -> Path:
+    """Return where is written what came, and from where."""
     return path.with_name(f"{path.name}.json")
 
 
 def _record(entry: PublishedWeights, path: Path, found: dict[str, Any]) -> None:
     """Write beside the weights what came and from where."""
     record = {**asdict(entry), **found, "checked": dt.datetime.now(dt.UTC).isoformat()}
-    with raster.replacing(_record_path(path)) as temporary:
+    with raster.replacing(record_path(path)) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
