@@ -1,12 +1,13 @@
-"""What is looked at before the first job goes to a cluster."""
+"""What is looked at before the first job."""
 
 
 onstart:
-    if workflow.executor_plugin and workflow.executor_plugin.name == "slurm":
-        try:
+    try:
+        hold_results(RESULTS)
+        if workflow.executor_plugin and workflow.executor_plugin.name == "slurm":
             check_slurm(rule.resources for rule in workflow.rules)
-        except InputError as error:
-            raise WorkflowError(str(error)) from None
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
     if SHARED and SharedFSUsage.INPUT_OUTPUT not in (
         workflow.storage_settings.shared_fs_usage
     ):

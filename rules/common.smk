@@ -20,6 +20,7 @@ from unveil.config import (
     select_models,
 )
 from unveil.errors import InputError
+from unveil.jobs import hold_results
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.planning import expand_scenes

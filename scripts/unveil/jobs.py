@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +103,40 @@ class Failures:
             field=self.noun,
             remedy="see above for each; what is finished is kept",
         )
+
+
+_HELD = []
+"""Files whose locks last as long as this process."""
+
+
+def hold_results(folder: str | Path) -> None:
+    """Keep other runs from writing the same results, until this process ends.
+
+    Snakemake locks the working directory, but two of them may name one folder of results.
+
+    Raises:
+        InputError: if another run holds them.
+    """
+    path = Path(folder) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+", encoding="utf-8")
+    except OSError:
+        return  # the first job says what is wrong with the disk
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.seek(0)
+        raise InputError(
+            f"another run is writing these results ({stream.read().strip()})",
+            file=folder,
+            field="results",
+            remedy="wait until it ends, or give another folder",
+        ) from None
+    except OSError as error:
+        LOG.info("no locks on this file system (%s); going on without", error)
+    _HELD.append(stream)
+    with contextlib.suppress(OSError):  # a full disk is told by the first job, too
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}, started in {Path.cwd()}\n")
+        stream.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -69,7 +70,7 @@ assert set(seen) == {{"whole", "refused"}}, seen
 print("done", seen.count("whole"), seen.count("refused"))
 """
     (tmp_path / "fill.py").write_text(program)
-    done = in_own_mounts("python fill.py", tmp_path)
+    done = in_own_mounts(f"'{sys.executable}' fill.py", tmp_path)
     assert done.returncode == 0 and "done" in done.stdout, done.stderr[-3000:]
 
 
@@ -161,6 +162,34 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     assert "locked" in second.stderr and "--unlock" in second.stderr
     assert "Traceback" not in second.stderr
     assert (tmp_path / "results/scenes/covered/download.json").exists()
+
+
+def test_a_second_run_into_the_same_results_is_refused(tmp_path):
+    """Snakemake's lock is the folder's; two folders may name the same results."""
+    results = tmp_path / "results"
+    for name in ("one", "two"):
+        write_place(tmp_path / name / "place")
+        write_config(tmp_path / name, SCENE, results=str(results))
+    with open(tmp_path / "first.log", "w") as log:
+        first = subprocess.Popen(
+            command("--until", "assemble_scene"),
+            cwd=tmp_path / "one",
+            env=environment(),
+            stdout=log,
+            stderr=log,
+        )
+        while not (results / ".lock").exists() or not (results / ".lock").read_text():
+            assert first.poll() is None, (tmp_path / "first.log").read_text()[-3000:]
+            time.sleep(0.02)
+        os.kill(first.pid, 19)  # SIGSTOP: it holds the results for as long as it takes
+        second = snakemake(tmp_path / "two", "--until", "assemble_scene")
+        os.kill(first.pid, 18)
+        assert first.wait() == 0
+    assert second.returncode != 0
+    assert f"process {first.pid} on" in second.stderr and "Traceback" not in second.stderr
+    assert str(tmp_path / "one") in second.stderr and "another folder" in second.stderr
+    third = snakemake(tmp_path / "two", "--until", "assemble_scene")
+    assert third.returncode == 0, third.stderr[-3000:]
 
 
 # ------------------------------------------------------------------ hostile names, damaged files
