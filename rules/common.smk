@@ -271,9 +271,14 @@ def doubling(value):
     return lambda wildcards, attempt: value * 2 ** (attempt - 1)
 
 
+FETCH_MINUTES = 720  # whole JPEG 2000 of a catalogue come slowly
+
+
 def assembly_minutes(wildcards, attempt, threads):
-    """Ask for the time of assembling; whole JPEG 2000 of a catalogue come slowly."""
-    fetching = 720 if get_locks(wildcards) else 0
+    """Ask for the time of assembling, and of fetching where no other job does that."""
+    fetching = (
+        FETCH_MINUTES if get_locks(wildcards) and not get_fetched(wildcards) else 0
+    )
     return max(fetching, minutes("assemble_scene")(wildcards, attempt, threads))
 
 

@@ -84,7 +84,7 @@ if CACHE_STORED:
         threads: 1
         resources:
             mem_mb=doubling(2000),
-            runtime=doubling(720),
+            runtime=FETCH_MINUTES,
             disk_mb=lambda wildcards: 2000 + 2 * SIZES[wildcards.scene] // 10**6,
         params:
             row=lambda wildcards: vars(SCENES[wildcards.scene]),
