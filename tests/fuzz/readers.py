@@ -36,6 +36,7 @@ from unveil.config import (
     read_scenes,
     read_training,
 )
+from unveil.errors import SceneSkipped
 from unveil.inference import finished
 from unveil.masks.stage import MaskOptions, mask_scene
 from unveil.metrics.aggregate import read_scores
@@ -499,13 +500,26 @@ def read_report_inputs(folder: Path) -> None:
 # ------------------------------------------------------------------ archives of a store
 
 REMOTE = Remote("http://127.0.0.1:1/a.tif", 5_000, '"1"')
+FETCHED = [(100, 600), (2_000, 2_900)]
 
 
 def write_fetched_archive(folder: Path) -> None:
     cache = RangeCache(folder / "cache")
     cache.keep(REMOTE, [(0, RNG.bytes(700)), (2_000, RNG.bytes(900))])
-    cache.note(REMOTE, [(100, 600), (2_000, 2_900)])
+    cache.note(REMOTE, FETCHED)
     pack_fetched(folder / "a.tar", [cache])
+
+
+def read_fetched_archive(folder: Path) -> None:
+    """Take what is whole; a piece that is left out is the refusal."""
+    take_fetched(folder / "a.tar", folder / "there")
+    there, here = RangeCache(folder / "there"), RangeCache(folder / "cache")
+    if there.missing(REMOTE, FETCHED):
+        raise SceneSkipped("a damaged piece was left out")
+    for start, end in FETCHED:
+        with there.open(REMOTE) as one, here.open(REMOTE) as other:
+            assert one.seek(start) == other.seek(start)
+            assert one.read(end - start) == other.read(end - start)
 
 
 def write_sent(folder: Path) -> None:
@@ -530,9 +544,7 @@ READERS: dict[str, Reader] = {
     "sen12mscrts": Reader(write_sen12mscrts, source_reader("sen12mscrts", TS_PATCH)),
     "allclear": Reader(write_allclear, source_reader("allclear", "0", split="test")),
     "stac-lock": Reader(write_stac_lock, read_stac_lock),
-    "fetched-archive": Reader(
-        write_fetched_archive, lambda f: take_fetched(f / "a.tar", f / "there"), ("a.tar",)
-    ),
+    "fetched-archive": Reader(write_fetched_archive, read_fetched_archive, ("a.tar",)),
     "sent-archive": Reader(write_sent, unpack_sent, ("a.tar",)),
     "geojson": Reader(write_geojson, lambda f: area_grid(str(f / "a.geojson"))),
     "npz": Reader(write_npz, source_reader("npz")),
