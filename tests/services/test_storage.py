@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pandas as pd
 import pytest
 import yaml
 from tests.services import stac_data
+from tests.services.slurm.cluster import cluster, why_not
 from tests.small_run import ROWS, write_config, write_place
 from tests.unit.plain_server import serve
 from tests.workflow.test_fetch_weights_rule import CONTENT
@@ -66,16 +68,20 @@ def store():
 
 
 def run_snakemake(
-    folder: Path, *words: str, root: Path = ROOT, path: Path | str = ""
+    folder: Path,
+    *words: str,
+    root: Path = ROOT,
+    path: Path | str = "",
+    environment: Mapping[str, str] = os.environ,
 ) -> subprocess.CompletedProcess:
     """Run Snakemake with the workflow of a repository and modules of a path."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    programs = f"{Path(sys.executable).parent}:{environment['PATH']}"
     modules = f"{root / 'scripts'}:{path}"
     return subprocess.run(
         [*command, "--nocolor", *words],
         cwd=folder,
-        env={**os.environ, **KEYS, "PATH": programs, "PYTHONPATH": modules},
+        env={**environment, **KEYS, "PATH": programs, "PYTHONPATH": modules},
         capture_output=True,
         text=True,
         timeout=900,
@@ -214,6 +220,36 @@ def test_imagery_that_a_shared_folder_lost_comes_back_from_the_store(store, tmp_
     assert again.digest() == first.digest()
     page = read_object(client, "purged/results/report/index.html")
     assert page.count(b"data:image/") >= 4  # cloudy, two methods, truth
+
+
+def test_slurm_with_a_store_leaves_everything_there(store, tmp_path):
+    """The command of docs/hpc.md, on a real Slurm of one node."""
+    if reason := why_not():
+        pytest.skip(reason)
+    address, client = store
+    folder = small_run(tmp_path)
+    words = ["--configfile", "mine.yaml", "--profile", str(ROOT / "profiles/slurm")]
+    words += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
+    words += [
+        "--default-storage-provider",
+        "s3",
+        "--default-storage-prefix",
+        f"s3://{BUCKET}/slurm",
+    ]
+    with cluster() as slurm:
+        endpoint = {"SNAKEMAKE_STORAGE_S3_ENDPOINT_URL": address}
+        done = run_snakemake(folder, *words, environment=slurm.environment | endpoint)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        jobs = slurm.jobs(folder)
+    # The stages of a scene, a batch of methods, its score, and what follows.
+    assert [job.state for job in jobs] == ["COMPLETED"] * 4
+    assert set(read_table(client, "slurm/results/metrics.csv").reset_index().model) == {"damped"}
+    archive = read_object(client, "slurm/results/inference/_methods/shard-0000.tar")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        stored = tar.extractfile("results/predictions/damped/half.tif").read()
+    assert stored == (folder / "results/predictions/damped/half.tif").read_bytes()
+    page = read_object(client, "slurm/results/report/index.html")
+    assert page.count(b"data:image/") >= 3  # cloudy, a method, truth
 
 
 def test_weights_come_from_the_store_where_their_server_is_away(store, tmp_path):
