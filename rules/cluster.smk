@@ -3,7 +3,8 @@
 
 onstart:
     try:
-        hold_results(RESULTS)
+        if SHARED:
+            hold_results(RESULTS)
         if workflow.executor_plugin and workflow.executor_plugin.name == "slurm":
             check_slurm(rule.resources for rule in workflow.rules)
     except InputError as error:
