@@ -164,12 +164,12 @@ def test_an_executor_that_shares_nothing_is_refused_when_that_was_not_said(store
     assert "--shared-fs-usage none, or a profile that does" in done.stdout + done.stderr
 
 
-def test_results_elsewhere_than_in_the_store_are_refused(store, tmp_path):
+@pytest.mark.parametrize("usage", [[], ["--shared-fs-usage", "none"]])
+def test_results_elsewhere_than_in_the_store_are_refused(store, tmp_path, usage):
     address, _ = store
     folder = small_run(tmp_path)
     words = ["--configfile", "mine.yaml", "--config", f"results={folder / 'results'}"]
-    words += ["--dry-run", "--shared-fs-usage", "none"]
-    done = run_snakemake(folder, *words, *in_store(address, "absolute"))
+    done = run_snakemake(folder, *words, *usage, "--dry-run", *in_store(address, "absolute"))
     assert done.returncode
     assert re.search("results.*an absolute path", done.stdout + done.stderr)
 
