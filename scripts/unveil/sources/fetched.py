@@ -24,6 +24,7 @@ from unveil.sources.ranges import CHUNK, RangeCache, Remote, digest_of, require_
 
 LOG = logging.getLogger(__name__)
 
+AGAIN = "none is needed, what is missing is fetched again"
 LARGEST = 64 << 10
 """Bytes that a description may have."""
 
@@ -57,32 +58,33 @@ def take_fetched(archive: Path, folder: Path) -> None:
     cache = RangeCache(folder)
     require_space(folder, archive.stat().st_size, field="cache")
     try:
-        with reading_input(archive, "an archive of fetched bytes", remedy="none"):
+        with reading_input(archive, "an archive of fetched bytes", remedy=AGAIN):
             with tarfile.open(archive) as tar:
                 for _, members in groupby(tar, lambda member: member.name.partition("/")[0]):
                     _keep(cache, tar, members, archive)
     except InputError as error:
-        reason = str(error).partition(" Remedy")[0]
-        LOG.warning("%s is damaged: %s; what is missing is fetched again", archive, reason)
+        LOG.warning("%s", error)
 
 
 def _keep(
     cache: RangeCache, tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], archive: Path
 ) -> None:
     remote = _describe(_content(tar, next(members), LARGEST))
-    cache.keep(remote, _pieces(tar, members, archive))
+    cache.keep(remote, _pieces(remote, tar, members, archive))
 
 
 def _pieces(
-    tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo], archive: Path
+    remote: Remote, tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], archive: Path
 ) -> Iterator[tuple[int, bytes]]:
     for member in members:
         start, digest = re.fullmatch(r"\d+/(\d{1,18})-([0-9a-f]{32})", member.name).groups()
         data = _content(tar, member, CHUNK)
+        if int(start) + len(data) > remote.size:
+            raise ValueError(f"{member.name!r} lies beyond the end of its file")
         if digest_of(data) == digest:
             yield int(start), data
         else:
-            LOG.warning("%s: a damaged piece is fetched again", archive)
+            LOG.warning("%s: a piece is damaged; %s", archive, AGAIN)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
