@@ -106,13 +106,14 @@ def contents(folder: Path) -> dict[str, object]:
         elif path.suffix == ".csv":
             with open(path, newline="") as stream:
                 found[name] = list(csv.reader(stream))
-        elif path.suffix == ".json":
+        elif path.suffix in (".json", ".geojson"):
             json.loads(path.read_text())
         elif path.suffix in (".png", ".jpg", ".webp"):
             with Image.open(path) as image:
                 image.load()
-        elif path.suffix == ".html":
-            assert path.read_text().rstrip().endswith("</html>"), path
+        elif path.suffix in (".html", ".svg"):
+            end = "</svg>" if path.suffix == ".svg" else "</html>"
+            assert path.read_text().rstrip().endswith(end), path
     return found
 
 

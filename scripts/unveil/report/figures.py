@@ -23,6 +23,7 @@ from matplotlib.path import Path as MapPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
+from unveil import raster
 from unveil.bands import BANDS
 from unveil.report.evidence import Evidence
 from unveil.report.images import CLOUDY, SAR, TRUTH, Row
@@ -503,8 +504,8 @@ def placeholder(text: str) -> Figure:
 def save(figure: Figure | None, path: Path, *, empty: str) -> None:
     """Write a figure as PNG on white; where there is none, one that says ``empty``."""
     figure = figure or placeholder(empty)
-    with plt.rc_context(STYLE):
-        figure.savefig(path, dpi=DPI, facecolor="white")
+    with plt.rc_context(STYLE), raster.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, facecolor="white")
     plt.close(figure)
 
 

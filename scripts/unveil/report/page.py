@@ -232,9 +232,13 @@ def render(
         svg = drawn.get(name) or charts.to_svg(
             charts.placeholder(NO_FIGURE.get(name, NO_RESULT)), name
         )
-        (figures / f"{name}.svg").write_text(charts.on_white(svg), encoding="utf-8")
-    document = json.dumps(to_geojson(places), indent=1) + "\n"
-    (figures / "places.geojson").write_text(document, encoding="utf-8")
+        _write(figures / f"{name}.svg", charts.on_white(svg))
+    _write(figures / "places.geojson", json.dumps(to_geojson(places), indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with raster.replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_page(context: Mapping[str, Any], output: Path) -> None:
@@ -250,8 +254,7 @@ def write_page(context: Mapping[str, Any], output: Path) -> None:
     page = environment.get_template("page.html.j2").render(
         **context, scripts=[Markup(script) for script in scripts], policy=policy
     )
-    with raster.replacing(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    _write(output, page)
 
 
 def make_environment() -> jinja2.Environment:
@@ -288,9 +291,8 @@ def write_figures(
     charts.save(charts.picture(rows, columns, labels), folder / "picture.png", empty=empty)
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
-        text = environment.get_template(f"{name}.j2").render(**context)
-        (folder / name).write_text(text, encoding="utf-8")
-    pooled_scores(context["tables"]).to_csv(folder / "metrics_table.csv", index=False)
+        _write(folder / name, environment.get_template(f"{name}.j2").render(**context))
+    _write(folder / "metrics_table.csv", pooled_scores(context["tables"]).to_csv(index=False))
 
 
 # --- words and numbers ----------------------------------------------------------------
