@@ -178,10 +178,15 @@ def get_stamp(wildcards):
     return checksum([input_stamps(SCENES[scene]) for scene in SHARDS[wildcards.shard]])
 
 
+def searched_scenes(shard):
+    """List the scenes of a shard that are searched in a catalogue."""
+    return [scene for scene in SHARDS[shard] if SCENES[scene].source == "stac"]
+
+
 def get_locks(wildcards):
     """List the locks of those scenes of a shard that are searched."""
-    searched = [s for s in SHARDS[wildcards.shard] if SCENES[s].source == "stac"]
-    return [local(lock_path(scene, STAC)) for scene in searched]
+    scenes = searched_scenes(wildcards.shard)
+    return [local(lock_path(scene, STAC)) for scene in scenes]
 
 
 def get_lock(wildcards):

@@ -27,8 +27,8 @@ def fetched(*names):
 
 def get_fetched(wildcards):
     """List the archives of the scenes of a shard that are fetched from a catalogue."""
-    searched = [s for s in SHARDS[wildcards.shard] if SCENES[s].source == "stac"]
-    return fetched(*(f"scenes/{scene}" for scene in searched))
+    scenes = searched_scenes(wildcards.shard)
+    return fetched(*(f"scenes/{scene}" for scene in scenes))
 
 
 def beside(*names):
