@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import solveh_banded
 from scipy.optimize import minimize
@@ -61,10 +61,13 @@ def test_the_medoid_is_the_look_with_the_least_summed_distance(seed):
 
 
 @given(seeds)
+@example(1106)
+@example(158)
 @settings(max_examples=5)
 def test_the_geometric_median_is_where_an_independent_optimiser_ends(seed):
     looks, clear, _ = random_looks(seed, pixels=4, share=0.9)
-    found = geometric_median(looks, clear)
+    # Looks almost on a line take tens of thousands of steps.
+    found = geometric_median(looks, clear, tolerance=1e-7, iterations=200_000)
     for pixel in range(looks.shape[2]):
         seen = looks[clear[:, pixel], :, pixel]
         if len(seen) < 3:
@@ -79,8 +82,28 @@ def test_the_geometric_median_is_where_an_independent_optimiser_ends(seed):
             method="Nelder-Mead",
             options={"xatol": 1e-9, "fatol": 1e-13, "maxiter": 5000, "maxfev": 5000},
         )
-        assert cost(found[:, pixel]) <= best.fun + 1e-9
-        np.testing.assert_allclose(found[:, pixel], best.x, atol=2e-5)
+        away, excess = remainder(seen, found[:, pixel], last_step=1e-7)
+        assert cost(found[:, pixel]) <= best.fun + excess + 1e-12
+        np.testing.assert_allclose(found[:, pixel], best.x, rtol=0, atol=away + 1e-6)
+
+
+def remainder(looks, centre, *, last_step):
+    """Bound how far Weiszfeld's iteration has stopped from the minimum, and above it.
+
+    Its step is the gradient over the sum of 1/distance, so that the gradient is known from
+    the last step, and grows as the centre nears a look. By Newton the gradient over the least
+    curvature is the way that is left (twice that, as the curvature changes on it); as the cost
+    is convex, it is above its minimum by no more than the gradient times that way.
+    """
+    offset = looks - centre
+    distance = np.linalg.norm(offset, axis=1)
+    if not distance.all():
+        return 0.0, 0.0  # a look is returned only where it is the minimum itself
+    unit = offset / distance[:, None]
+    curvature = np.einsum("t,tbc->bc", 1 / distance, np.eye(3) - unit[:, :, None] * unit[:, None])
+    gradient = last_step * (1 / distance).sum()
+    away = 2 * gradient / np.linalg.eigvalsh(curvature)[0]
+    return away, gradient * away
 
 
 def test_a_look_that_is_the_geometric_median_is_returned_exactly():
