@@ -23,14 +23,14 @@ import rasterio
 import yaml
 
 from unveil import raster
+from unveil.assembly.assemble import ProtocolSettings, assemble
 from unveil.config import SceneRow, load_config
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.inference import InferenceOptions, run_shard
-from unveil.masks.stage import MaskOptions, mask_scene
+from unveil.masks.mask_scene import MaskOptions, mask_scene
 from unveil.metrics.scoring import score_scene
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.protocols import ProtocolSettings, assemble
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
 from unveil.sources import open_source

@@ -23,13 +23,13 @@ from unveil.errors import InputError
 from unveil.jobs import hold_results
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.planning import expand_scenes
-from unveil.protocols import ProtocolSettings
+from unveil.assembly.planning import expand_scenes
+from unveil.assembly.assemble import ProtocolSettings
 from unveil.remote import PLAN, read_plan, write_plan
 from unveil.shards import checksum, cut_shards
 from unveil.slurm import check_slurm
 from unveil.sources import input_stamps
-from unveil.sources.locks import (
+from unveil.sources.stac.lock import (
     lock_path,
     make_request,
     request_bytes,

@@ -4,15 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from unveil import raster
+from unveil.assembly.assemble import ProtocolSettings
+from unveil.assembly.planning import assemble_row
 from unveil.config import SceneRow
 from unveil.jobs import job
-from unveil.masks.stage import MaskOptions, detect_clouds
-from unveil.planning import assemble_row
-from unveil.protocols import ProtocolSettings
+from unveil.masks.mask_scene import MaskOptions, detect_clouds
 from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources import input_stamps
-from unveil.sources.locks import lock_path, ranges_folder
+from unveil.sources.stac.lock import lock_path, ranges_folder
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

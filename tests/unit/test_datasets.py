@@ -11,11 +11,12 @@ import yaml
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from unveil import planning, raster
+from unveil import raster
+from unveil.assembly import planning
+from unveil.assembly.assemble import ProtocolSettings
 from unveil.bands import L1C13
 from unveil.config import SceneRow, fill_defaults, load_schema, read_scenes
 from unveil.errors import InputError
-from unveil.protocols import ProtocolSettings
 from unveil.sources import input_files, open_source
 from unveil.sources.splits import SPLITS, split_places, spread
 
@@ -185,7 +186,7 @@ def test_a_split_of_sen12mscrts_becomes_a_row_a_patch(ts):
 def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
     """Clouds are found by s2cloudless; shadows are not judged here."""
     pytest.importorskip("s2cloudless")
-    from unveil.masks.stage import MaskOptions, detect_clouds
+    from unveil.masks.mask_scene import MaskOptions, detect_clouds
 
     scene = planning.assemble_row(
         row(ts, "sen12mscrts", name="ROIs1868_119_p3", reference_date="auto"),
@@ -201,7 +202,7 @@ def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
 
 
 def officially(folder, tmp_path, *, n_context, cloud=(0, 1), **columns):
-    from unveil.masks.stage import MaskOptions, detect_clouds
+    from unveil.masks.mask_scene import MaskOptions, detect_clouds
 
     dates = {"reference_date": "auto", **columns}
     return planning.assemble_row(

@@ -9,17 +9,17 @@ import pytest
 
 from unveil import classes as classmap
 from unveil import raster
-from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
-from unveil.clouds import apply_clouds, simulate_clouds
-from unveil.config import SceneRow, fill_defaults, load_schema
-from unveil.errors import InputError
-from unveil.planning import expand_scenes, survey
-from unveil.protocols import (
+from unveil.assembly.assemble import (
     ProtocolSettings,
     assemble,
     choose_donor,
     scene_seed,
 )
+from unveil.assembly.planning import expand_scenes, survey
+from unveil.assembly.simulated_clouds import apply_clouds, simulate_clouds
+from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
+from unveil.config import SceneRow, fill_defaults, load_schema
+from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
 from unveil.sources import open_source

@@ -15,11 +15,11 @@ from rasterio.windows import Window
 from tests import safe_products as safe
 from tests.safe_products import L1C_0301, L2A_0212, L2A_0400, L2A_0509, SIZE
 
-from unveil import planning
+from unveil.assembly import planning
+from unveil.assembly.assemble import ProtocolSettings
 from unveil.bands import L1C13, L2A12
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.protocols import ProtocolSettings
 from unveil.scene import load_scene, save_scene
 from unveil.sources import input_files, open_source
 from unveil.sources.area import tile_grid

@@ -17,7 +17,7 @@ from unveil.sources.safe import open_safe
 
 
 def _open_stac(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
-    from unveil.sources.stac import open_stac  # its libraries take seconds to load
+    from unveil.sources.stac.read import open_stac  # its libraries take seconds to load
 
     return open_stac(row, settings["stac"])
 

@@ -23,10 +23,16 @@ from rasterio.windows import Window
 
 from unveil import classes as classmap
 from unveil import raster
+from unveil.assembly.assemble import (
+    CLEAR_SHARE,
+    ProtocolSettings,
+    assemble,
+    choose_donor,
+    scene_seed,
+)
 from unveil.bands import NODATA, S2CLOUDLESS10
 from unveil.config import SceneRow
 from unveil.errors import InputError, SceneSkipped
-from unveil.protocols import CLEAR_SHARE, ProtocolSettings, assemble, choose_donor, scene_seed
 from unveil.raster import BLOCK, Grid
 from unveil.scene import Scene, cloud_cover, is_clear
 from unveil.sources import PATCH_SOURCES, open_source, require_folder, selection

@@ -35,10 +35,10 @@ from unveil.raster import Grid
 from unveil.sources import selection
 from unveil.sources.area import TILE, Box, area_grid
 from unveil.sources.cutouts import mosaic, plan_cut, write_cut
-from unveil.sources.locks import LOCK_VERSION, MASK, Preset, get_preset
 from unveil.sources.ranges import RangeCache, run_parallel
 from unveil.sources.selection import Acquisition, Limits, Look
-from unveil.sources.stac import (
+from unveil.sources.stac.lock import LOCK_VERSION, MASK, Preset, get_preset
+from unveil.sources.stac.read import (
     acquisition_of,
     as_stored,
     band_assets,
@@ -94,7 +94,7 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     """Search what a scene asks for and return its lock.
 
     Args:
-        request: made by :func:`unveil.sources.locks.make_request`.
+        request: made by :func:`unveil.sources.stac.lock.make_request`.
         settings: section ``sources.stac`` of the config, ``cache`` and ``dilate_px``.
 
     Raises:

@@ -20,7 +20,7 @@ from unveil.errors import InputError
 from unveil.sources.area import area_box, box_pixels
 from unveil.sources.radiometry import Harmonisation
 
-PRESETS = Path(__file__).resolve().parents[3] / "resources" / "stac_presets.yaml"
+PRESETS = Path(__file__).resolve().parents[4] / "resources" / "stac_presets.yaml"
 LOCK_VERSION = 1
 MASK = "SCL"
 

@@ -26,8 +26,13 @@ from rasterio.windows import Window
 
 from unveil import classes as classmap
 from unveil import raster
+from unveil.assembly.simulated_clouds import (
+    CloudVeil,
+    SimulatedClouds,
+    simulate_clouds,
+    visible_bands,
+)
 from unveil.bands import CLEAR, NODATA, REFLECTANCE_SCALE, S2CLOUDLESS10
-from unveil.clouds import CloudVeil, SimulatedClouds, simulate_clouds, visible_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
