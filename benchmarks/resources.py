@@ -23,7 +23,8 @@ import rasterio
 import yaml
 
 from unveil import raster
-from unveil.assembly.assemble import ProtocolSettings, assemble
+from unveil.assembly.assemble import assemble
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow, load_config
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.inference import InferenceOptions, run_shard
@@ -33,7 +34,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
-from unveil.sources import open_source
+from unveil.sources.registry import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tests" / "unit" / "measured_needs.tsv"

@@ -9,7 +9,7 @@ rule search:
         [
             local(lock_path(row.scene, STAC))
             for row in SCENES.values()
-            if row.source == "stac"
+            if source_of(row).searched
         ],
 
 

@@ -27,6 +27,7 @@ from tests.unit.test_weights import tensor_of, write_checkpoint
 
 from unveil import raster, remote
 from unveil.assembly.planning import survey
+from unveil.assembly.scene_table import read_scenes
 from unveil.bands import CORE6, SAR2
 from unveil.config import (
     SceneRow,
@@ -34,7 +35,6 @@ from unveil.config import (
     load_config,
     load_schema,
     read_models,
-    read_scenes,
     read_training,
 )
 from unveil.errors import SceneSkipped
@@ -49,11 +49,11 @@ from unveil.provenance import costs
 from unveil.raster import Grid
 from unveil.report.evidence import read_citations, read_evidence
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
-from unveil.sources import open_source
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
 from unveil.sources.fetched import pack_fetched, take_fetched
 from unveil.sources.ranges import RangeCache, Remote
+from unveil.sources.registry import open_source
 from unveil.sources.stac.lock import make_request, read_lock, write_lock
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.packages import unpack

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import odc.stac  # noqa: F401 - loaded here, so that kills fall on the work itself
 
-from unveil.assembly.assemble import ProtocolSettings
-from unveil.assembly.planning import assemble_row
+from unveil.assembly.assemble import assemble_row
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
 from unveil.scene import save_scene
 

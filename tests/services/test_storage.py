@@ -31,7 +31,8 @@ from tests.workflow.test_fetch_weights_rule import CONTENT
 from tests.workflow.test_fetch_weights_rule import project as lay_out_weights
 
 from unveil import raster
-from unveil.config import load_config, read_scenes
+from unveil.assembly.scene_table import read_scenes
+from unveil.config import load_config
 from unveil.scene import load_scene
 from unveil.sources.stac import search as stac_search
 from unveil.sources.stac.lock import lock_path, make_request, stac_settings, write_lock

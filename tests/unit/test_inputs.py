@@ -17,7 +17,8 @@ from tests.small_run import write_place
 
 from unveil import raster
 from unveil.assembly.planning import survey
-from unveil.config import load_config, read_models, read_scenes, read_training, read_yaml
+from unveil.assembly.scene_table import read_scenes
+from unveil.config import load_config, read_models, read_training, read_yaml
 from unveil.errors import InputError
 from unveil.inference import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec

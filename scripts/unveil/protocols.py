@@ -1,0 +1,79 @@
+"""Protocols: where the clouds of a target and its truth come from, and what each is worth.
+
+Facts that tables, figures and docs share. How a target comes about is in
+:mod:`unveil.assembly.protocols`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is known of every scene of a protocol.
+
+    Attributes:
+        id: what column ``protocol`` of the scene table says.
+        title: the name printed in figures and tables.
+        explanation: how the target and its truth come about, in half a sentence.
+        clouds: of the target: ``real`` ones of its own, ``lent`` by another date of the place, or
+            ``generated``.
+        truth: the image of ``another date``, the image of the target's own date that is
+            ``withheld``, or ``none``.
+    """
+
+    id: str
+    title: str
+    explanation: str
+    clouds: Literal["real", "lent", "generated"]
+    truth: Literal["another date", "withheld", "none"]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the truth shows the ground as it was on the date of the target."""
+        return self.truth == "withheld"
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.id: protocol
+    for protocol in (
+        Protocol(
+            "paired",
+            title="Paired dates",
+            explanation="a cloudy image and a clear image of another date, so what changed on the "
+            "ground between the dates counts as error",
+            clouds="real",
+            truth="another date",
+        ),
+        Protocol(
+            "transplant",
+            title="Transplanted clouds",
+            explanation="a clear date is withheld as truth, and real cloud and shadow pixels of "
+            "another date of the same place are put on it",
+            clouds="lent",
+            truth="withheld",
+        ),
+        Protocol(
+            "simulate",
+            title="Simulated clouds",
+            explanation="a clear date is withheld as truth, and generated clouds are put on it",
+            clouds="generated",
+            truth="withheld",
+        ),
+        Protocol(
+            "none",
+            title="No truth",
+            explanation="there is no clear image to compare with, so nothing is scored",
+            clouds="real",
+            truth="none",
+        ),
+    )
+}
+"""Every protocol, in order of trust."""
+
+
+def title_of(protocol: str) -> str:
+    """Return the title of a protocol by its id; what is none is its own title."""
+    return PROTOCOLS[protocol].title if protocol in PROTOCOLS else protocol
