@@ -23,17 +23,18 @@ import rasterio
 import yaml
 
 from unveil import raster
+from unveil.assembly.assemble import assemble
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow, load_config
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.inference import InferenceOptions, run_shard
-from unveil.masks.stage import MaskOptions, mask_scene
+from unveil.masks.mask_scene import MaskOptions, mask_scene
 from unveil.metrics.scoring import score_scene
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.protocols import ProtocolSettings, assemble
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
-from unveil.sources import open_source
+from unveil.sources.registry import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tests" / "unit" / "measured_needs.tsv"

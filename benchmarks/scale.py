@@ -22,7 +22,7 @@ import numpy as np
 import rasterio
 import yaml
 
-from unveil.clouds import simulate_clouds
+from unveil.assembly.simulated_clouds import simulate_clouds
 from unveil.config import read_models
 from unveil.needs import COSTS
 from unveil.raster import Grid, cog_writer

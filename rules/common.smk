@@ -12,10 +12,12 @@ from snakemake.settings.types import ExecMode, SharedFSUsage
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from unveil import needs
+from unveil.assembly.planning import expand_scenes
+from unveil.assembly.protocols.base import ProtocolSettings
+from unveil.assembly.scene_table import read_scenes
 from unveil.config import (
     load_config,
     read_models,
-    read_scenes,
     read_training,
     select_models,
 )
@@ -23,19 +25,11 @@ from unveil.errors import InputError
 from unveil.jobs import hold_results
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.planning import expand_scenes
-from unveil.protocols import ProtocolSettings
 from unveil.remote import PLAN, read_plan, write_plan
 from unveil.shards import checksum, cut_shards
 from unveil.slurm import check_slurm
-from unveil.sources import input_stamps
-from unveil.sources.locks import (
-    lock_path,
-    make_request,
-    request_bytes,
-    request_pixels,
-    stac_settings,
-)
+from unveil.sources.registry import source_of
+from unveil.sources.stac.lock import lock_path, make_request, stac_settings
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 # Where results are kept in a store, imagery is kept there in archives. Jobs on machines that
@@ -62,6 +56,7 @@ try:
         else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
     )
     STAC = stac_settings(config)
+    SOURCES = config["sources"] | {"stac": STAC}
     if ELSEWHERE:
         SCENES, SIZES, WEIGHTS, COMMAND = read_plan()
     else:
@@ -74,11 +69,7 @@ try:
             )
         }
         SIZES = {
-            scene: (
-                request_bytes(make_request(row, STAC))
-                if row.source == "stac"
-                else sum(size for _, size, _ in input_stamps(row))
-            )
+            scene: source_of(row).input_bytes(row, SOURCES)
             for scene, row in SCENES.items()
         }
         paths = {row.get("weights", "") for row in MODELS.values()}
@@ -175,12 +166,13 @@ def get_stamp(wildcards):
     """Sum up the files that a shard is assembled from: when one changes, so does this."""
     if ELSEWHERE:
         return ""  # kept is what it was where the workflow was started
-    return checksum([input_stamps(SCENES[scene]) for scene in SHARDS[wildcards.shard]])
+    rows = [SCENES[scene] for scene in SHARDS[wildcards.shard]]
+    return checksum([source_of(row).stamps(row) for row in rows])
 
 
 def searched_scenes(shard):
     """List the scenes of a shard that are searched in a catalogue."""
-    return [scene for scene in SHARDS[shard] if SCENES[scene].source == "stac"]
+    return [scene for scene in SHARDS[shard] if source_of(SCENES[scene]).searched]
 
 
 def get_locks(wildcards):
@@ -197,7 +189,7 @@ def get_lock(wildcards):
 def get_source_settings(wildcards):
     """Give the settings of a shard's sources, so that reruns stay narrow."""
     if get_locks(wildcards):
-        return config["sources"] | {"stac": STAC}
+        return SOURCES
     return {key: value for key, value in config["sources"].items() if key != "stac"}
 
 
@@ -234,9 +226,7 @@ def one_of(batches):
 def size_of_scene(scene):
     """Find out how large a scene will be."""
     row = SCENES[scene]
-    if row.source == "stac":
-        return needs.Size(request_pixels(make_request(row, STAC)), row.n_context + 1)
-    return needs.size_of(row)
+    return source_of(row).size(row, SOURCES)
 
 
 def what_is_asked(need, stage):

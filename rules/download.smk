@@ -9,7 +9,7 @@ rule search:
         [
             local(lock_path(row.scene, STAC))
             for row in SCENES.values()
-            if row.source == "stac"
+            if source_of(row).searched
         ],
 
 
@@ -119,7 +119,7 @@ rule assemble_scene:
     params:
         rows=get_rows,
         stamp=get_stamp,
-        code=code("sources", "protocols", "planning", "clouds", "masks", "shards"),
+        code=code("sources", "assembly", "masks", "shards"),
         home=HOME,
         sources=get_source_settings,
         seed=config["seed"],

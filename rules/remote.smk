@@ -120,5 +120,7 @@ def get_stamp_to_send(wildcards):
 def get_files_to_send(wildcards, input):
     """List what other machines need, but for what they find by an absolute path."""
     rows = [SCENES[scene] for scene in SHARDS.get(wildcards.what, ())]
-    files = {path for row in rows for path, _, _ in input_stamps(row)} | set(input)
+    files = {path for row in rows for path, _, _ in source_of(row).stamps(row)} | set(
+        input
+    )
     return sorted(path for path in files if not Path(path).is_absolute())

@@ -71,7 +71,7 @@ rule train_network:
         disk_mb=2000,
     params:
         run=lambda wildcards: TRAINING["runs"][wildcards.run],
-        code=code("training", "clouds", "models"),
+        code=code("training", "assembly", "models"),
         sources=get_training_sources,
         command="snakemake train",
     message:

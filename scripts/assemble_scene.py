@@ -3,16 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from unveil import raster
+from unveil.assembly.assemble import assemble_row
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
 from unveil.jobs import job
-from unveil.masks.stage import MaskOptions, detect_clouds
-from unveil.planning import assemble_row
-from unveil.protocols import ProtocolSettings
+from unveil.masks.mask_scene import MaskOptions, detect_clouds
 from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
-from unveil.sources import input_stamps
-from unveil.sources.locks import lock_path, ranges_folder
+from unveil.sources.registry import source_of
+from unveil.sources.stac.lock import ranges_folder
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
@@ -27,10 +26,8 @@ with job(snakemake.log[0]):
 
     def made_from(row):
         """Give everything that a scene depends on."""
-        searched = row.source == "stac"
-        lock = raster.sha256(lock_path(row.scene, sources["stac"])) if searched else ""
         given = [sources, asdict(settings), dict(params.detection), params.code]
-        return [asdict(row), input_stamps(row), lock, *given]
+        return [asdict(row), source_of(row).made_from(row, sources), *given]
 
     make_scenes(
         {row["scene"]: SceneRow(**row) for row in params.rows},

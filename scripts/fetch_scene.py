@@ -6,8 +6,8 @@ from unveil.config import SceneRow
 from unveil.jobs import job
 from unveil.remote import unpack
 from unveil.sources.fetched import pack_fetched
-from unveil.sources.locks import stac_settings
-from unveil.sources.stac import fetch_stac
+from unveil.sources.stac.lock import stac_settings
+from unveil.sources.stac.read import fetch_stac
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.sources.locks import write_lock
-from unveil.sources.stac_search import search_scene
+from unveil.sources.stac.lock import write_lock
+from unveil.sources.stac.search import search_scene
 
 with job(snakemake.log[0]):
     params = snakemake.params

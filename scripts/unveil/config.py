@@ -1,4 +1,4 @@
-"""Reading and checking config, scene table and model table; errors that say what to do.
+"""Reading and checking config and model table; errors that say what to do.
 
 Schemas live in ``config/schemas``; every key is described there, and defaults are
 filled in from there, so that a user's file may hold only what differs.
@@ -6,11 +6,6 @@ filled in from there, so that a user's file may hold only what differs.
 
 from __future__ import annotations
 
-import csv
-import datetime as dt
-import difflib
-import io
-import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,14 +14,11 @@ from typing import Any
 import jsonschema
 import yaml
 
-from unveil.errors import InputError
+from unveil.errors import InputError, did_you_mean
 from unveil.inputs import reading_input
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
 DEFAULT_CONTEXT = 12
-SERIES_SOURCES = ("safe", "sen12mscrts", "allclear")
-"""Sources of real clouds whose target and truth can be chosen among their dates."""
-SPLIT_SOURCES = ("sen12mscr", "sen12mscrts", "allclear")
 DEPTH_LIMIT, VALUES_LIMIT = 32, 1_000_000
 """Deepest nesting and most values of a file of settings."""
 
@@ -86,7 +78,7 @@ def check(instance: Any, schema: str, *, file: str | Path, where: str = "") -> N
             f"unknown key {unknown[0]!r}",
             file=file,
             field=".".join(filter(None, [key, str(unknown[0])])),
-            remedy=_nearest(str(unknown[0]), known),
+            remedy=did_you_mean(str(unknown[0]), known, otherwise="remove it, or use one of"),
         )
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
@@ -119,13 +111,6 @@ def _refuse_endless(instance: Any, file: str | Path) -> None:
         if isinstance(value, dict | list):
             items = value.values() if isinstance(value, dict) else value
             stack.extend((item, depth + 1) for item in items)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}"
-    return f"remove it, or use one of {', '.join(known)}"
 
 
 def fill_defaults(instance: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +194,7 @@ def read_training(path: str | Path) -> dict[str, Any]:
                 f"{name!r} is not among 'runs'",
                 file=path,
                 field="run",
-                remedy=_nearest(name, list(training["runs"])),
+                remedy=did_you_mean(name, list(training["runs"])),
             )
     for name, run in training["runs"].items():
         known = {"images": training["images"] | training["series"]}
@@ -222,7 +207,7 @@ def read_training(path: str | Path) -> dict[str, Any]:
                         + ("'images' and 'series'" if field in known else "'series'"),
                         file=path,
                         field=f"runs.{name}.{field}",
-                        remedy=_nearest(item, list(group)),
+                        remedy=did_you_mean(item, list(group)),
                     )
     return training
 
@@ -241,186 +226,6 @@ def select_models(
                 f"model {model!r} is not in the table",
                 file=file,
                 field="run_models",
-                remedy=_nearest(model, list(models)),
+                remedy=did_you_mean(model, list(models)),
             )
     return {model: models[model] for model in wanted}
-
-
-def read_scenes(path: str | Path) -> list[SceneRow]:
-    """Read and check the scene table.
-
-    Accepts what spreadsheet programs write: a byte order mark, CRLF, quoted cells,
-    trailing empty columns and lines.
-
-    Raises:
-        InputError: naming the line and the column.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(
-            "file not found", file=path, field="scenes", remedy="set 'scenes' in the config"
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"not UTF-8 text ({error.reason} at byte {error.start})",
-            file=path,
-            remedy="save the table as tab-separated text in UTF-8",
-        ) from error
-    with reading_input(path, "a table", remedy="save it as tab-separated text"):
-        records = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
-    rows = [
-        (number, [cell.strip() for cell in cells])
-        for number, cells in enumerate(records, 1)
-        if any(cell.strip() for cell in cells) and not cells[0].startswith("#")
-    ]
-    if not rows:
-        raise InputError(
-            "the table is empty", file=path, remedy="add a header line and a row a scene"
-        )
-    header = _header(rows[0][1], path)
-    if len(rows) == 1:
-        raise InputError("the table has no scenes", file=path, remedy="add a row a scene")
-    scenes = [_row(cells, header, file=path, line=number) for number, cells in rows[1:]]
-    _refuse_duplicates(scenes, path)
-    return scenes
-
-
-def _header(cells: list[str], path: Path) -> list[str]:
-    header = [cell for cell in cells if cell]
-    if len(header) == 1 and any(mark in header[0] for mark in ",;"):
-        raise InputError(
-            "columns are separated by commas or semicolons",
-            file=path,
-            field="header",
-            remedy="save the table as tab-separated text",
-        )
-    known = list(load_schema("scenes")["properties"])
-    for name in header:
-        if name not in known:
-            raise InputError(
-                f"unknown column {name!r}", file=path, field=name, remedy=_nearest(name, known)
-            )
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise InputError("column given twice", file=path, field=twice, remedy="keep one")
-    missing = [n for n in load_schema("scenes")["required"] if n not in header]
-    if missing:
-        raise InputError(
-            f"column {missing[0]!r} is missing",
-            file=path,
-            field=missing[0],
-            remedy=f"the header needs {', '.join(load_schema('scenes')['required'])}",
-        )
-    return header
-
-
-def _row(cells: list[str], header: list[str], *, file: Path, line: int) -> SceneRow:
-    if any(cells[len(header) :]):
-        raise InputError(
-            f"line {line} has {len(cells)} cells, the header has {len(header)}",
-            file=file,
-            field=f"line {line}",
-            remedy="give every row the columns of the header",
-        )
-    rules = load_schema("scenes")["properties"]
-    record: dict[str, Any] = {}
-    for name, cell in zip(header, cells, strict=False):
-        if cell:
-            record[name] = _number(cell, rules[name].get("type"))
-    check(record, "scenes", file=file, where=f"line {line}")
-    row = SceneRow(**record)
-    _check_row(row, file=file, line=line)
-    return row
-
-
-def _number(cell: str, kind: str | None) -> Any:
-    convert = {"integer": int, "number": float}.get(kind or "")
-    if convert is None:
-        return cell
-    try:
-        return convert(cell)
-    except ValueError:
-        return cell  # the schema check reports it with its line and column
-
-
-def _check_row(row: SceneRow, *, file: Path, line: int) -> None:
-    for name in ("target_date", "reference_date", "cloud_date"):
-        value = getattr(row, name)
-        if value and value != "auto":
-            try:
-                dt.date.fromisoformat(value)
-            except ValueError as error:
-                raise InputError(
-                    f"{value!r} is no date",
-                    file=file,
-                    field=f"line {line}.{name}",
-                    remedy="write YYYY-MM-DD",
-                ) from error
-    if row.cloud_level is not None and not math.isfinite(row.cloud_level):
-        raise InputError(
-            f"{row.cloud_level} is no fraction",
-            file=file,
-            field=f"line {line}.cloud_level",
-            remedy="give a number between 0 and 1",
-        )
-    planned = (row.protocol, row.source) == ("transplant", "local")
-    chosen = row.protocol in ("paired", "none") and row.source in SERIES_SOURCES
-    if row.target_date == "auto" and not (planned or chosen):
-        raise InputError(
-            f"'auto' with source {row.source} and protocol {row.protocol}",
-            file=file,
-            field=f"line {line}.target_date",
-            remedy="give a date; auto is for source local with protocol transplant, and for "
-            f"{', '.join(SERIES_SOURCES)} with paired or none",
-        )
-    if row.reference_date == "auto" and row.protocol != "paired":
-        raise InputError(
-            f"'auto' with protocol {row.protocol}",
-            file=file,
-            field=f"line {line}.reference_date",
-            remedy="leave it empty; only protocol paired has the truth of another date",
-        )
-    if row.split and row.source not in SPLIT_SOURCES:
-        raise InputError(
-            f"{row.split!r} with source {row.source}",
-            file=file,
-            field=f"line {line}.split",
-            remedy=f"leave it empty; {', '.join(SPLIT_SOURCES)} have splits",
-        )
-    if row.source == "allclear" and not row.split:
-        raise InputError(
-            "source allclear without a split",
-            file=file,
-            field=f"line {line}.split",
-            remedy="name a dataset file of its metadata, e.g. test_tx3_s2-s1_100pct_1proi",
-        )
-    if row.protocol == "simulate" and row.cloud_level is None:
-        raise InputError(
-            "protocol simulate without a cloud level",
-            file=file,
-            field=f"line {line}.cloud_level",
-            remedy="give the fraction of pixels to hide, e.g. 0.5",
-        )
-    if row.protocol == "transplant" and row.target_date != "auto":
-        if not row.cloud_date and row.cloud_level is None:
-            raise InputError(
-                "protocol transplant without cloud_date or cloud_level",
-                file=file,
-                field=f"line {line}.cloud_date",
-                remedy="name the date that lends its clouds, or a cloud level",
-            )
-
-
-def _refuse_duplicates(scenes: list[SceneRow], path: Path) -> None:
-    seen: set[str] = set()
-    for row in scenes:
-        if row.scene in seen:
-            raise InputError(
-                f"scene id {row.scene!r} stands twice",
-                file=path,
-                field="scene",
-                remedy="give every scene its own id",
-            )
-        seen.add(row.scene)

@@ -29,6 +29,7 @@ from skimage.registration import phase_cross_correlation
 
 from unveil import raster
 from unveil.bands import NODATA
+from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, is_clear, read_mask, read_reflectance
 
@@ -111,11 +112,11 @@ def coregister_scene(scene: Scene, folder: Path, options: CoregistrationOptions)
     anchor = choose_anchor(scene)
     band = options.band if options.band in scene.bands else scene.bands[0]
     target = _measure_target(scene, anchor, band, options)
-    done = []
+    truth, done = PROTOCOLS[scene.protocol], []
     for frame in scene.frames:
         if frame.role == "target":
             done.append(_record(frame, ShiftEstimate((0.0, 0.0), 1.0), "grid of the scene"))
-        elif frame.role == "context" or (frame.role == "reference" and scene.protocol == "paired"):
+        elif frame.role == "context" or (frame.role == "reference" and not truth.exact):
             found = _measure_to_target(scene, frame, anchor, band=band, target=target)
             done.append(_correct(scene, frame, folder, found=found, options=options))
         elif frame.role == "reference":

@@ -1,24 +1,15 @@
 """What a job asks the scheduler for: memory and time, from its scenes and its models.
 
 ``benchmarks/resources.py`` measures, and the tests hold these requests against what it
-measured. The size of a scene is read from names and the first bytes of one file, as a plan of
-ten thousand scenes must not open them all.
+measured.
 """
 
 from __future__ import annotations
 
-import os
-import struct
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-import numpy as np
-
-from unveil.config import SceneRow
-from unveil.errors import InputError
-from unveil.sources.area import area_box, box_pixels
+from unveil.sources.base import Size
 
 SNAKEMAKE_MB = 750
 """A job on a cluster has Snakemake beside it, two to three times, with 250 MB each."""
@@ -28,25 +19,8 @@ TIME_MARGIN = 4.0
 """Over what was measured: slower processors, file systems that many use."""
 START_SECONDS = 120.0
 """Starting Snakemake, Python and TensorFlow from a slow file system."""
-PATCH_PIXELS = 256 * 256
-"""Of the benchmark datasets."""
-TILE_PIXELS = 10_980**2
-"""Of Sentinel-2, for products without a smaller place in them."""
 HELD_PIXELS = 2 * 1024**2
 """Windows and tiles keep memory from growing with larger scenes: one is read ahead of another."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a scene is.
-
-    Attributes:
-        pixels: of its grid.
-        frames: Sentinel-2 frames, the target among them.
-    """
-
-    pixels: int
-    frames: int
 
 
 @dataclass(frozen=True)
@@ -148,71 +122,3 @@ def minutes(
     costs = [COSTS[kind] for kind in kinds] if kinds else [COSTS[stage]]
     seconds = START_SECONDS + TIME_MARGIN * sum(cost.time(size) for cost in costs for size in sizes)
     return max(10, -(-round(seconds) // 60)) * 2 ** (attempt - 1)
-
-
-# --- sizes, without opening files ----------------------------------------------------------
-
-
-def size_of(row: SceneRow) -> Size:
-    """Return how large a scene will be; nothing where its files are missing or damaged."""
-    try:
-        if row.source == "sen12mscr":
-            return Size(PATCH_PIXELS, 2)
-        if row.source in ("sen12mscrts", "allclear"):
-            return Size(PATCH_PIXELS, row.n_context + 1)
-        if row.source == "safe":
-            return Size(
-                box_pixels(area_box(row.area), 10) if row.area else TILE_PIXELS, row.n_context + 1
-            )
-        if row.source == "npz":
-            return Size(_npz_pixels(f"{row.path}/cloudy/{row.name or row.scene}.npz"), 2)
-        first, count = _frames(f"{row.path}/frames")
-        return Size(tiff_pixels(first), min(count, row.n_context + 1))
-    except (InputError, OSError, ValueError, KeyError, struct.error):
-        return Size(0, 1)
-
-
-@cache
-def _frames(folder: str) -> tuple[str, int]:
-    names = [name for name in os.listdir(folder) if name.endswith((".tif", ".tiff"))]
-    return f"{folder}/{min(names)}", len(names)
-
-
-@cache
-def tiff_pixels(path: str) -> int:
-    """Return width x height from the header of a TIFF, fifty times as fast as GDAL opens it.
-
-    Raises:
-        ValueError: if it is not a TIFF, or does not say.
-        OSError: if it cannot be read.
-    """
-    with open(path, "rb") as stream:
-        head = stream.read(16)
-        if head[:2] not in (b"II", b"MM"):
-            raise ValueError(f"{path} is not a TIFF")
-        order = "<" if head[:2] == b"II" else ">"
-        big = struct.unpack(f"{order}H", head[2:4])[0] == 43
-        start, number, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
-        at = 8 if big else 4
-        stream.seek(*struct.unpack(order + start, head[at : at + struct.calcsize(start)]))
-        count = struct.unpack(order + number, stream.read(struct.calcsize(number)))[0]
-        length = struct.calcsize(order + entry)
-        table = stream.read(length * min(count, 64))
-    # Tag 256 is the width, 257 the height; type 3 takes two bytes of the field, 4 takes four.
-    sides = {
-        tag: int.from_bytes(value[: {3: 2, 4: 4}.get(kind, 8)], {"<": "little", ">": "big"}[order])
-        for tag, kind, _, value in struct.iter_unpack(
-            order + entry, table[: len(table) // length * length]
-        )
-        if tag in (256, 257)
-    }
-    return sides[256] * sides[257]
-
-
-def _npz_pixels(path: str) -> int:
-    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as stream:
-        form = np.lib.format
-        old = form.read_magic(stream) == (1, 0)
-        read = form.read_array_header_1_0 if old else form.read_array_header_2_0
-        shape = read(stream)[0]
-    return int(np.prod(shape[-2:]))

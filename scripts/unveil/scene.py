@@ -45,6 +45,7 @@ from unveil.bands import (
 )
 from unveil.errors import InputError
 from unveil.inputs import reading_input
+from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 
 ROLES = ("target", "context", "radar", "reference", "occlusion")
@@ -54,7 +55,6 @@ TRUTH_ROLES = ("reference", "occlusion")
 RadarDates = Literal["target", "paired", "all"]
 """Radar dates that a model wants: the one nearest to the target, those nearest to any of the
 optical frames, or all."""
-PROTOCOLS = ("paired", "transplant", "simulate", "none")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Scene:
 
     Attributes:
         id: scene id, unique in a run.
-        protocol: where the truth comes from (``paired transplant simulate none``).
+        protocol: where the truth comes from, an id of :data:`unveil.protocols.PROTOCOLS`.
         place: place id; scenes of one place are not independent samples.
         grid: the grid that every raster of the scene lies on.
         frames: all rasters, target first.
@@ -324,7 +324,7 @@ def read_truth(
 def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
     """Read the classes that define occluded and clear pixels for the metrics, ``(H, W)``.
 
-    By construction for ``transplant`` and ``simulate``; the target's own mask otherwise.
+    By construction where the truth is exact; the target's own mask otherwise.
     """
     frames = scene.with_role("occlusion")
     if frames:

@@ -26,6 +26,8 @@ from tests.synthetic_results import CITATIONS, Recipe, make_results
 from tests.unit.test_weights import tensor_of, write_checkpoint
 
 from unveil import raster, remote
+from unveil.assembly.planning import survey
+from unveil.assembly.scene_table import read_scenes
 from unveil.bands import CORE6, SAR2
 from unveil.config import (
     SceneRow,
@@ -33,28 +35,26 @@ from unveil.config import (
     load_config,
     load_schema,
     read_models,
-    read_scenes,
     read_training,
 )
 from unveil.errors import SceneSkipped
 from unveil.inference import finished
-from unveil.masks.stage import MaskOptions, mask_scene
+from unveil.masks.mask_scene import MaskOptions, mask_scene
 from unveil.metrics.aggregate import read_scores
 from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
-from unveil.planning import survey
 from unveil.provenance import costs
 from unveil.raster import Grid
 from unveil.report.evidence import read_citations, read_evidence
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
-from unveil.sources import open_source
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
 from unveil.sources.fetched import pack_fetched, take_fetched
-from unveil.sources.locks import make_request, read_lock, write_lock
 from unveil.sources.ranges import RangeCache, Remote
+from unveil.sources.registry import open_source
+from unveil.sources.stac.lock import make_request, read_lock, write_lock
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.packages import unpack
 from unveil.training.series import (

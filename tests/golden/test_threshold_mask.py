@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unveil.bands import CLEAR, CLOUD, L1C13, SHADOW
-from unveil.masks import thresholds
+from unveil.masks.detectors import thresholds
 
 TOLERANCE = 1e-6
 """The vectors allow 1e-5; float32 leaves 6e-8."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import odc.stac  # noqa: F401 - loaded here, so that kills fall on the work itself
 
+from unveil.assembly.assemble import assemble_row
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
-from unveil.planning import assemble_row
-from unveil.protocols import ProtocolSettings
 from unveil.scene import save_scene
 
 

@@ -30,12 +30,12 @@ from tests.small_run import snakemake as small_snakemake
 from unveil import raster
 from unveil.config import SceneRow, load_config
 from unveil.scene import load_scene
-from unveil.sources import stac_search
 from unveil.sources.fetched import pack_fetched, take_fetched
-from unveil.sources.locks import lock_path, make_request, ranges_folder, read_lock, write_lock
 from unveil.sources.ranges import merge, subtract
-from unveil.sources.stac import fetch_stac, open_stac
-from unveil.sources.stac_search import search_scene
+from unveil.sources.stac import search as stac_search
+from unveil.sources.stac.lock import lock_path, make_request, ranges_folder, read_lock, write_lock
+from unveil.sources.stac.read import fetch_stac, open_stac
+from unveil.sources.stac.search import search_scene
 
 pytestmark = pytest.mark.services
 

@@ -31,11 +31,12 @@ from tests.workflow.test_fetch_weights_rule import CONTENT
 from tests.workflow.test_fetch_weights_rule import project as lay_out_weights
 
 from unveil import raster
-from unveil.config import load_config, read_scenes
+from unveil.assembly.scene_table import read_scenes
+from unveil.config import load_config
 from unveil.scene import load_scene
-from unveil.sources import stac_search
-from unveil.sources.locks import lock_path, make_request, stac_settings, write_lock
-from unveil.sources.stac_search import search_scene
+from unveil.sources.stac import search as stac_search
+from unveil.sources.stac.lock import lock_path, make_request, stac_settings, write_lock
+from unveil.sources.stac.search import search_scene
 
 server = pytest.importorskip("moto.server", reason="the group storage is not installed")
 boto3 = pytest.importorskip("boto3", reason="the extra cluster is not installed")

@@ -7,12 +7,12 @@ import re
 import pytest
 import yaml
 
+from unveil.assembly.scene_table import read_scenes
 from unveil.config import (
     fill_defaults,
     load_config,
     load_schema,
     read_models,
-    read_scenes,
     select_models,
 )
 from unveil.errors import InputError
@@ -134,7 +134,7 @@ def test_a_range_that_ends_before_it_begins_is_refused(place):
 
 def test_an_unknown_model_is_refused_with_the_nearest(tmp_path):
     models = {"mosaic": {"kind": "mosaic"}}
-    with pytest.raises(InputError, match=r"'mosiac'.*did you mean 'mosaic'"):
+    with pytest.raises(InputError, match=r"'mosiac'.*use 'mosaic'"):
         select_models(models, ["mosiac"], file="mine.yaml")
 
 

@@ -18,9 +18,9 @@ from unveil.raster import Grid
 from unveil.sources import radiometry
 from unveil.sources.area import area_grid
 from unveil.sources.cutouts import mosaic, plan_cut, read_cut, write_cut
-from unveil.sources.locks import load_presets
 from unveil.sources.ranges import HEADER, RangeCache, run_parallel, total
-from unveil.sources.stac import _calibrator, _Wanted, as_stored
+from unveil.sources.stac.lock import load_presets
+from unveil.sources.stac.read import _calibrator, _Wanted, as_stored
 
 CRS = "EPSG:32631"
 WEST, NORTH = 500_040, 5_600_040

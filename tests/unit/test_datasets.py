@@ -11,12 +11,15 @@ import yaml
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from unveil import planning, raster
+from unveil import raster
+from unveil.assembly import planning
+from unveil.assembly.assemble import assemble_row
+from unveil.assembly.protocols.base import ProtocolSettings
+from unveil.assembly.scene_table import read_scenes
 from unveil.bands import L1C13
-from unveil.config import SceneRow, fill_defaults, load_schema, read_scenes
+from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.protocols import ProtocolSettings
-from unveil.sources import input_files, open_source
+from unveil.sources.registry import open_source, source_of
 from unveil.sources.splits import SPLITS, split_places, spread
 
 SETTINGS = fill_defaults({}, load_schema("config"))["sources"]
@@ -133,7 +136,7 @@ def test_patches_are_counted_in_their_order(tmp_path, real):
     assert [r.name.rpartition("_")[2] for r in rows] == ["p1", "p2", "p10"]
     few = row(tmp_path, "sen12mscr", split="test", target_date="2018-01-01", n_patches=2)
     assert [r.name.rpartition("_")[2] for r in expanded(few)] == ["p1", "p2"]
-    assert len(input_files(rows[0])) == 3
+    assert len(list(source_of(rows[0]).files(rows[0]))) == 3
 
 
 # --- SEN12MS-CR-TS --------------------------------------------------------------------------
@@ -177,7 +180,7 @@ def test_a_split_of_sen12mscrts_becomes_a_row_a_patch(ts):
     assert [r.scene for r in rows] == ["s-ROIs1868_119_p3", "s-ROIs1868_119_p12"]
     in_asia = expanded(row(ts, "sen12mscrts", split="test/asiaEast"))
     assert [r.scene for r in in_asia] == [r.scene for r in rows]
-    assert len(input_files(rows[0])) == 10
+    assert len(list(source_of(rows[0]).files(rows[0]))) == 10
     with pytest.raises(InputError, match="no patch of split"):
         expanded(row(ts, "sen12mscrts", split="train"))
 
@@ -185,9 +188,9 @@ def test_a_split_of_sen12mscrts_becomes_a_row_a_patch(ts):
 def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
     """Clouds are found by s2cloudless; shadows are not judged here."""
     pytest.importorskip("s2cloudless")
-    from unveil.masks.stage import MaskOptions, detect_clouds
+    from unveil.masks.mask_scene import MaskOptions, detect_clouds
 
-    scene = planning.assemble_row(
+    scene = assemble_row(
         row(ts, "sen12mscrts", name="ROIs1868_119_p3", reference_date="auto"),
         {**SETTINGS, "selection": {**SETTINGS["selection"], "truth_cloud": 0.05}},
         tmp_path,
@@ -201,10 +204,10 @@ def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
 
 
 def officially(folder, tmp_path, *, n_context, cloud=(0, 1), **columns):
-    from unveil.masks.stage import MaskOptions, detect_clouds
+    from unveil.masks.mask_scene import MaskOptions, detect_clouds
 
     dates = {"reference_date": "auto", **columns}
-    return planning.assemble_row(
+    return assemble_row(
         row(folder, "sen12mscrts", name="ROIs1868_119_p3", n_context=n_context, **dates),
         {**SETTINGS, "sen12mscrts": {"sampler": "official", "input_cloud": cloud}},
         tmp_path,
@@ -305,10 +308,8 @@ def allclear(tmp_path, real):
 def test_allclear_takes_target_and_truth_of_the_dataset(allclear, tmp_path, real):
     (scene_row,) = expanded(row(allclear, "allclear", split="test"))
     assert (scene_row.scene, scene_row.place) == ("s-0", "roi7")
-    assert len(input_files(scene_row)) == 4 + 4 + 1
-    scene = planning.assemble_row(
-        scene_row, SETTINGS, tmp_path / "s", ProtocolSettings(1, 2), detect=None
-    )
+    assert len(list(source_of(scene_row).files(scene_row))) == 4 + 4 + 1
+    scene = assemble_row(scene_row, SETTINGS, tmp_path / "s", ProtocolSettings(1, 2), detect=None)
     assert scene.target.date == "2022-01-11"
     assert [f.date for f in scene.context] == ["2022-01-06", "2022-01-26"]
     (truth,) = scene.with_role("reference")

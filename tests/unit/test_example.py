@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from scipy.signal import convolve2d
 
 from unveil.config import SceneRow
-from unveil.sources.local import open_local
+from unveil.sources.registry import open_source
 
 LIMIT_BYTES = 10_000_000
 CORE6 = ("B02", "B03", "B04", "B08", "B8A", "B11")
@@ -158,7 +158,7 @@ def test_the_local_source_opens_every_scene(
     monkeypatch.chdir(root)
     for row in rows:
         names = ("scene", "source", "path", "target_date", "protocol")
-        series = open_local(SceneRow(*(row[name] for name in names)), {})
+        series = open_source(SceneRow(*(row[name] for name in names)), {})
         assert row["target_date"] in series.optical
         assert bool(series.radar) == row["scene"].startswith("bigearthnet")
         assert bool(series.masks) == row["scene"].startswith("romania")

@@ -16,13 +16,14 @@ import rasterio
 from tests.small_run import write_place
 
 from unveil import raster
-from unveil.config import load_config, read_models, read_scenes, read_training, read_yaml
+from unveil.assembly.planning import survey
+from unveil.assembly.scene_table import read_scenes
+from unveil.config import load_config, read_models, read_training, read_yaml
 from unveil.errors import InputError
 from unveil.inference import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.models.registry import create
-from unveil.planning import survey
 from unveil.raster import Grid
 from unveil.scene import load_scene
 from unveil.sources.npz import load_array

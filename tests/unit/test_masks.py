@@ -26,8 +26,9 @@ from unveil.bands import (
     UNKNOWN_PROBABILITY,
 )
 from unveil.errors import InputError
-from unveil.masks import s2cloudless, stage, thresholds
-from unveil.masks.stage import MaskOptions, mask_scene
+from unveil.masks import mask_scene as stage
+from unveil.masks.detectors import s2cloudless, thresholds
+from unveil.masks.mask_scene import MaskOptions, mask_scene
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 

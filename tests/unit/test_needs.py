@@ -11,7 +11,9 @@ import rasterio
 
 from unveil import needs
 from unveil.config import SceneRow
-from unveil.needs import Size
+from unveil.sources.base import Size
+from unveil.sources.local import tiff_pixels
+from unveil.sources.registry import source_of
 
 
 def read(name):
@@ -92,23 +94,24 @@ def test_the_size_in_a_header_is_the_one_that_gdal_reads(tmp_path, options):
         path, "w", driver="GTiff", width=321, height=123, count=2, dtype="uint16", **options
     ) as dataset:
         dataset.write(np.zeros((2, 123, 321), np.uint16))
-    assert needs.tiff_pixels(str(path)) == 321 * 123
+    assert tiff_pixels(str(path)) == 321 * 123
 
 
 def test_the_size_of_a_scene_is_known_from_its_files(root, tmp_path):
     row = SceneRow("a", "local", str(root / "resources/example/romania"), "2018-01-01", "none")
-    assert needs.size_of(row) == Size(100 * 100, 13)
+    assert source_of(row).size(row, {}) == Size(100 * 100, 13)
     (tmp_path / "cloudy").mkdir()
     np.savez(tmp_path / "cloudy/b.npz", np.zeros((13, 40, 30), np.uint16))
-    assert needs.size_of(SceneRow("b", "npz", str(tmp_path), "2018-01-01", "none")).pixels == 1200
+    sample = SceneRow("b", "npz", str(tmp_path), "2018-01-01", "none")
+    assert source_of(sample).size(sample, {}).pixels == 1200
 
 
 def test_a_missing_or_damaged_file_stops_no_plan(tmp_path):
     row = SceneRow("a", "local", str(tmp_path), "2018-01-01", "none")
-    assert needs.size_of(row).pixels == 0
+    assert source_of(row).size(row, {}).pixels == 0
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames/2018-01-01.tif").write_bytes(b"II*\0")
-    assert needs.size_of(row).pixels == 0
+    assert source_of(row).size(row, {}).pixels == 0
 
 
 def test_the_size_of_a_scene_costs_the_header_of_one_frame_read_once(root, tmp_path):
@@ -119,6 +122,6 @@ def test_the_size_of_a_scene_costs_the_header_of_one_frame_read_once(root, tmp_p
     for frame in frames[1:]:
         (tmp_path / "frames" / frame.name).touch()
     row = SceneRow("a", "local", str(tmp_path), "2018-01-01", "none", n_context=2)
-    assert needs.size_of(row) == Size(100 * 100, 3)
+    assert source_of(row).size(row, {}) == Size(100 * 100, 3)
     first.unlink()
-    assert needs.size_of(row) == Size(100 * 100, 3)
+    assert source_of(row).size(row, {}) == Size(100 * 100, 3)

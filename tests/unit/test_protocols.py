@@ -9,21 +9,17 @@ import pytest
 
 from unveil import classes as classmap
 from unveil import raster
+from unveil.assembly.assemble import assemble
+from unveil.assembly.planning import expand_scenes, survey
+from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
+from unveil.assembly.simulated_clouds import apply_clouds, simulate_clouds
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
-from unveil.clouds import apply_clouds, simulate_clouds
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.planning import expand_scenes, survey
-from unveil.protocols import (
-    ProtocolSettings,
-    assemble,
-    choose_donor,
-    scene_seed,
-)
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
-from unveil.sources import open_source
-from unveil.sources.selection import choose_context, choose_radar
+from unveil.sources.registry import open_source
+from unveil.sources.selection import choose_context, choose_donor, choose_radar
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
 SETTINGS = ProtocolSettings(seed=7, dilate_px=2)

@@ -15,14 +15,14 @@ from rasterio.windows import Window
 from tests import safe_products as safe
 from tests.safe_products import L1C_0301, L2A_0212, L2A_0400, L2A_0509, SIZE
 
-from unveil import planning
+from unveil.assembly.assemble import assemble_row
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.bands import L1C13, L2A12
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.protocols import ProtocolSettings
 from unveil.scene import load_scene, save_scene
-from unveil.sources import input_files, open_source
 from unveil.sources.area import tile_grid
+from unveil.sources.registry import open_source, source_of
 from unveil.sources.safe import find_products, read_product
 from unveil.sources.selection import Limits
 
@@ -234,7 +234,8 @@ def test_archives_give_the_same_pixels_and_are_not_unpacked(tmp_path, templates,
     assert folder.optical["2021-09-08"].facts == packed.optical["2021-09-08"].facts
     assert list((tmp_path / "b").iterdir()) == [archive]
     assert opened(archive).grid == folder.grid
-    assert input_files(row(tmp_path / "b")) == [str(archive)]
+    zipped = row(tmp_path / "b")
+    assert source_of(zipped).files(zipped) == [str(archive)]
 
 
 def test_google_s_layout_is_found_at_any_depth(tmp_path, templates, pixels):
@@ -373,9 +374,7 @@ def never(reflectance, bands):
 
 def assembled(folder, scene_row, *, dilate_px=0, detect=never, **selection):
     settings = {**SETTINGS, "selection": {**SETTINGS["selection"], **selection}}
-    scene = planning.assemble_row(
-        scene_row, settings, folder, ProtocolSettings(1, dilate_px), detect=detect
-    )
+    scene = assemble_row(scene_row, settings, folder, ProtocolSettings(1, dilate_px), detect=detect)
     save_scene(scene, folder / "download.json")
     return load_scene(folder / "download.json")
 

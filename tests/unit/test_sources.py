@@ -14,7 +14,7 @@ from unveil.bands import L1C13
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.raster import Grid
-from unveil.sources import input_files, input_stamps, open_source
+from unveil.sources.registry import SOURCES, open_source
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 24, 30)
 SETTINGS = fill_defaults({}, load_schema("config"))["sources"]
@@ -84,7 +84,7 @@ def test_dn_stored_as_float_are_refused(tmp_path):
 
 def test_a_missing_folder_names_the_scene(tmp_path):
     with pytest.raises(InputError, match=r"nowhere.*scene s"):
-        input_files(row(tmp_path / "nowhere"))
+        SOURCES["local"].files(row(tmp_path / "nowhere"))
 
 
 def test_a_folder_without_frames_is_refused(tmp_path):
@@ -261,8 +261,8 @@ def test_a_changed_input_file_changes_its_stamp(tmp_path):
     frame.write_bytes(b"12345")
     (frame.parent / ".hidden").write_bytes(b"1")
     (frame.parent / "gone.tif").symlink_to(tmp_path / "nowhere")
-    first = input_stamps(row(tmp_path / "place"))
+    first = SOURCES["local"].stamps(row(tmp_path / "place"))
     assert [(path, size) for path, size, _ in first] == [(str(frame), 5)]
     os.utime(frame, ns=(1, 1))
-    input_stamps.cache_clear()
-    assert input_stamps(row(tmp_path / "place")) == ((str(frame), 5, 1),)
+    SOURCES["local"].stamps.cache_clear()
+    assert SOURCES["local"].stamps(row(tmp_path / "place")) == ((str(frame), 5, 1),)

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from unveil.bands import BANDS
 from unveil.config import SceneRow, fill_defaults, load_config, load_schema
 from unveil.errors import InputError
-from unveil.sources import signing, stac_search
+from unveil.sources import signing
 from unveil.sources.area import area_box
-from unveil.sources.locks import (
+from unveil.sources.radiometry import offset_of_item
+from unveil.sources.ranges import Request
+from unveil.sources.selection import Look
+from unveil.sources.stac import search as stac_search
+from unveil.sources.stac.lock import (
     MASK,
     get_preset,
     load_presets,
@@ -26,17 +30,14 @@ from unveil.sources.locks import (
     read_lock,
     write_lock,
 )
-from unveil.sources.radiometry import offset_of_item
-from unveil.sources.ranges import Request
-from unveil.sources.selection import Look
-from unveil.sources.stac import (
+from unveil.sources.stac.read import (
     acquisition_of,
     band_assets,
     crs_of,
     place_name,
     stated_digest,
 )
-from unveil.sources.stac_search import cut_at_antimeridian, overlap
+from unveil.sources.stac.search import cut_at_antimeridian, overlap
 
 ITEMS = Path(__file__).parent / "stac_items"
 
@@ -214,7 +215,7 @@ def test_own_presets_add_catalogues_and_change_single_keys(tmp_path):
     ("text", "message"),
     [
         ("mine: {title: x}", "own.yaml.*'api' is missing"),
-        ("earth-search-sentinel-2-l2a: {apis: x}", "unknown key 'apis'.*did you mean 'api'"),
+        ("earth-search-sentinel-2-l2a: {apis: x}", "unknown key 'apis'.*use 'api'"),
         ("earth-search-sentinel-2-l2a: {api: 'ftp://x'}", "own.yaml.*api"),
     ],
 )
@@ -295,7 +296,7 @@ def test_a_missing_lock_says_how_to_search(tmp_path):
 @pytest.mark.parametrize(
     ("row", "changes", "message"),
     [
-        ({"area": ""}, {}, "without a place"),
+        ({"area": ""}, {}, "area"),
         ({"area": "3,50"}, {}, "area"),
         ({"path": "nowhere"}, {}, "no optical preset"),
         ({}, {"bands": ["B10"]}, "has no B10"),

@@ -31,7 +31,6 @@ from unveil.errors import InputError, SceneSkipped
 from unveil.inputs import read_json, reading_input
 from unveil.metrics import definitions, published
 from unveil.metrics.strata import (
-    EXACT_PROTOCOLS,
     KEPT_REGIONS,
     LAND_COVER,
     LOOKS,
@@ -46,6 +45,7 @@ from unveil.metrics.strata import (
 )
 from unveil.metrics.streaming import HALO, Accumulator, Core, Score
 from unveil.metrics.uncertainty import Calibration
+from unveil.protocols import PROTOCOLS
 from unveil.scene import (
     Frame,
     Scene,
@@ -243,7 +243,7 @@ def score_scene(
     output = _output_frame(prediction, scene)
     spread = _output_frame(Path(std), scene) if std else None
     bands = _common_bands(output, references[0])
-    exact = scene.protocol in EXACT_PROTOCOLS
+    exact = PROTOCOLS[scene.protocol].exact
     sums = Sums(bands, calibrated=spread is not None, exact=exact, land_cover=land_cover)
     for patch in _patches(scene, output, spread, bands, land_cover, block):
         sums.update(patch)

@@ -54,8 +54,6 @@ LAND_COVER = ("water", "vegetation", "bare")
 VEGETATION_NDVI, WATER_NDWI = 0.4, 0.0
 SEASONS = ("winter", "spring", "summer", "autumn")
 HAZE_BAND, HAZE = "B02", (0.01, 0.10)
-EXACT_PROTOCOLS = ("transplant", "simulate")
-"""Protocols whose truth is of the target's own date."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from unveil.errors import InputError
+from unveil.errors import InputError, did_you_mean
 from unveil.models.base import ModelSpec
 
 Options = TypeVar("Options")
@@ -62,8 +61,7 @@ def option_error(spec: ModelSpec, name: str, remedy: str) -> InputError:
 def _remedy(name: str, known: tuple[str, ...]) -> str:
     if not known:
         return "take it out, there are none"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"use {near[0]!r}" if near else f"use one of {', '.join(known)}"
+    return did_you_mean(name, known)
 
 
 def _fits(value: Any, default: Any) -> bool:

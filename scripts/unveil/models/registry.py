@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
-from unveil.errors import InputError
+from unveil.errors import InputError, did_you_mean
 from unveil.models.base import Model, ModelSpec
 
 _CLASSES: dict[str, str] = {
@@ -42,12 +41,11 @@ def model_class(kind: str) -> type[Model]:
         InputError: if the kind is unknown; the message names the nearest one.
     """
     if kind not in _CLASSES:
-        near = difflib.get_close_matches(kind, _CLASSES, n=1, cutoff=0.5)
         raise InputError(
             f"unknown kind {kind!r}",
             file="models table",
             field="kind",
-            remedy=f"use {near[0]!r}" if near else f"use one of {', '.join(_CLASSES)}",
+            remedy=did_you_mean(kind, kinds()),
         )
     module, _, name = _CLASSES[kind].partition(":")
     return getattr(importlib.import_module(module), name)

@@ -25,12 +25,12 @@ from PIL import Image
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.protocols import PROTOCOLS, title_of
 from unveil.report.evidence import Evidence
 from unveil.report.images import CLOUDY, SAR, TRUTH, Row
 from unveil.report.places import Place
 from unveil.report.spectra import Spectra
 from unveil.report.summary import best_of_each, level_labels, level_of, order_by
-from unveil.scene import PROTOCOLS
 
 INK = "#10161d"
 """Colour of text and axes; replaced by the page's own ink where a figure is inlined."""
@@ -74,11 +74,6 @@ MOST_COLOURS = 7
 
 OTHERS = "the other methods"
 PALE = "#c9cfd6"
-PANEL_TITLES = {
-    "paired": "Paired dates",
-    "transplant": "Transplanted clouds",
-    "simulate": "Simulated clouds",
-}
 MARGIN_DEGREES, LEAST_SPAN = 3.0, (60.0, 24.0)
 """Of the map: land around the places, and the least width and height, degrees."""
 
@@ -298,7 +293,7 @@ def _rank_panel(evidence: Evidence, rows: pd.DataFrame, axis: plt.Axes) -> None:
     axis.text(1, -1.3, f"critical difference {gap:.2f}", fontsize=8, va="bottom")
     axis.set_ylim(len(rows) - 0.4, -2.3)
     places = int(rows["n_ranked"].iloc[0])
-    title = PANEL_TITLES.get(rows["protocol"].iloc[0], rows["protocol"].iloc[0])
+    title = title_of(rows["protocol"].iloc[0])
     axis.set(title=title, xlabel=f"mean rank over {places} places, 1 is best")
     axis.grid(axis="y", visible=False)
 
@@ -390,14 +385,14 @@ def place_map(places: Sequence[Place], outline: Sequence[Sequence[Sequence[float
         # As one path, so that inland seas, wound the other way, stay open.
         land = MapPath.make_compound_path(*(MapPath(ring, closed=True) for ring in outline))
         axis.add_patch(PathPatch(land, facecolor=FAINT, alpha=0.22, edgecolor=FAINT, lw=0.6))
-        colours = dict(zip(PANEL_TITLES, palette(list(PANEL_TITLES)).values(), strict=True))
+        colours = palette([p.id for p in PROTOCOLS.values() if p.truth != "none"])
         for protocol in dict.fromkeys(place.protocols[0] for place in places):
             inside = [place for place in places if place.protocols[0] == protocol]
             axis.scatter(
                 [p.longitude for p in inside], [p.latitude for p in inside],
                 s=[18 + 10 * min(p.n_scenes, 40) ** 0.5 for p in inside], alpha=0.85,
                 color=colours.get(protocol, FAINT), edgecolor="white", linewidth=0.6,
-                label=PANEL_TITLES.get(protocol, "No truth"), zorder=3,
+                label=title_of(protocol), zorder=3,
             )  # fmt: skip
         for (x, y), names in _labels(places, near=0.02 * (east - west)).items():
             text = "\n".join(names[:MOST_LABELS])
@@ -604,7 +599,7 @@ def _panels(protocols: Iterable[str], *, width: float, height: float, rows: int 
     )
     found = dict(zip(names, axes.flat, strict=True))
     for name, axis in found.items():
-        axis.set_title(PANEL_TITLES.get(name, name))
+        axis.set_title(title_of(name))
     return figure, found
 
 

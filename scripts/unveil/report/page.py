@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 from unveil.report import figures as charts
 from unveil.report import images
@@ -51,7 +52,7 @@ from unveil.report.summary import (
     rank,
     scene_scores,
 )
-from unveil.scene import PROTOCOLS, Frame, Scene, bbox
+from unveil.scene import Frame, Scene, bbox
 
 LOG = logging.getLogger(__name__)
 
@@ -117,23 +118,6 @@ STRATA = {
 }
 """What else the errors are sorted by: title, and what is sorted."""
 
-PROTOCOL_TEXT = {
-    "paired": (
-        "Paired",
-        "a cloudy image and a clear image of another date, so what changed on the ground "
-        "between the dates counts as error",
-    ),
-    "transplant": (
-        "Transplanted clouds",
-        "a clear date is withheld as truth, and real cloud and shadow pixels of another date "
-        "of the same place are put on it",
-    ),
-    "simulate": (
-        "Simulated clouds",
-        "a clear date is withheld as truth, and generated clouds are put on it",
-    ),
-    "none": ("No truth", "there is no clear image to compare with, so nothing is scored"),
-}
 REGION_TEXT = {
     "occluded": "pixels hidden by cloud or shadow in the input: what was reconstructed",
     "all": "every pixel where the truth is known",
@@ -223,7 +207,7 @@ def render(
         "measures": MEASURES,
         "heads": {metric: metric_head(metric, UNIT_OF.get(metric, "")) for metric in MEASURES},
         "nan": math.nan,
-        "protocol_text": PROTOCOL_TEXT,
+        "protocol_text": {p.id: (p.title, p.explanation) for p in PROTOCOLS.values()},
         "region_text": REGION_TEXT,
     }
     write_page(context, output)

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from unveil.bands import BANDS
+from unveil.protocols import PROTOCOLS
 from unveil.report.evidence import Evidence
-from unveil.scene import PROTOCOLS
 
 MIN_SHARE = 0.8
 """A method is ranked when it keeps at least this share of the scenes comparable."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,8 +36,8 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources import radiometry
-from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance
-from unveil.sources.radiometry import Offset
+from unveil.sources.base import PATCH_PIXELS, Size, Source, SourceRaster, SourceSeries
+from unveil.sources.radiometry import Offset, dn_from_reflectance
 from unveil.sources.selection import days_between
 from unveil.sources.splits import spread
 
@@ -48,75 +49,89 @@ PLACE = re.compile(r"roi\d+")
 FOLDERS = ("data", ".", "dataset")
 
 
-def open_allclear(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
-    """Open one sample; the dates of target and truth are the dataset's own.
+class AllClear(Source):
+    """AllClear: samples of several cloudy dates and a clear one; the dates are its own."""
 
-    Args:
-        row: row of the scene table: ``split`` names the dataset file, ``name`` the sample.
-        settings: not used.
+    kind = "allclear"
+    required = {
+        "split": "name a dataset file of its metadata, e.g. test_tx3_s2-s1_100pct_1proi",
+    }
+    target_auto = ("paired", "none")
+    splits = True
 
-    Raises:
-        InputError: for an unknown split or sample, or missing or damaged files.
-    """
-    sample = _sample(row)
-    place = _place(sample, row)
-    frames = {date: _find(row, path) for date, path in _dated(sample, "s2_toa", row)}
-    ((truth, truth_path),) = _dated(sample, "target", row)[:1] or [("", "")]
-    inputs = [date for date in frames if date != truth]
-    if not inputs or not truth:
-        raise InputError(
-            "the sample has no frame to clear" if truth else "the sample has no target",
-            file=row.path,
-            field=f"scene {row.scene}: {row.name}",
-            remedy="use a dataset file with targets and frames of other dates",
-        )
-    nearest = min(inputs, key=lambda date: (days_between(date, truth), date))
-    frames[truth] = _find(row, truth_path)
-    grid = _grid(frames[truth])
-    return SourceSeries(
-        grid=grid,
-        place=row.place or place,
-        optical={date: _optical(path, grid) for date, path in sorted(frames.items())},
-        masks={
-            date: _mask(mask, grid)
-            for date, path in sorted(frames.items())
-            if (mask := _mask_path(path)).exists()
-        },
-        radar={
-            date: _radar(_find(row, path), grid) for date, path in sorted(_dated(sample, "s1", row))
-        },
-        facts={
-            "level": "L1C",
-            "radar_calibration": "sigma0",
-            "licence": "AllClear: see allclear.cs.cornell.edu",
-            "attribution": "Zhou et al. 2024, modified Copernicus Sentinel data",
-        },
-        target_date=nearest if row.target_date == "auto" else row.target_date,
-        reference_date=truth,
-    )
+    def files(self, row: SceneRow) -> list[str]:
+        """List the files of the sample that are there."""
+        self.require_input(row)
+        sample = _sample(row)
+        entries = [e for part in ("s2_toa", "target", "s1") for e in _dated(sample, part, row)]
+        paths = [_find(row, path) for _, path in entries]
+        masks = [_mask_path(path) for path in paths]
+        return sorted({str(path) for path in (*paths, *masks) if path.exists()})
 
+    def patches(self, row: SceneRow) -> list[tuple[str, str]]:
+        """List the samples of a split that are there, as pairs of sample and place.
 
-def sample_files(row: SceneRow) -> list[str]:
-    """List the files of a sample that are there, for the workflow to watch."""
-    sample = _sample(row)
-    entries = [e for part in ("s2_toa", "target", "s1") for e in _dated(sample, part, row)]
-    paths = [_find(row, path) for _, path in entries]
-    masks = [_mask_path(path) for path in paths]
-    return sorted({str(path) for path in (*paths, *masks) if path.exists()})
+        Raises:
+            InputError: for an unknown split.
+        """
+        known = []
+        for key, sample in _samples(_dataset_file(row)).items():
+            place = _place(sample, row)
+            if any((Path(row.path) / folder / place).is_dir() for folder in FOLDERS):
+                known.append((key, place))
+        return spread(known, row.n_patches)
 
+    def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
+        """Return the size of every sample, and the frames that are asked for."""
+        return Size(PATCH_PIXELS, row.n_context + 1)
 
-def split_patches(row: SceneRow) -> list[tuple[str, str]]:
-    """List the samples of a split that are there, as pairs of sample and place.
+    def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
+        """Open one sample; the dates of target and truth are the dataset's own.
 
-    Raises:
-        InputError: for an unknown split.
-    """
-    known = []
-    for key, sample in _samples(_dataset_file(row)).items():
+        Args:
+            row: row of the scene table: ``split`` names the dataset file, ``name`` the sample.
+            settings: not used.
+
+        Raises:
+            InputError: for an unknown split or sample, or missing or damaged files.
+        """
+        sample = _sample(row)
         place = _place(sample, row)
-        if any((Path(row.path) / folder / place).is_dir() for folder in FOLDERS):
-            known.append((key, place))
-    return spread(known, row.n_patches)
+        frames = {date: _find(row, path) for date, path in _dated(sample, "s2_toa", row)}
+        ((truth, truth_path),) = _dated(sample, "target", row)[:1] or [("", "")]
+        inputs = [date for date in frames if date != truth]
+        if not inputs or not truth:
+            raise InputError(
+                "the sample has no frame to clear" if truth else "the sample has no target",
+                file=row.path,
+                field=f"scene {row.scene}: {row.name}",
+                remedy="use a dataset file with targets and frames of other dates",
+            )
+        nearest = min(inputs, key=lambda date: (days_between(date, truth), date))
+        frames[truth] = _find(row, truth_path)
+        grid = _grid(frames[truth])
+        return SourceSeries(
+            grid=grid,
+            place=row.place or place,
+            optical={date: _optical(path, grid) for date, path in sorted(frames.items())},
+            masks={
+                date: _mask(mask, grid)
+                for date, path in sorted(frames.items())
+                if (mask := _mask_path(path)).exists()
+            },
+            radar={
+                date: _radar(_find(row, path), grid)
+                for date, path in sorted(_dated(sample, "s1", row))
+            },
+            facts={
+                "level": "L1C",
+                "radar_calibration": "sigma0",
+                "licence": "AllClear: see allclear.cs.cornell.edu",
+                "attribution": "Zhou et al. 2024, modified Copernicus Sentinel data",
+            },
+            target_date=nearest if row.target_date == "auto" else row.target_date,
+            reference_date=truth,
+        )
 
 
 # --- metadata -------------------------------------------------------------------------------

@@ -1,18 +1,30 @@
-"""What a source delivers: rasters on one grid, read window by window."""
+"""The contract of a source: what it asks of a row, which files it reads, what it delivers.
+
+A source is asked at three times. While the scene table is read: which columns it needs. While the
+workflow's graph is built: patches, files and sizes, from names and first bytes alone, as there
+may be ten thousand scenes. In a job: all rasters of a place, on one grid, window by window.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from rasterio.windows import Window
 
-from unveil.bands import REFLECTANCE_SCALE
+from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 
+PATCH_PIXELS = 256 * 256
+"""Of the benchmark datasets."""
 ReadWindow = Callable[[Window], np.ndarray]
 
 
@@ -72,29 +84,122 @@ def from_array(data: np.ndarray, bands: tuple[str, ...], **facts: Any) -> Source
     return SourceRaster(bands, read, facts)
 
 
-def dn_from_reflectance(values: np.ndarray, scale: float, *, file: str, offset: int = 0):
-    """Return uint16 DN x 10000 from what a file holds; nodata (0, NaN, negative fill) is 0.
+@dataclass(frozen=True)
+class Size:
+    """How large a scene is.
 
-    Args:
-        values: array as read.
-        scale: what the values are divided by to give reflectance.
-        file: named in errors.
-        offset: added to integer DN before scaling (baseline offset, e.g. -1000).
-
-    Raises:
-        InputError: if the values cannot be reflectance at that scale.
+    Attributes:
+        pixels: of its grid.
+        frames: Sentinel-2 frames, the target among them.
     """
-    numbers = np.asarray(values, np.float64)
-    valid = np.isfinite(numbers) & (numbers != 0)
-    reflectance = np.where(valid, (numbers + offset) / scale, 0)
-    sample = reflectance[valid]
-    if sample.size and float(np.median(sample)) > 2.0:
-        raise InputError(
-            f"median reflectance would be {np.median(sample):.3g}",
-            file=file,
-            field="unit",
-            remedy="float frames hold reflectance 0...1, integer frames reflectance x 10000; "
-            "convert the file, or correct the scale",
-        )
-    scaled = np.clip(np.rint(reflectance * REFLECTANCE_SCALE), 1, 65_535)
-    return np.where(valid, scaled, 0).astype(np.uint16)
+
+    pixels: int
+    frames: int
+
+
+class Source(ABC):
+    """One layout of files, or one kind of service, that imagery comes from.
+
+    ``settings`` are section ``sources`` of the config, with all that a search needs in ``stac``.
+
+    Class attributes:
+        kind: what column ``source`` of the scene table says.
+        required: columns that its rows must fill, with the remedy for who left one out.
+        target_auto: protocols for which ``target_date: auto`` finds a target among its dates.
+        splits: whether it is a dataset of patches in official splits.
+        searched: whether a catalogue is searched for a scene, and the answer kept in a lock.
+    """
+
+    kind: ClassVar[str]
+    required: ClassVar[Mapping[str, str]] = {}
+    target_auto: ClassVar[tuple[str, ...]] = ()
+    splits: ClassVar[bool] = False
+    searched: ClassVar[bool] = False
+
+    @abstractmethod
+    def files(self, row: SceneRow) -> Iterable[str]:
+        """List the local files that a scene is made of, for the workflow to watch."""
+
+    @abstractmethod
+    def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
+        """Return how large a scene will be, without opening its images.
+
+        Raises:
+            InputError, OSError, ValueError, KeyError, struct.error: if its files do not tell.
+        """
+
+    @abstractmethod
+    def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
+        """Open the input of one scene.
+
+        Raises:
+            InputError: whatever is wrong with the input, with its remedy.
+        """
+
+    def require_input(self, row: SceneRow) -> None:
+        """Refuse a row whose input is not there.
+
+        Raises:
+            InputError: if the folder does not exist.
+        """
+        if not Path(row.path).is_dir():
+            raise InputError(
+                "folder not found",
+                file=row.path,
+                field=f"scene {row.scene}: path",
+                remedy="give the path relative to the working directory",
+            )
+
+    def patches(self, row: SceneRow) -> list[tuple[str, str]]:
+        """List the patches of a row's split that are there, as pairs of name and place.
+
+        Raises:
+            InputError: for an unknown split.
+        """
+        raise NotImplementedError(f"source {self.kind} has no splits")
+
+    def official_cloud(self, settings: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Return the least and most cloud of the inputs of a dataset's official sample.
+
+        None where target and truth are not taken from such a sample.
+        """
+        return None
+
+    def size(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
+        """Return how large a scene will be; nothing where its files are missing or damaged."""
+        try:
+            return self.measure(row, settings)
+        except (InputError, OSError, ValueError, KeyError, struct.error):
+            return Size(0, 1)
+
+    def input_bytes(self, row: SceneRow, settings: Mapping[str, Any]) -> int:
+        """Return how many bytes a scene is made of."""
+        return sum(size for _, size, _ in self.stamps(row))
+
+    def made_from(self, row: SceneRow, settings: Mapping[str, Any]) -> Any:
+        """Return what tells two inputs of a scene apart, as plain values, in its job."""
+        return self.stamps(row)
+
+    @cache  # noqa: B019 - sources live as long as the process
+    def stamps(self, row: SceneRow) -> tuple[tuple[str, int, int], ...]:
+        """Return path, bytes and time of change (ns) of every file that a scene is made of.
+
+        Raises:
+            InputError: if the folder does not exist.
+        """
+        facts = ((path, os.stat(path)) for path in self.files(row))
+        return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in facts)
+
+
+@cache
+def files_below(folder: str) -> tuple[str, ...]:
+    """List the files at or below a folder, hidden ones left out, sorted."""
+    if os.path.isfile(folder):
+        return (folder,)
+    paths = (
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".")
+    )
+    return tuple(sorted(path for path in paths if os.path.isfile(path)))

@@ -12,6 +12,8 @@ The files state neither date, grid, polarisation nor unit: the scene table and t
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +24,58 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.inputs import read_npz
 from unveil.raster import Grid
-from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance, from_array
-from unveil.sources.radiometry import check_backscatter, to_decibel
+from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, from_array
+from unveil.sources.radiometry import check_backscatter, dn_from_reflectance, to_decibel
 
 
-def open_npz(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
-    """Open one sample of the original benchmark's layout.
+class Npz(Source):
+    """Samples of the original comparison, an array a file."""
 
-    Raises:
-        InputError: for a missing or damaged file, a wrong shape, or radar that cannot be
-            in the stated order and unit.
-    """
-    folder, name = Path(row.path), (row.name or row.scene) + ".npz"
-    cloudy = _optical(folder / "cloudy" / name, settings)
-    shape = cloudy.shape[1:]
-    radar_path, reference_path = folder / "s1" / name, folder / "reference" / name
-    radar, reference = {}, None
-    if radar_path.exists():
-        radar = {row.target_date: _radar(radar_path, shape, settings)}
-    if reference_path.exists():
-        reference = _raster(_optical(reference_path, settings, shape=shape), reference_path)
-    return SourceSeries(
-        grid=Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), *shape),
-        place=row.place or Path(name).stem,
-        optical={row.target_date: _raster(cloudy, folder / "cloudy" / name)},
-        radar=radar,
-        reference=reference,
-        facts={
-            "level": "L1C",
-            "date_from": "scene table",
-            "radar_calibration": settings["sar_calibration"],
-            "licence": "as delivered; the files state none",
-        },
-    )
+    kind = "npz"
+
+    def files(self, row: SceneRow) -> list[str]:
+        """List the arrays of the sample that are there."""
+        self.require_input(row)
+        return [str(path) for path in _paths(row).values() if path.exists()]
+
+    def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
+        """Read the shape in the head of the cloudy array."""
+        return Size(_pixels(_paths(row)["cloudy"]), 2)
+
+    def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
+        """Open one sample of the original benchmark's layout.
+
+        Raises:
+            InputError: for a missing or damaged file, a wrong shape, or radar that cannot be
+                in the stated order and unit.
+        """
+        paths = _paths(row)
+        cloudy = _optical(paths["cloudy"], settings)
+        shape = cloudy.shape[1:]
+        radar, reference = {}, None
+        if paths["s1"].exists():
+            radar = {row.target_date: _radar(paths["s1"], shape, settings)}
+        if paths["reference"].exists():
+            truth = _optical(paths["reference"], settings, shape=shape)
+            reference = _raster(truth, paths["reference"])
+        return SourceSeries(
+            grid=Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), *shape),
+            place=row.place or paths["cloudy"].stem,
+            optical={row.target_date: _raster(cloudy, paths["cloudy"])},
+            radar=radar,
+            reference=reference,
+            facts={
+                "level": "L1C",
+                "date_from": "scene table",
+                "radar_calibration": settings["sar_calibration"],
+                "licence": "as delivered; the files state none",
+            },
+        )
+
+
+def _paths(row: SceneRow) -> dict[str, Path]:
+    name = f"{row.name or row.scene}.npz"
+    return {part: Path(row.path) / part / name for part in ("cloudy", "s1", "reference")}
 
 
 def load_array(path: Path, *, bands: int) -> np.ndarray:
@@ -82,7 +103,7 @@ def load_array(path: Path, *, bands: int) -> np.ndarray:
 
 
 def _optical(
-    path: Path, settings: dict[str, Any], shape: tuple[int, int] | None = None
+    path: Path, settings: Mapping[str, Any], shape: tuple[int, int] | None = None
 ) -> np.ndarray:
     data = load_array(path, bands=len(L1C13))
     _same_shape(data, shape, path)
@@ -93,7 +114,7 @@ def _raster(dn: np.ndarray, path: Path) -> SourceRaster:
     return from_array(dn, L1C13, **{"unveil:source": path.name})
 
 
-def _radar(path: Path, shape: tuple[int, int], settings: dict[str, Any]) -> SourceRaster:
+def _radar(path: Path, shape: tuple[int, int], settings: Mapping[str, Any]) -> SourceRaster:
     data = load_array(path, bands=len(SAR2))
     _same_shape(data, shape, path)
     data = data[[list(settings["sar_order"]).index(name) for name in SAR2]]
@@ -118,3 +139,12 @@ def _same_shape(data: np.ndarray, shape: tuple[int, int] | None, path: Path) -> 
             field="arr_0",
             remedy="deliver both on one grid",
         )
+
+
+def _pixels(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as stream:
+        form = np.lib.format
+        old = form.read_magic(stream) == (1, 0)
+        read = form.read_array_header_1_0 if old else form.read_array_header_2_0
+        shape = read(stream)[0]
+    return int(np.prod(shape[-2:]))

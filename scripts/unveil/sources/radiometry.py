@@ -345,6 +345,34 @@ def harmonise(dn: np.ndarray, bands: Sequence[str], offset: Offset) -> np.ndarra
     return np.where(valid, np.clip(shifted, 1, DN_SATURATED - 1), 0).astype(np.uint16)
 
 
+def dn_from_reflectance(values: np.ndarray, scale: float, *, file: str, offset: int = 0):
+    """Return uint16 DN x 10000 from what a file holds; nodata (0, NaN, negative fill) is 0.
+
+    Args:
+        values: array as read.
+        scale: what the values are divided by to give reflectance.
+        file: named in errors.
+        offset: added to integer DN before scaling (baseline offset, e.g. -1000).
+
+    Raises:
+        InputError: if the values cannot be reflectance at that scale.
+    """
+    numbers = np.asarray(values, np.float64)
+    valid = np.isfinite(numbers) & (numbers != 0)
+    reflectance = np.where(valid, (numbers + offset) / scale, 0)
+    sample = reflectance[valid]
+    if sample.size and float(np.median(sample)) > 2.0:
+        raise InputError(
+            f"median reflectance would be {np.median(sample):.3g}",
+            file=file,
+            field="unit",
+            remedy="float frames hold reflectance 0...1, integer frames reflectance x 10000; "
+            "convert the file, or correct the scale",
+        )
+    scaled = np.clip(np.rint(reflectance * REFLECTANCE_SCALE), 1, 65_535)
+    return np.where(valid, scaled, 0).astype(np.uint16)
+
+
 def band_of_id(band_id: str | int) -> str:
     """Return the ESA name of a ``band_id`` / ``bandId`` of product metadata (0 is B01)."""
     return L1C13[int(band_id)]

@@ -21,7 +21,7 @@ import re
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -43,8 +43,8 @@ from unveil.errors import InputError
 from unveil.inputs import reading_input
 from unveil.raster import Grid
 from unveil.sources import radiometry, selection
-from unveil.sources.area import TILE, area_grid
-from unveil.sources.base import SourceRaster, SourceSeries
+from unveil.sources.area import TILE, area_box, area_grid, box_pixels
+from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
 from unveil.sources.local import dated_files, open_radar
 from unveil.sources.radiometry import Offset
 from unveil.sources.selection import Acquisition, Look
@@ -59,6 +59,9 @@ MOST_METADATA_BYTES = 64 * 2**20
 CHECKED_BANDS = ("B02", "B04", "B8A", "B10", "B12")
 """Bands whose darkest pixels are held against the offset."""
 SAMPLE_PX = 256
+TILE_PIXELS = 10_980**2
+"""Of products without a smaller place in them."""
+WATCHED = (".jp2", ".tif", ".tiff", ".xml", ".zip")
 OPEN_IMAGES = 48
 AGAIN = "download the product again"
 
@@ -84,51 +87,79 @@ class Product:
     cloud_cover: float | None = None
 
 
-def open_safe(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
-    """Open the products of a place: one frame a date, masks from SCL where there is one.
+class Safe(Source):
+    """Products as ESA delivers them: all dates of a place, a frame a date."""
 
-    Args:
-        row: row of the scene table; ``area`` is the place (empty: the products' one tile).
-        settings: section ``sources`` of the config, of which ``safe_level`` is used.
+    kind = "safe"
+    target_auto = ("paired", "none")
 
-    Raises:
-        InputError: for damaged or hostile products, levels that mix, or an area that no
-            product covers.
-    """
-    products = _of_one_level(find_products(Path(row.path)), settings["safe_level"], row)
-    grid = _grid_of(row, products)
-    covering = [p for p in products if _covers(p, grid)]
-    if not covering:
-        raise InputError(
-            f"none of {len(products)} products covers {row.area!r}",
-            file=row.path,
-            field=f"scene {row.scene}: area",
-            remedy="give an area within the products' tiles",
-        )
-    by_id = {p.acquisition.id: p for p in covering}
-    looks = _one_look_a_day(selection.group_looks(p.acquisition for p in covering), by_id, grid)
-    bands = _common_bands(covering)
-    optical, masks = {}, {}
-    for look in looks:
-        parts = [_checked_offset(by_id[m.id], grid) for m in look.members]
-        optical[look.date] = SourceRaster(bands, _reader(parts, bands, grid), _facts(parts, look))
-        if all("SCL" in part.images for part in parts):
-            masks[look.date] = SourceRaster(
-                ("SCL",), _mask_reader(parts, grid), {"unveil:source": "SCL"}
+    def files(self, row: SceneRow) -> list[str]:
+        """List images, metadata and archives of the folder."""
+        self.require_input(row)
+        return [path for path in files_below(row.path) if path.lower().endswith(WATCHED)]
+
+    def require_input(self, row: SceneRow) -> None:
+        """Refuse a row whose folder, or the archive of one product, is not there.
+
+        Raises:
+            InputError: if it does not exist.
+        """
+        path = Path(row.path)
+        if not (path.suffix.lower() == ".zip" and path.is_file()):
+            super().require_input(row)
+
+    def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
+        """Return the size of the row's place, or of a tile."""
+        pixels = box_pixels(area_box(row.area), 10) if row.area else TILE_PIXELS
+        return Size(pixels, row.n_context + 1)
+
+    def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
+        """Open the products of a place: one frame a date, masks from SCL where there is one.
+
+        Args:
+            row: row of the scene table; ``area`` is the place (empty: the products' one tile).
+            settings: section ``sources`` of the config, of which ``safe_level`` is used.
+
+        Raises:
+            InputError: for damaged or hostile products, levels that mix, or an area that no
+                product covers.
+        """
+        products = _of_one_level(find_products(Path(row.path)), settings["safe_level"], row)
+        grid = _grid_of(row, products)
+        covering = [p for p in products if _covers(p, grid)]
+        if not covering:
+            raise InputError(
+                f"none of {len(products)} products covers {row.area!r}",
+                file=row.path,
+                field=f"scene {row.scene}: area",
+                remedy="give an area within the products' tiles",
             )
-    radar = dated_files(Path(row.path) / "sar")
-    return SourceSeries(
-        grid=grid,
-        place=row.place or covering[0].acquisition.tile,
-        optical=optical,
-        masks=masks,
-        radar={date: open_radar(path, grid) for date, path in radar.items()},
-        facts={
-            "level": covering[0].level,
-            "licence": "Copernicus Sentinel Data Terms and Conditions",
-            "attribution": "Contains modified Copernicus Sentinel data",
-        },
-    )
+        by_id = {p.acquisition.id: p for p in covering}
+        looks = _one_look_a_day(selection.group_looks(p.acquisition for p in covering), by_id, grid)
+        bands = _common_bands(covering)
+        optical, masks = {}, {}
+        for look in looks:
+            parts = [_checked_offset(by_id[m.id], grid) for m in look.members]
+            optical[look.date] = SourceRaster(
+                bands, _reader(parts, bands, grid), _facts(parts, look)
+            )
+            if all("SCL" in part.images for part in parts):
+                masks[look.date] = SourceRaster(
+                    ("SCL",), _mask_reader(parts, grid), {"unveil:source": "SCL"}
+                )
+        radar = dated_files(Path(row.path) / "sar")
+        return SourceSeries(
+            grid=grid,
+            place=row.place or covering[0].acquisition.tile,
+            optical=optical,
+            masks=masks,
+            radar={date: open_radar(path, grid) for date, path in radar.items()},
+            facts={
+                "level": covering[0].level,
+                "licence": "Copernicus Sentinel Data Terms and Conditions",
+                "attribution": "Contains modified Copernicus Sentinel data",
+            },
+        )
 
 
 # --- finding and reading products ---------------------------------------------------------

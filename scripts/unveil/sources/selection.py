@@ -333,6 +333,26 @@ def haze_limit(blues: Iterable[float | None]) -> float | None:
     return statistics.median(known) + HAZE_MARGIN if len(known) >= MIN_DATES_FOR_HAZE else None
 
 
+def choose_donor(
+    covers: dict[str, float], level: float, rng: np.random.Generator, *, tolerance: float = 0.05
+) -> str:
+    """Return a date whose cover is within ``tolerance`` of ``level``, by chance; else the nearest.
+
+    Raises:
+        InputError: without any candidate.
+    """
+    if not covers:
+        raise InputError(
+            "no date with a mask could lend its clouds",
+            field="cloud_date",
+            remedy="add cloudy frames with masks, or use protocol simulate",
+        )
+    near = sorted(date for date, cover in covers.items() if abs(cover - level) <= tolerance)
+    if near:
+        return str(rng.choice(near))
+    return min(covers, key=lambda date: (abs(covers[date] - level), date))
+
+
 def choose_context(dates: Sequence[str], target: str, count: int, excluded: set[str]) -> list[str]:
     """Return the nearest dates, half before and half after the target, sorted (rule 5).
 

@@ -10,6 +10,7 @@ has no reference.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,37 +23,72 @@ from unveil.bands import L1C13, REFLECTANCE_SCALE, SAR2
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
-from unveil.sources.base import SourceRaster, SourceSeries, dn_from_reflectance
-from unveil.sources.radiometry import check_backscatter
+from unveil.sources.base import PATCH_PIXELS, Size, Source, SourceRaster, SourceSeries
+from unveil.sources.radiometry import check_backscatter, dn_from_reflectance
 from unveil.sources.splits import match_patch, split_places, spread
 
 PATCH = re.compile(r"(?P<roi>ROIs\d+)_(?P<season>[a-z]+)_(?P<scene>\d+)_(?P<patch>p\d+)$")
 
 
-def open_sen12mscr(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
-    """Open one patch, named like ``ROIs1970_fall_139_p839``.
+class Sen12MsCr(Source):
+    """SEN12MS-CR: pairs of a cloudy and a clear patch, with radar."""
 
-    Raises:
-        InputError: for a name of another form, or a missing or damaged cloudy patch.
-    """
-    paths = patch_paths(row)
-    cloudy, clear, sar = paths["s2_cloudy"], paths["s2"], paths["s1"]
-    with raster.open_raster(cloudy) as dataset:
-        grid = raster.grid_of(dataset)
-    return SourceSeries(
-        grid=grid,
-        place=row.place or (row.name or row.scene).rpartition("_")[0],
-        optical={row.target_date: open_optical(cloudy, grid)},
-        radar={row.target_date: open_radar(sar, grid)} if sar.exists() else {},
-        reference=open_optical(clear, grid) if clear.exists() else None,
-        facts={
-            "level": "L1C",
-            "date_from": "scene table",
-            "radar_calibration": "sigma0",
-            "licence": "SEN12MS-CR: CC BY 4.0",
-            "attribution": "Ebel et al. 2021, modified Copernicus Sentinel data",
-        },
-    )
+    kind = "sen12mscr"
+    splits = True
+
+    def files(self, row: SceneRow) -> list[str]:
+        """List the images of the patch that are there."""
+        self.require_input(row)
+        return [str(path) for path in patch_paths(row).values() if path.exists()]
+
+    def patches(self, row: SceneRow) -> list[tuple[str, str]]:
+        """List the complete patches of a split that are there, as pairs of name and place.
+
+        Patches without one of cloudy, clear or radar image are left out, as the official loader
+        does.
+
+        Raises:
+            InputError: for an unknown split.
+        """
+        found = []
+        for group, places in split_places(self.kind, row.split, file=row.path).items():
+            for number in places:
+                folder = Path(row.path) / f"{group}_s2_cloudy" / f"s2_cloudy_{number}"
+                names = [path.stem.replace("_s2_cloudy", "") for path in folder.glob("*.tif")]
+                for name in sorted(names, key=lambda n: int(n.rpartition("_p")[2])):
+                    paths = patch_paths(replace(row, name=name))
+                    if all(path.exists() for path in paths.values()):
+                        found.append((name, f"{group}_{number}"))
+        return spread(found, row.n_patches)
+
+    def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
+        """Return the size of every patch."""
+        return Size(PATCH_PIXELS, 2)
+
+    def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
+        """Open one patch, named like ``ROIs1970_fall_139_p839``.
+
+        Raises:
+            InputError: for a name of another form, or a missing or damaged cloudy patch.
+        """
+        paths = patch_paths(row)
+        cloudy, clear, sar = paths["s2_cloudy"], paths["s2"], paths["s1"]
+        with raster.open_raster(cloudy) as dataset:
+            grid = raster.grid_of(dataset)
+        return SourceSeries(
+            grid=grid,
+            place=row.place or (row.name or row.scene).rpartition("_")[0],
+            optical={row.target_date: open_optical(cloudy, grid)},
+            radar={row.target_date: open_radar(sar, grid)} if sar.exists() else {},
+            reference=open_optical(clear, grid) if clear.exists() else None,
+            facts={
+                "level": "L1C",
+                "date_from": "scene table",
+                "radar_calibration": "sigma0",
+                "licence": "SEN12MS-CR: CC BY 4.0",
+                "attribution": "Ebel et al. 2021, modified Copernicus Sentinel data",
+            },
+        )
 
 
 def patch_paths(row: SceneRow) -> dict[str, Path]:
@@ -63,27 +99,6 @@ def patch_paths(row: SceneRow) -> dict[str, Path]:
     """
     match = match_patch(row, PATCH, like="ROIs1970_fall_139_p839")
     return {kind: _path(Path(row.path), match, kind) for kind in ("s2_cloudy", "s2", "s1")}
-
-
-def split_patches(row: SceneRow) -> list[tuple[str, str]]:
-    """List the complete patches of a split that are there, as pairs of name and place.
-
-    Patches without one of cloudy, clear or radar image are left out, as the official loader
-    does.
-
-    Raises:
-        InputError: for an unknown split.
-    """
-    found = []
-    for group, places in split_places("sen12mscr", row.split, file=row.path).items():
-        for number in places:
-            folder = Path(row.path) / f"{group}_s2_cloudy" / f"s2_cloudy_{number}"
-            names = [path.stem.replace("_s2_cloudy", "") for path in folder.glob("*.tif")]
-            for name in sorted(names, key=lambda n: int(n.rpartition("_p")[2])):
-                paths = patch_paths(replace(row, name=name))
-                if all(path.exists() for path in paths.values()):
-                    found.append((name, f"{group}_{number}"))
-    return spread(found, row.n_patches)
 
 
 def _path(root: Path, match: re.Match[str], kind: str) -> Path:

@@ -3,8 +3,8 @@
 ``PATH/ROIs1868/100/S2/0/s2_ROIs1868_100_ImgNo_0_2018-01-06_patch_12.tif`` and its siblings
 below ``S1``: thirty dates of 2018 for each of 53 places, 13 L1C bands as uint16 DN x 10000, and
 VV, VH sigma0 in dB (Ebel et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3146246). Radar has
-dates of its own. A patch is named ``ROIs1868_100_p12``. Which dates of a patch are used is
-settled when a scene is assembled (:func:`unveil.planning.sample_series` for the official sample).
+dates of its own. A patch is named ``ROIs1868_100_p12``. Which dates of a patch are used is settled
+when a scene is assembled (:func:`unveil.assembly.dates.sample_series` for the official sample).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from unveil import raster
 from unveil.config import SceneRow
 from unveil.errors import InputError
-from unveil.sources.base import SourceSeries
+from unveil.sources.base import PATCH_PIXELS, Size, Source, SourceSeries
 from unveil.sources.sen12mscr import open_optical, open_radar
 from unveil.sources.splits import match_patch, split_places, spread
 
@@ -32,36 +32,73 @@ FILE = re.compile(
 )
 
 
-def open_sen12mscrts(row: SceneRow, settings: dict[str, Any]) -> SourceSeries:
-    """Open all dates of one patch.
+class Sen12MsCrTs(Source):
+    """SEN12MS-CR-TS: thirty dates of every patch, optical and radar."""
 
-    Raises:
-        InputError: for a name of another form, or missing or damaged files.
-    """
-    files = patch_files(row)
-    optical = _by_date(files["S2"])
-    if not optical:
-        raise InputError(
-            f"no Sentinel-2 files of patch {row.name or row.scene}",
-            file=row.path,
-            field=f"scene {row.scene}: name",
-            remedy="merge the downloaded archives into one folder, PATH/ROIs1868/100/S2/0/...",
+    kind = "sen12mscrts"
+    target_auto = ("paired", "none")
+    splits = True
+
+    def files(self, row: SceneRow) -> list[str]:
+        """List the images of the patch."""
+        self.require_input(row)
+        return [str(path) for paths in patch_files(row).values() for path in paths]
+
+    def patches(self, row: SceneRow) -> list[tuple[str, str]]:
+        """List the patches of a split that are there, as pairs of name and place.
+
+        Raises:
+            InputError: for an unknown split.
+        """
+        named = []
+        for roi, places in split_places(self.kind, row.split, file=row.path).items():
+            for place in places:
+                folder = Path(row.path) / roi / str(place) / "S2"
+                numbered = (path for path in folder.glob("[0-9]*"))
+                first = min(numbered, key=lambda path: int(path.name), default=None)
+                numbers = sorted(_numbers(first)) if first else []
+                named += [(f"{roi}_{place}_p{n}", f"{roi}_{place}") for n in numbers]
+        return spread(named, row.n_patches)
+
+    def official_cloud(self, settings: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Return the range of ``sources.sen12mscrts.input_cloud`` if the sampler is official."""
+        own = settings[self.kind]
+        return tuple(own["input_cloud"]) if own["sampler"] == "official" else None
+
+    def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
+        """Return the size of every patch, and the frames that are asked for."""
+        return Size(PATCH_PIXELS, row.n_context + 1)
+
+    def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
+        """Open all dates of one patch.
+
+        Raises:
+            InputError: for a name of another form, or missing or damaged files.
+        """
+        files = patch_files(row)
+        optical = _by_date(files["S2"])
+        if not optical:
+            raise InputError(
+                f"no Sentinel-2 files of patch {row.name or row.scene}",
+                file=row.path,
+                field=f"scene {row.scene}: name",
+                remedy="merge the downloaded archives into one folder, PATH/ROIs1868/100/S2/0/...",
+            )
+        with raster.open_raster(next(iter(optical.values()))) as dataset:
+            grid = raster.grid_of(dataset)
+        match = match_patch(row, PATCH, like="ROIs1868_100_p12")
+        return SourceSeries(
+            grid=grid,
+            place=row.place or f"{match['roi']}_{match['place']}",
+            optical={date: open_optical(path, grid) for date, path in optical.items()},
+            radar={date: open_radar(path, grid) for date, path in _by_date(files["S1"]).items()},
+            facts={
+                "level": "L1C",
+                "radar_calibration": "sigma0",
+                "licence": "SEN12MS-CR-TS: CC BY 4.0",
+                "attribution": "Ebel et al. 2022, modified Copernicus Sentinel data",
+            },
         )
-    with raster.open_raster(next(iter(optical.values()))) as dataset:
-        grid = raster.grid_of(dataset)
-    match = match_patch(row, PATCH, like="ROIs1868_100_p12")
-    return SourceSeries(
-        grid=grid,
-        place=row.place or f"{match['roi']}_{match['place']}",
-        optical={date: open_optical(path, grid) for date, path in optical.items()},
-        radar={date: open_radar(path, grid) for date, path in _by_date(files["S1"]).items()},
-        facts={
-            "level": "L1C",
-            "radar_calibration": "sigma0",
-            "licence": "SEN12MS-CR-TS: CC BY 4.0",
-            "attribution": "Ebel et al. 2022, modified Copernicus Sentinel data",
-        },
-    )
 
 
 def patch_files(row: SceneRow) -> dict[str, list[Path]]:
@@ -78,22 +115,6 @@ def patch_files(row: SceneRow) -> dict[str, list[Path]]:
         numbered = [(int(m["number"]), p) for p in paths if (m := FILE.search(p.name))]
         found[sensor] = [path for _, path in sorted(numbered)]
     return found
-
-
-def split_patches(row: SceneRow) -> list[tuple[str, str]]:
-    """List the patches of a split that are there, as pairs of name and place.
-
-    Raises:
-        InputError: for an unknown split.
-    """
-    named = []
-    for roi, places in split_places("sen12mscrts", row.split, file=row.path).items():
-        for place in places:
-            folder = Path(row.path) / roi / str(place) / "S2"
-            first = min((p for p in folder.glob("[0-9]*")), key=lambda p: int(p.name), default=None)
-            numbers = sorted(_numbers(first)) if first else []
-            named += [(f"{roi}_{place}_p{n}", f"{roi}_{place}") for n in numbers]
-    return spread(named, row.n_patches)
 
 
 def _numbers(folder: Path) -> Iterator[int]:

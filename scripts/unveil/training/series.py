@@ -27,6 +27,13 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from unveil import raster
+from unveil.assembly.simulated_clouds import (
+    CLOUD_OPACITY,
+    CloudOptions,
+    SimulatedClouds,
+    apply_clouds,
+    simulate_clouds,
+)
 from unveil.bands import (
     CLEAR,
     CLOUD,
@@ -38,13 +45,6 @@ from unveil.bands import (
     band_positions,
 )
 from unveil.classes import SCL_TO_CLASS
-from unveil.clouds import (
-    CLOUD_OPACITY,
-    CloudOptions,
-    SimulatedClouds,
-    apply_clouds,
-    simulate_clouds,
-)
 from unveil.errors import InputError
 from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible
 from unveil.models.chronos_learning import Sample

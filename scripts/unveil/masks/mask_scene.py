@@ -18,7 +18,7 @@ from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW, SNOW, UNKNOWN_PROBABILITY
 from unveil.errors import InputError
-from unveil.masks import s2cloudless, thresholds
+from unveil.masks.detectors import s2cloudless, thresholds
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, read_reflectance
 

@@ -6,7 +6,7 @@
 
 A lock names every file: address without signature, size, version, checksum where the catalogue
 states one. From it a scene is fetched again the same way, offline once everything is cached.
-Searching is in :mod:`unveil.sources.stac_search`.
+Searching is in :mod:`unveil.sources.stac.search`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ from unveil.raster import Grid
 from unveil.sources import radiometry
 from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.cutouts import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
-from unveil.sources.locks import (
+from unveil.sources.radiometry import Offset
+from unveil.sources.ranges import RangeCache, Remote, require_space, run_parallel
+from unveil.sources.selection import Acquisition, parse_time
+from unveil.sources.signing import make_signer
+from unveil.sources.stac.lock import (
     MASK,
     Preset,
     get_preset,
@@ -43,10 +47,6 @@ from unveil.sources.locks import (
     ranges_folder,
     read_lock,
 )
-from unveil.sources.radiometry import Offset
-from unveil.sources.ranges import RangeCache, Remote, require_space, run_parallel
-from unveil.sources.selection import Acquisition, parse_time
-from unveil.sources.signing import make_signer
 
 LOG = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from unveil.errors import InputError
 from unveil.sources.area import area_box, box_pixels
 from unveil.sources.radiometry import Harmonisation
 
-PRESETS = Path(__file__).resolve().parents[3] / "resources" / "stac_presets.yaml"
+PRESETS = Path(__file__).resolve().parents[4] / "resources" / "stac_presets.yaml"
 LOCK_VERSION = 1
 MASK = "SCL"
 
@@ -107,14 +107,8 @@ def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
         settings: section ``sources.stac`` of the config, and ``selection`` beside it.
 
     Raises:
-        InputError: if the row names no place, or a preset makes no sense.
+        InputError: if the place or a preset makes no sense.
     """
-    if not row.area:
-        raise InputError(
-            "source stac without a place",
-            field=f"scene {row.scene}: area",
-            remedy="write west,south,east,north in degrees, a GeoJSON file, or a tile like 33TWL",
-        )
     optical = get_preset(row.path, settings["presets"], kind="optical", field="path")
     if settings["radar"]:
         get_preset(settings["radar"], settings["presets"], kind="radar", field="sources.stac.radar")

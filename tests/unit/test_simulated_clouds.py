@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, SHADOW
-from unveil.clouds import (
+from unveil.assembly.simulated_clouds import (
     CloudOptions,
     SimulatedClouds,
     apply_clouds,
     fractal_field,
     simulate_clouds,
 )
+from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, SHADOW
 
 SHAPE = (96, 80)
 

@@ -31,14 +31,15 @@ from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import SAR2
 from unveil.errors import InputError, SceneSkipped
+from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 from unveil.sources import selection
 from unveil.sources.area import TILE, Box, area_grid
 from unveil.sources.cutouts import mosaic, plan_cut, write_cut
-from unveil.sources.locks import LOCK_VERSION, MASK, Preset, get_preset
 from unveil.sources.ranges import RangeCache, run_parallel
 from unveil.sources.selection import Acquisition, Limits, Look
-from unveil.sources.stac import (
+from unveil.sources.stac.lock import LOCK_VERSION, MASK, Preset, get_preset
+from unveil.sources.stac.read import (
     acquisition_of,
     as_stored,
     band_assets,
@@ -94,7 +95,7 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     """Search what a scene asks for and return its lock.
 
     Args:
-        request: made by :func:`unveil.sources.locks.make_request`.
+        request: made by :func:`unveil.sources.stac.lock.make_request`.
         settings: section ``sources.stac`` of the config, ``cache`` and ``dilate_px``.
 
     Raises:
@@ -397,11 +398,11 @@ def _choose(looks: Sequence[Look], request: Mapping[str, Any]) -> tuple[dict[str
     Raises:
         InputError: without a target.
     """
-    limits, notes = Limits(**request["selection"]), []
+    limits, protocol, notes = Limits(**request["selection"]), PROTOCOLS[request["protocol"]], []
     reference, donor = request["reference_date"], request["cloud_date"]
     try:
         target = _choose_target(looks, request, limits).date
-        if request["protocol"] == "transplant" and not donor:
+        if protocol.clouds == "lent" and not donor:
             donor = _choose_donor(looks, target, request["cloud_level"], limits).date
     except SceneSkipped as error:
         raise InputError(
@@ -409,7 +410,7 @@ def _choose(looks: Sequence[Look], request: Mapping[str, Any]) -> tuple[dict[str
             field="sources.selection",
             remedy="widen sources.selection or sources.stac.days, or choose another date",
         ) from error
-    if request["protocol"] == "paired" and not reference:
+    if protocol.truth == "another date" and not reference:
         try:
             reference = selection.choose_truth(
                 looks,
@@ -446,8 +447,8 @@ def _choose_target(looks: Sequence[Look], request: Mapping[str, Any], limits: Li
             seen = ", ".join(sorted(k.date for k in near)) or "none"
             raise SceneSkipped(f"no look of {date} at the place; the nearest: {seen}")
         return same[0]
-    own_clouds = request["protocol"] in ("transplant", "simulate")
-    cloud = (0.0, limits.truth_cloud) if own_clouds else tuple(limits.target_cloud)
+    clear = PROTOCOLS[request["protocol"]].truth == "withheld"
+    cloud = (0.0, limits.truth_cloud) if clear else tuple(limits.target_cloud)
     return selection.choose_target(
         looks, date, window_days=window, cloud=cloud, min_valid=limits.place_share
     )

@@ -1,0 +1,1 @@
+"""Assembling scenes: which dates, which truth, which clouds."""

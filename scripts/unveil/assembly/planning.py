@@ -1,0 +1,211 @@
+"""Planning scenes: which rows of the scene table become which scenes.
+
+A row of a dataset's split becomes a row a patch. A local place with ``target_date: auto`` becomes
+rows with a date and a cloud donor each, so that the workflow's graph stays static. Masks are opened
+once; what was learnt is kept in the cache until a file of the place changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unveil import classes as classmap
+from unveil import raster
+from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
+from unveil.config import SceneRow
+from unveil.errors import InputError
+from unveil.protocols import PROTOCOLS
+from unveil.scene import cloud_cover, is_clear
+from unveil.sources.local import dated_files
+from unveil.sources.registry import source_of
+from unveil.sources.selection import choose_donor, haze_limit
+
+LOG = logging.getLogger(__name__)
+
+CLEAR_SHARE = 0.97
+"""Share of clear pixels from which a date may be withheld as truth."""
+
+
+def expand_scenes(
+    rows: Sequence[SceneRow], settings: ProtocolSettings, cache: Path
+) -> list[SceneRow]:
+    """Replace rows of a split, and ``auto`` rows of a local place, by their planned scenes.
+
+    Raises:
+        InputError: if a folder does not exist, a place has too few clear dates, or a planned
+            id is already taken.
+    """
+    planned: list[SceneRow] = []
+    for row in rows:
+        source_of(row).require_input(row)
+        if row.split and not row.name:
+            planned += plan_split(row)
+        elif row.target_date == "auto" and PROTOCOLS[row.protocol].truth == "withheld":
+            planned += plan_place(row, settings, cache)
+        else:
+            planned.append(row)
+    taken: set[str] = set()
+    for row in planned:
+        if row.scene in taken:
+            raise InputError(
+                f"planned scene id {row.scene!r} is already taken",
+                field="scene",
+                remedy="rename the row with that id",
+            )
+        taken.add(row.scene)
+    return planned
+
+
+def plan_split(row: SceneRow) -> list[SceneRow]:
+    """Return a row a patch of a dataset's split, as far as the patches are there.
+
+    Raises:
+        InputError: for an unknown split, or when none of its patches is there.
+    """
+    patches = source_of(row).patches(row)
+    if not patches:
+        raise InputError(
+            f"no patch of split {row.split!r} is there",
+            file=row.path,
+            field=f"scene {row.scene}: split",
+            remedy="give the folder that holds the dataset's own folders, or another split",
+        )
+    return [
+        replace(
+            row,
+            scene=f"{row.scene}-{re.sub('[^A-Za-z0-9._-]', '_', name)}",
+            name=name,
+            place=row.place or place,
+            n_patches=0,
+        )
+        for name, place in patches
+    ]
+
+
+def plan_place(row: SceneRow, settings: ProtocolSettings, cache: Path) -> list[SceneRow]:
+    """Choose withheld dates and cloud donors of one place, by seed.
+
+    A date may be withheld when at least 97 % of it is clear and its blue band is not
+    brighter than usual for the place's clear dates (SCL misses haze).
+    """
+    facts = survey(Path(row.path), settings.dilate_px, cache)
+    clear = _without_haze([f for f in facts if f["clear"] >= CLEAR_SHARE])
+    if len(clear) < row.n_targets:
+        raise InputError(
+            f"{len(clear)} dates are at least {CLEAR_SHARE:.0%} clear, {row.n_targets} wanted",
+            file=row.path,
+            field=f"scene {row.scene}: n_targets",
+            remedy="ask for fewer targets, or add clear dates",
+        )
+    rng = scene_seed(settings.seed, row.scene)
+    chosen = sorted(rng.choice([f["date"] for f in clear], row.n_targets, replace=False))
+    return [
+        _planned_row(row, str(date), level, facts, settings)
+        for date in chosen
+        for level in [float(text) for text in (row.cloud_levels or "0.5").split(",")]
+    ]
+
+
+def _planned_row(
+    row: SceneRow,
+    date: str,
+    level: float,
+    facts: list[dict[str, Any]],
+    settings: ProtocolSettings,
+) -> SceneRow:
+    scene = f"{row.scene}-{date.replace('-', '')}-{round(level * 100):02d}"
+    covers = {f["date"]: f["cover"] for f in facts if f["date"] != date}
+    donor = choose_donor(covers, level, scene_seed(settings.seed, scene))
+    return replace(
+        row,
+        scene=scene,
+        target_date=date,
+        cloud_date=donor,
+        cloud_level=level,
+        place=row.place or row.scene,
+        n_targets=1,
+        cloud_levels="",
+    )
+
+
+def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
+    """Return date, clear share, occluded share and blue reflectance of every masked date.
+
+    Raises:
+        InputError: if the place has no masks, or a raster is damaged.
+    """
+    masks, frames = dated_files(folder / "masks"), dated_files(folder / "frames")
+    dates = [date for date in masks if date in frames]
+    if not dates:
+        raise InputError(
+            "no frame has a mask",
+            file=folder / "masks",
+            field="target_date auto",
+            remedy="add masks (SCL or CLASS), or name the dates",
+        )
+    stamp = [
+        [p.name, p.stat().st_size, p.stat().st_mtime_ns]
+        for d in dates
+        for p in (masks[d], frames[d])
+    ]
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), dilate_px, stamp]).encode()).hexdigest()
+    path = cache / "surveys" / f"{key[:24]}.json"
+    known = _read_survey(path)
+    if known is not None:
+        return known
+    facts: list[dict[str, Any]] = []
+    for number, date in enumerate(dates, 1):
+        facts.append(_survey_date(date, masks[date], frames[date], dilate_px))
+        LOG.info("surveyed %s, %d of %d", date, number, len(dates))
+    with raster.replacing(path) as temporary:
+        temporary.write_text(json.dumps({"facts": facts, "sha256": _digest(facts)}))
+    return facts
+
+
+def _read_survey(path: Path) -> list[dict[str, Any]] | None:
+    """Return an earlier survey, unless it is damaged: then it is done again."""
+    try:
+        stored = json.loads(path.read_text())
+        if _digest(stored["facts"]) == stored["sha256"]:
+            return stored["facts"]
+        LOG.warning("%s: does not have its checksum; the place is surveyed again", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        LOG.warning("%s: is damaged (%s); the place is surveyed again", path, error)
+    return None
+
+
+def _digest(facts: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str, Any]:
+    with raster.open_raster(mask) as dataset:
+        name = (dataset.descriptions[0] or "").upper()
+    classes = classmap.from_delivered(raster.read(mask)[0], name)
+    clear = is_clear(classes)
+    with raster.open_raster(frame) as dataset:
+        names = [(text or "").upper() for text in dataset.descriptions]
+        blue = dataset.read(names.index("B02") + 1) if "B02" in names else None
+    usable = clear & (blue > 0) if blue is not None else clear & False
+    return {
+        "date": date,
+        "clear": float(clear.mean()),
+        "cover": cloud_cover(classmap.dilate(classes, dilate_px)),
+        "blue": float(np.median(blue[usable])) / 10_000 if usable.any() else None,
+    }
+
+
+def _without_haze(clear: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    limit = haze_limit(f["blue"] for f in clear)
+    return [f for f in clear if limit is None or f["blue"] is None or f["blue"] <= limit]

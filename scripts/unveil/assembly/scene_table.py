@@ -1,0 +1,208 @@
+"""Reading the scene table: its form, and what source and protocol ask of each row."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unveil.assembly.protocols.base import BadCell
+from unveil.assembly.protocols.registry import maker_of
+from unveil.config import SceneRow, check, load_schema
+from unveil.errors import InputError, did_you_mean
+from unveil.inputs import reading_input
+from unveil.protocols import PROTOCOLS
+from unveil.sources.registry import SOURCES, source_of
+
+
+def read_scenes(path: str | Path) -> list[SceneRow]:
+    """Read and check the scene table.
+
+    Accepts what spreadsheet programs write: a byte order mark, CRLF, quoted cells,
+    trailing empty columns and lines.
+
+    Raises:
+        InputError: naming the line and the column.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(
+            "file not found", file=path, field="scenes", remedy="set 'scenes' in the config"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"not UTF-8 text ({error.reason} at byte {error.start})",
+            file=path,
+            remedy="save the table as tab-separated text in UTF-8",
+        ) from error
+    with reading_input(path, "a table", remedy="save it as tab-separated text"):
+        records = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+    rows = [
+        (number, [cell.strip() for cell in cells])
+        for number, cells in enumerate(records, 1)
+        if any(cell.strip() for cell in cells) and not cells[0].startswith("#")
+    ]
+    if not rows:
+        raise InputError(
+            "the table is empty", file=path, remedy="add a header line and a row a scene"
+        )
+    header = _header(rows[0][1], path)
+    if len(rows) == 1:
+        raise InputError("the table has no scenes", file=path, remedy="add a row a scene")
+    scenes = [_row(cells, header, file=path, line=number) for number, cells in rows[1:]]
+    _refuse_duplicates(scenes, path)
+    return scenes
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    header = [cell for cell in cells if cell]
+    if len(header) == 1 and any(mark in header[0] for mark in ",;"):
+        raise InputError(
+            "columns are separated by commas or semicolons",
+            file=path,
+            field="header",
+            remedy="save the table as tab-separated text",
+        )
+    known = list(load_schema("scenes")["properties"])
+    for name in header:
+        if name not in known:
+            raise InputError(
+                f"unknown column {name!r}",
+                file=path,
+                field=name,
+                remedy=did_you_mean(name, known, otherwise="remove it, or use one of"),
+            )
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise InputError("column given twice", file=path, field=twice, remedy="keep one")
+    missing = [n for n in load_schema("scenes")["required"] if n not in header]
+    if missing:
+        raise InputError(
+            f"column {missing[0]!r} is missing",
+            file=path,
+            field=missing[0],
+            remedy=f"the header needs {', '.join(load_schema('scenes')['required'])}",
+        )
+    return header
+
+
+def _row(cells: list[str], header: list[str], *, file: Path, line: int) -> SceneRow:
+    if any(cells[len(header) :]):
+        raise InputError(
+            f"line {line} has {len(cells)} cells, the header has {len(header)}",
+            file=file,
+            field=f"line {line}",
+            remedy="give every row the columns of the header",
+        )
+    rules = load_schema("scenes")["properties"]
+    record: dict[str, Any] = {}
+    for name, cell in zip(header, cells, strict=False):
+        if cell:
+            record[name] = _number(cell, rules[name].get("type"))
+    check(record, "scenes", file=file, where=f"line {line}")
+    row = SceneRow(**record)
+    _check_row(row, file=file, line=line)
+    return row
+
+
+def _number(cell: str, kind: str | None) -> Any:
+    convert = {"integer": int, "number": float}.get(kind or "")
+    if convert is None:
+        return cell
+    try:
+        return convert(cell)
+    except ValueError:
+        return cell  # the schema check reports it with its line and column
+
+
+def _check_row(row: SceneRow, *, file: Path, line: int) -> None:
+    for name in ("target_date", "reference_date", "cloud_date"):
+        value = getattr(row, name)
+        if value and value != "auto":
+            try:
+                dt.date.fromisoformat(value)
+            except ValueError as error:
+                raise InputError(
+                    f"{value!r} is no date",
+                    file=file,
+                    field=f"line {line}.{name}",
+                    remedy="write YYYY-MM-DD",
+                ) from error
+    if row.cloud_level is not None and not math.isfinite(row.cloud_level):
+        raise InputError(
+            f"{row.cloud_level} is no fraction",
+            file=file,
+            field=f"line {line}.cloud_level",
+            remedy="give a number between 0 and 1",
+        )
+    bad = _complaint(row)
+    if bad:
+        raise InputError(
+            bad.message, file=file, field=f"line {line}.{bad.column}", remedy=bad.remedy
+        )
+
+
+def _complaint(row: SceneRow) -> BadCell | None:
+    """Return what source and protocol of a row find wrong with it."""
+    source, protocol = source_of(row), PROTOCOLS[row.protocol]
+    if row.target_date == "auto" and protocol.id not in source.target_auto:
+        return BadCell(
+            "target_date",
+            f"'auto' with source {source.kind} and protocol {protocol.id}",
+            f"give a date; auto is for {_target_auto()}",
+        )
+    if row.reference_date == "auto" and protocol.truth != "another date":
+        return BadCell(
+            "reference_date",
+            f"'auto' with protocol {protocol.id}",
+            f"leave it empty; only protocol {_listed(_OTHER_TRUTH)} has the truth of another date",
+        )
+    if row.split and not source.splits:
+        splitting = [other.kind for other in SOURCES.values() if other.splits]
+        return BadCell(
+            "split",
+            f"{row.split!r} with source {source.kind}",
+            f"leave it empty; {_listed(splitting)} have splits",
+        )
+    for column, remedy in source.required.items():
+        if not getattr(row, column):
+            return BadCell(column, f"source {source.kind} without {column}", remedy)
+    return maker_of(row).complaint(row)
+
+
+_OTHER_TRUTH = [p.id for p in PROTOCOLS.values() if p.truth == "another date"]
+
+
+def _target_auto() -> str:
+    """Name the sources that choose a target, by the protocols that they choose it for."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for source in SOURCES.values():
+        if source.target_auto:
+            groups.setdefault(source.target_auto, []).append(source.kind)
+    return ", and for ".join(
+        f"source {_listed(kinds)} with protocol {_listed(protocols, 'or')}"
+        for protocols, kinds in groups.items()
+    )
+
+
+def _listed(names: Sequence[str], last: str = "and") -> str:
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _refuse_duplicates(scenes: list[SceneRow], path: Path) -> None:
+    seen: set[str] = set()
+    for row in scenes:
+        if row.scene in seen:
+            raise InputError(
+                f"scene id {row.scene!r} stands twice",
+                file=path,
+                field="scene",
+                remedy="give every scene its own id",
+            )
+        seen.add(row.scene)

@@ -1,0 +1,1 @@
+"""Cloud detectors: one file a detector, all under one contract."""
