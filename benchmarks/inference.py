@@ -29,8 +29,9 @@ from unveil.config import read_yaml
 from unveil.devices import CPU
 from unveil.inference import InferenceOptions, even_tile, largest_tile, run_shard, tiles_of
 from unveil.metrics.definitions import psnr
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import Model, ModelSpec
+from unveil.models.dsen2cr import model as dsen2cr
+from unveil.models.dsen2cr import openvino as dsen2cr_openvino
 from unveil.models.registry import create
 from unveil.raster import BLOCK, Grid
 from unveil.scene import Frame, Scene, load_scene, read_inputs, read_truth

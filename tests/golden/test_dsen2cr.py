@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from unveil.bands import L1C13
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import model as dsen2cr
+from unveil.models.dsen2cr import openvino as dsen2cr_openvino
 from unveil.scene import Inputs
 from unveil.weights.arrays import NamedArrays
 

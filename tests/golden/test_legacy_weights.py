@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unveil.errors import InputError
-from unveil.models import dsen2cr
+from unveil.models.dsen2cr import model as dsen2cr
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 
 SAME_AS_A1 = (

@@ -11,8 +11,8 @@ from scipy.signal import correlate2d
 
 from unveil.bands import CORE6, L1C13
 from unveil.errors import InputError, SceneSkipped
-from unveil.models import dsen2cr
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import model as dsen2cr
 from unveil.raster import Grid
 from unveil.scene import Frame, Inputs, Scene
 from unveil.weights.arrays import NamedArrays, write_arrays

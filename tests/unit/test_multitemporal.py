@@ -18,8 +18,9 @@ from scipy.special import erf
 
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, SHADOW
 from unveil.errors import InputError
-from unveil.models import multitemporal, uncrtaints, utilise
+from unveil.models import uncrtaints, utilise
 from unveil.models.base import ModelSpec
+from unveil.models.layers import sequences as multitemporal
 from unveil.raster import Grid
 from unveil.scene import Frame, Inputs, Scene
 from unveil.weights.arrays import write_arrays
@@ -45,13 +46,13 @@ def drawn(shapes: dict[str, tuple[int, ...]], seed: int = 20) -> dict[str, np.nd
 @pytest.fixture(scope="module")
 def tl():
     """The layers' module, which loads TensorFlow."""
-    from unveil.models import torch_layers
+    from unveil.models.layers import torch_state
 
-    return torch_layers
+    return torch_state
 
 
 def run(module, state, frames, days) -> tuple[np.ndarray, np.ndarray]:
-    from unveil.models.torch_layers import TorchLayers
+    from unveil.models.layers.torch_state import TorchLayers
 
     output, attention = module.forward(
         TorchLayers(state), frames.astype(np.float32), days.astype(np.float32)
@@ -119,7 +120,7 @@ def test_gelu_is_the_exact_one(tl):
 @settings(max_examples=20)
 @given(height=st.integers(4, 19), width=st.integers(4, 19), size=st.integers(1, 4))
 def test_pooled_cells_are_the_maxima_of_their_pixels(height, width, size):
-    from unveil.models.torch_layers import adaptive_max_pool
+    from unveil.models.layers.torch_state import adaptive_max_pool
 
     image = np.random.default_rng(height * width).normal(size=(1, height, width, 2))
     found = adaptive_max_pool(image.astype(np.float32), size).numpy()

@@ -16,8 +16,9 @@ from unveil.devices import Device, choose_backend
 from unveil.errors import InputError
 from unveil.inference import InferenceOptions, run_shard
 from unveil.metrics import definitions
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import model as dsen2cr
+from unveil.models.dsen2cr import openvino as dsen2cr_openvino
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.weights.arrays import NamedArrays, write_arrays
@@ -231,7 +232,7 @@ HUNGRY = """
 import resource
 import numpy as np
 from unveil.inference import is_out_of_memory
-from unveil.models.dsen2cr_openvino import compile_network
+from unveil.models.dsen2cr.openvino import compile_network
 widths = [2, 64, 64, 64, 2]
 layers = [(np.ones((3, 3, a, b), np.float32), np.ones(b, np.float32))
           for a, b in zip(widths, widths[1:])]

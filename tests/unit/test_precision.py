@@ -14,8 +14,9 @@ from unveil import raster
 from unveil.bands import CORE6, band_positions
 from unveil.inference import InferenceOptions, run_shard
 from unveil.metrics import definitions
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import model as dsen2cr
+from unveil.models.dsen2cr import openvino as dsen2cr_openvino
 from unveil.scene import Frame, Inputs, Scene
 
 MODELS = Path(__file__).resolve().parents[2] / "config" / "models.yaml"

@@ -22,7 +22,7 @@ from unveil import raster
 from unveil.bands import CLEAR, CORE6, L1C13
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
-from unveil.models.dsen2cr import (
+from unveil.models.dsen2cr.model import (
     Dsen2Cr,
     Fill,
     build_network,
@@ -35,8 +35,8 @@ from unveil.training.datasets import fetch_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.run import train_run
-from unveil.training.series import SampleOptions, Series, draw_sample
-from unveil.training.single_image import (
+from unveil.training.series.sample import SampleOptions, Series, draw_sample
+from unveil.training.tasks.single_image import (
     Batch,
     SingleImageTask,
     clear_mean_predictor,

@@ -1,6 +1,6 @@
 """DSen2-CR on OpenVINO: the same layers in less time and memory on a CPU, and in int8.
 
-The layers are those of :func:`unveil.models.dsen2cr.layers_of`. Three things keep lower
+The layers are those of :func:`unveil.models.dsen2cr.model.layers_of`. Three things keep lower
 precision honest:
 
 - The kernel of the first convolution is split in two bfloat16 parts. Rounded to one, it shifts
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.bands import REFLECTANCE_SCALE
-from unveil.models.dsen2cr import OPTICAL_SCALE, RESIDUAL_SCALE
+from unveil.models.dsen2cr.model import OPTICAL_SCALE, RESIDUAL_SCALE
 
 if TYPE_CHECKING:
     import openvino

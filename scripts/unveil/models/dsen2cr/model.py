@@ -388,7 +388,7 @@ class Dsen2Cr(Model):
         self._run = compile_network(network)
 
     def _load_openvino(self, layers: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        from unveil.models import dsen2cr_openvino
+        from unveil.models.dsen2cr import openvino as dsen2cr_openvino
 
         if self.precision == "int8":
             self._to_quantise, self.precision = layers, dsen2cr_openvino.half_precision()
@@ -419,7 +419,7 @@ class Dsen2Cr(Model):
 
     def _quantise(self, scene: Scene) -> None:
         """Compute this scene in int8 if that costs little enough on patches of it."""
-        from unveil.models import dsen2cr_openvino as openvino
+        from unveil.models.dsen2cr import openvino
 
         self._run, self.precision = self._plain, self._unquantised
         calibration, held_out = (
