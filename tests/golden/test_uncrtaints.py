@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from unveil.models import uncrtaints
-from unveil.models.layers.sequences import read_state, scale_radar
+from unveil.models.layers.sequences import scale_radar
+from unveil.weights.read import read_state
 
 CASES = ("main", "nonsquare", "padded", "small32")
 

@@ -83,7 +83,7 @@ def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 
 def weights_of(kind: str, options: dict) -> dict[str, np.ndarray] | None:
     if kind == "dsen2cr":
-        from unveil.models.dsen2cr.model import build_network, network_arrays
+        from unveil.models.dsen2cr.network import build_network, network_arrays
 
         network = build_network(bands=13, **{"radar": True, **options})
         names = {name: array.shape for name, array in network_arrays(network).items()}

@@ -20,14 +20,11 @@ import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.layers.sequences import (
-    pad_to_grid,
-    pair_radar,
-    read_state,
-    sequence_of,
-)
+from unveil.models.layers.padding import pad_to_grid
+from unveil.models.layers.sequences import pair_radar, sequence_of
 from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs
+from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
     import tensorflow as tf

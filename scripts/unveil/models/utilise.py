@@ -20,15 +20,11 @@ import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.layers.sequences import (
-    pad_to_grid,
-    pair_radar,
-    read_state,
-    sequence_of,
-    unpad,
-)
+from unveil.models.layers.padding import pad_to_grid, unpad
+from unveil.models.layers.sequences import pair_radar, sequence_of
 from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs
+from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -16,7 +16,7 @@ from unveil.errors import InputError
 from unveil.models.chronos.learning import score_samples
 from unveil.models.chronos.model import CALIBRATION
 from unveil.models.chronos.network import network_arrays as chronos_arrays
-from unveil.models.dsen2cr.model import network_arrays
+from unveil.models.dsen2cr.network import network_arrays
 from unveil.training.card import rounded, write_card, write_weights
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.loop import TrainingPlan, train

@@ -17,7 +17,7 @@ import numpy as np
 
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.chronos.experts import REACH_PX, SceneFit, estimate, fit_scene
-from unveil.models.layers.sequences import pad_to_grid, unpad
+from unveil.models.layers.padding import pad_to_grid, unpad
 from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs, Scene
 from unveil.weights.arrays import check_shapes, check_values, read_arrays

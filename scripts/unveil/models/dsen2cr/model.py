@@ -4,8 +4,7 @@ Meraner, Ebel, Zhu & Schmitt 2020, Cloud removal in Sentinel-2 imagery using a d
 neural network and SAR-optical data fusion, ISPRS J. Photogramm. Remote Sens. 166:333-346,
 doi:10.1016/j.isprsjprs.2020.05.013 (section 3: network and ranges of the data).
 
-The network works on channels-last batches, optical bands first, then VV and VH. TensorFlow
-and Keras are imported by the functions that use them.
+TensorFlow, Keras and OpenVINO are imported by the functions that use them.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
@@ -26,28 +24,21 @@ from unveil.bands import (
     band_positions,
     normalise_band_name,
 )
-from unveil.errors import InputError, SceneSkipped
+from unveil.errors import SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.dsen2cr.network import KERNEL, build_network, compile_network, load_weights
+from unveil.models.dsen2cr.recipe import (
+    UNITS_PER_REFLECTANCE,
+    Fill,
+    Moments,
+    fill_values,
+    network_input,
+)
+from unveil.models.dsen2cr.weights import Layers, layers_of
 from unveil.models.options import check_choice, option_error, parse_options
-from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
-from unveil.weights.arrays import HDF5_SIGNATURE, NamedArrays, check_values, read_arrays
-from unveil.weights.keras_hdf5 import read_keras_hdf5
-
-if TYPE_CHECKING:
-    import keras
-
-KERNEL = 3
-RESIDUAL_SCALE = 0.1
-OPTICAL_RANGE = (0.0, 10_000.0)
-"""Digital numbers."""
-OPTICAL_SCALE = 2_000.0
-"""Digital numbers per network unit."""
-SAR_RANGES = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
-"""Decibels."""
-SAR_MAXIMUM = 2.0
-"""Network units of the upper end of the radar ranges."""
-
+from unveil.weights.arrays import NamedArrays
+from unveil.weights.read import read_weights
 
 HIDDEN_BYTES = {
     ("tensorflow", "float32"): 15,
@@ -58,10 +49,9 @@ HIDDEN_BYTES = {
     ("openvino", "int8"): 7,
 }
 """Bytes of a pixel and feature, from ``benchmarks/inference.py memory``: two to four layers."""
+
 IMAGES_HELD = 14
 """Copies of the input's channels that a window costs while it is read, computed and written."""
-PATCH_PX, PATCHES_PER_EDGE, FEWEST_PATCHES = 128, 4, 4
-"""Of a scene, to calibrate int8 and to check it."""
 
 
 @dataclass(frozen=True)
@@ -95,229 +85,6 @@ class Dsen2CrOptions:
         return [(KERNEL, KERNEL, *pair) for pair in pairwise(widths)]
 
 
-@dataclass(frozen=True)
-class Fill:
-    """Values that stand for missing pixels: one for all bands of a raster, as published.
-
-    Attributes:
-        optical: mean of all bands and valid pixels of the target, in DN.
-        sar: mean of both polarisations over valid pixels, in dB.
-    """
-
-    optical: float
-    sar: float
-
-
-def build_network(
-    *,
-    bands: int,
-    radar: bool,
-    features: int = 256,
-    blocks: int = 16,
-    precision: str | None = None,
-) -> keras.Model:
-    """Build the network of section 3.1 without weights of its own.
-
-    Args:
-        bands: optical bands, the first channels of the input.
-        radar: whether VV and VH follow them.
-        features: channels of the hidden layers.
-        blocks: residual blocks.
-        precision: Keras dtype policy of the hidden layers, by default Keras' global one. The
-            first and last convolutions and the addition to the image are always float32.
-
-    Returns:
-        A model from ``(N, H, W, bands [+ 2])`` to ``(N, H, W, bands)`` float32 in network
-        units, for any N, H and W. Its convolutions are named ``conv_01``, ``conv_02`` ...
-    """
-    import keras
-
-    count = 0
-
-    def convolve(
-        tensor: Any, filters: int, activation: str | None = None, dtype: str | None = precision
-    ) -> Any:
-        nonlocal count
-        count += 1
-        return keras.layers.Conv2D(
-            filters,
-            KERNEL,
-            padding="same",
-            activation=activation,
-            kernel_initializer="he_uniform",
-            data_format="channels_last",
-            dtype=dtype,
-            name=f"conv_{count:02d}",
-        )(tensor)
-
-    source = keras.Input((None, None, bands + (len(SAR2) if radar else 0)), name="cloudy")
-    # Its kernel rounded to bfloat16 would shift the colour of the whole image (up to 0.1 dB).
-    x = convolve(source, features, "relu", dtype="float32")
-    for block in range(1, blocks + 1):
-        residual = convolve(convolve(x, features, "relu"), features)
-        scale = keras.layers.Rescaling(RESIDUAL_SCALE, dtype=precision, name=f"scale_{block:02d}")
-        x = keras.layers.Add(dtype=precision, name=f"block_{block:02d}")([x, scale(residual)])
-    # Under thick cloud the change is 4000 DN and more; bfloat16 would round it to 32 DN.
-    change = convolve(x, bands, dtype="float32")
-    output = keras.layers.Add(dtype="float32", name="clear")([source[..., :bands], change])
-    return keras.Model(source, output, name="dsen2cr")
-
-
-def convolutions(network: keras.Model) -> list[keras.layers.Layer]:
-    """Return the convolutions of a network of :func:`build_network` in order."""
-    found = [layer for layer in network.layers if layer.name.startswith("conv_")]
-    return sorted(found, key=lambda layer: int(layer.name.removeprefix("conv_")))
-
-
-def network_arrays(network: keras.Model) -> dict[str, np.ndarray]:
-    """Return the weights as ``kernel_01`` (HWIO), ``bias_01``, ``kernel_02`` ..., to be saved."""
-    arrays = {}
-    for number, layer in enumerate(convolutions(network), 1):
-        kernel, bias = layer.get_weights()
-        arrays |= {f"kernel_{number:02d}": kernel, f"bias_{number:02d}": bias}
-    return arrays
-
-
-def read_weights(path: str | Path) -> NamedArrays:
-    """Read weights from legacy Keras HDF5 or from a ``.npz`` written here, told by content.
-
-    Raises:
-        InputError: if the file is neither, or damaged.
-    """
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(len(HDF5_SIGNATURE))
-    except OSError:
-        head = b""
-    is_archive = head.startswith(b"PK")
-    return read_arrays(path) if is_archive else read_keras_hdf5(path)
-
-
-def load_weights(network: keras.Model, weights: NamedArrays) -> None:
-    """Put weights into a network of :func:`build_network`, layer by layer in order.
-
-    Names do not matter, only order: each kernel (HWIO, in files of channels-first models
-    too) is followed by its bias.
-
-    Raises:
-        InputError: if count or shapes differ from the network's, or values are not finite
-            or all zero.
-    """
-    layers = convolutions(network)
-    shapes = [tuple(layer.kernel.shape) for layer in layers]
-    for layer, arrays in zip(layers, layers_of(weights, shapes), strict=True):
-        layer.set_weights(list(arrays))
-
-
-def layers_of(
-    weights: NamedArrays, shapes: Sequence[tuple[int, ...]]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return kernel (HWIO) and bias of each convolution as float32, checked.
-
-    Args:
-        weights: each kernel followed by its bias; names do not matter.
-        shapes: of the kernels that the network has.
-
-    Raises:
-        InputError: if count or shapes differ, or values are not finite or all zero.
-    """
-    _check_architecture(weights, [shape for kernel in shapes for shape in (kernel, kernel[-1:])])
-    check_values(weights)
-    arrays = [array.astype(np.float32) for array in weights.arrays.values()]
-    return list(zip(arrays[::2], arrays[1::2], strict=True))
-
-
-def _check_architecture(weights: NamedArrays, expected: list[tuple[int, ...]]) -> None:
-    found = [array.shape for array in weights.arrays.values()]
-    if found == [tuple(shape) for shape in expected]:
-        return
-    kernels = [shape for shape in found if len(shape) == 4]
-    wanted = [shape for shape in expected if len(shape) == 4]
-    raise InputError(
-        f"found {_describe(kernels)}; the model's options ask for {_describe(wanted)}"
-        + ("" if len(found) == 2 * len(kernels) else f"; {len(found)} arrays in all"),
-        file=weights.path,
-        field=_first_difference(weights, expected),
-        remedy="set the options 'features', 'blocks', 'bands' and 'radar' to those of the "
-        "weights, or download the weights again",
-    )
-
-
-def _describe(kernels: list[tuple[int, ...]]) -> str:
-    if not kernels:
-        return "no convolutions"
-    return (
-        f"{len(kernels)} convolutions of {kernels[0][-1]} features from {kernels[0][-2]} input "
-        f"channels to {kernels[-1][-1]} output channels"
-    )
-
-
-def _first_difference(weights: NamedArrays, expected: list[tuple[int, ...]]) -> str | None:
-    for (name, array), shape in zip(weights.arrays.items(), expected, strict=False):
-        if array.shape != tuple(shape):
-            return name
-    return None
-
-
-def fill_values(target_dn: np.ndarray, sar_db: np.ndarray | None) -> Fill:
-    """Return the published stand-ins for missing pixels of one image.
-
-    Args:
-        target_dn: DN of any shape, NaN where missing.
-        sar_db: dB of any shape, NaN where missing; None without radar.
-    """
-    moments = _Moments()
-    moments.add(target_dn, sar_db)
-    return moments.fill()
-
-
-class _Moments:
-    """Running sums of the valid values of target and radar, in float64."""
-
-    def __init__(self) -> None:
-        self.sums, self.counts = [0.0, 0.0], [0, 0]
-
-    def add(self, target_dn: np.ndarray, sar_db: np.ndarray | None) -> None:
-        """Add one tile."""
-        for position, values in enumerate((target_dn, sar_db)):
-            if values is not None:
-                valid = np.isfinite(values)
-                self.sums[position] += float(np.sum(values, where=valid, dtype=np.float64))
-                self.counts[position] += int(np.count_nonzero(valid))
-
-    def fill(self) -> Fill:
-        """Return the means; NaN where nothing was valid."""
-        means = [s / n if n else np.nan for s, n in zip(self.sums, self.counts, strict=True)]
-        return Fill(*means)
-
-
-def network_input(target_dn: np.ndarray, sar_db: np.ndarray | None, fill: Fill) -> np.ndarray:
-    """Return the network's input in its units.
-
-    1. Missing values become the fill value of their raster.
-    2. Optical bands are clipped to 0...10000 DN and divided by 2000.
-    3. VV is clipped to -25...0 dB, VH to -32.5...0 dB, both mapped to 0...2.
-
-    Args:
-        target_dn: ``(B, H, W)`` DN (reflectance x 10000), NaN where missing.
-        sar_db: ``(2, H, W)`` dB, VV then VH, NaN where missing; None without radar.
-        fill: stand-ins for missing values.
-
-    Returns:
-        ``(H, W, B [+ 2])`` float32.
-    """
-    optical = np.where(np.isnan(target_dn), np.float32(fill.optical), target_dn)
-    channels = [np.clip(optical, *OPTICAL_RANGE) / OPTICAL_SCALE]
-    if sar_db is not None:
-        filled = np.where(np.isnan(sar_db), np.float32(fill.sar), sar_db)
-        for image, name in zip(filled, SAR2, strict=True):
-            low, high = SAR_RANGES[name]
-            scaled = (np.clip(image, low, high) - low) * (SAR_MAXIMUM / (high - low))
-            channels.append(scaled[None])
-    stacked = np.concatenate(channels, axis=0, dtype=np.float32)
-    return np.ascontiguousarray(np.moveaxis(stacked, 0, -1))
-
-
 class Dsen2Cr(Model):
     """DSen2-CR, with published weights or weights trained here."""
 
@@ -341,7 +108,7 @@ class Dsen2Cr(Model):
         self.origin = self.options.origin or ("trained-here" if ours else "published")
         self._fill: Fill | None = None
         self._run: Callable[[np.ndarray], np.ndarray] | None = None
-        self._to_quantise: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self._to_quantise: Layers | None = None
 
     @property
     def needs(self) -> Needs:
@@ -362,13 +129,7 @@ class Dsen2Cr(Model):
         Raises:
             InputError: if the weights are missing, damaged or of another architecture.
         """
-        if self.spec.weights is None:
-            raise InputError(
-                f"model '{self.spec.id}' has no weights",
-                field="weights",
-                remedy="run `snakemake fetch_weights`, or give the file in the models table",
-            )
-        weights = read_weights(self.spec.weights)
+        weights = read_weights(self.weights)
         self.weights_checksum = weights.sha256
         self.bytes_per_px = self.window_bytes_per_px()
         if self.backend == "openvino":
@@ -387,13 +148,13 @@ class Dsen2Cr(Model):
         load_weights(network, weights)
         self._run = compile_network(network)
 
-    def _load_openvino(self, layers: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        from unveil.models.dsen2cr import openvino as dsen2cr_openvino
+    def _load_openvino(self, layers: Layers) -> None:
+        from unveil.models.dsen2cr import openvino
 
         if self.precision == "int8":
-            self._to_quantise, self.precision = layers, dsen2cr_openvino.half_precision()
+            self._to_quantise, self.precision = layers, openvino.half_precision()
         self._unquantised = self.precision
-        self._run = self._plain = dsen2cr_openvino.compile_network(layers, precision=self.precision)
+        self._run = self._plain = openvino.compile_network(layers, precision=self.precision)
 
     def window_bytes_per_px(self) -> int:
         """Return the most memory of one pixel: hidden values held at once, and the images."""
@@ -406,7 +167,7 @@ class Dsen2Cr(Model):
         Raises:
             SceneSkipped: if the target or the radar has no valid pixel.
         """
-        moments = _Moments()
+        moments = Moments()
         for tile in tiles:
             moments.add(*self._arrays(tile))
         if not moments.counts[0]:
@@ -415,41 +176,27 @@ class Dsen2Cr(Model):
             raise SceneSkipped("the radar frame has no valid pixel")
         self._fill = moments.fill()
         if self._to_quantise:
-            self._quantise(scene)
+            self._quantise(scene, self._to_quantise)
 
-    def _quantise(self, scene: Scene) -> None:
+    def _quantise(self, scene: Scene, layers: Layers) -> None:
         """Compute this scene in int8 if that costs little enough on patches of it."""
-        from unveil.models.dsen2cr import openvino
+        from unveil.models.dsen2cr import int8
 
         self._run, self.precision = self._plain, self._unquantised
         calibration, held_out = (
-            [self._patch(scene, window) for window in windows]
-            for windows in calibration_windows(scene.grid)
+            [patch for window in windows if (patch := self._patch(scene, window)) is not None]
+            for windows in int8.calibration_windows(scene.grid)
         )
-        calibration, held_out = (
-            [patch for patch in patches if patch is not None] for patches in (calibration, held_out)
-        )
-        if min(len(calibration), len(held_out)) < FEWEST_PATCHES:
-            self.precision_note = (
-                f"int8 refused: the scene has no {FEWEST_PATCHES} patches of {PATCH_PX} pixels "
-                f"to calibrate on and as many to check"
-            )
-            return
-        run, loss = openvino.compile_int8(
-            self._to_quantise, calibration=calibration, held_out=held_out
-        )
-        found = f"may cost {loss:.3f} dB of PSNR, found on {len(held_out)} held-out patches"
-        if loss >= openvino.MOST_LOSS_DB:
-            self.precision_note = f"int8 refused: {found}, allowed {openvino.MOST_LOSS_DB}"
-            return
-        self._run, self.precision, self.precision_note = run, "int8", f"int8 {found}"
+        run, self.precision_note = int8.quantise(layers, calibration=calibration, held_out=held_out)
+        if run is not None:
+            self._run, self.precision = run, "int8"
 
     def _patch(self, scene: Scene, window: Window) -> np.ndarray | None:
         """Return the network's input for one window, or None where the target has no data.
 
         It comes with its halo: what lies at the edge is judged as in the whole image.
         """
-        outer = _with_halo(window, self.receptive_field, scene.grid)
+        outer = scene.grid.with_halo(window, self.receptive_field)
         target_dn, sar_db = self._arrays(read_inputs(scene, window=outer))
         if np.isnan(target_dn).all():
             return None
@@ -468,7 +215,7 @@ class Dsen2Cr(Model):
             return Prediction(target_dn, bands=self.options.bands)
         fill = self._fill or fill_values(target_dn, sar_db)
         output = self._run(network_input(target_dn, sar_db, fill)[None])[0]
-        reflectance = np.moveaxis(output, -1, 0) * np.float32(OPTICAL_SCALE / REFLECTANCE_SCALE)
+        reflectance = np.moveaxis(output, -1, 0) * np.float32(1 / UNITS_PER_REFLECTANCE)
         reflectance[missing] = np.nan
         return Prediction(reflectance, bands=self.options.bands)
 
@@ -477,47 +224,6 @@ class Dsen2Cr(Model):
         positions = band_positions(self.options.bands, inputs.bands)
         target_dn = inputs.target[positions] * np.float32(REFLECTANCE_SCALE)
         return target_dn, inputs.sar if self.options.radar else None
-
-
-def calibration_windows(grid: Grid) -> tuple[list[Window], list[Window]]:
-    """Return windows spread over a scene to calibrate on, and others to check on.
-
-    None where the scene is so small that both would cost more than int8 saves.
-    """
-    if min(grid.shape) < PATCH_PX * PATCHES_PER_EDGE:
-        return [], []
-    rows, cols = (
-        [i * (length - PATCH_PX) // (PATCHES_PER_EDGE - 1) for i in range(PATCHES_PER_EDGE)]
-        for length in grid.shape
-    )
-    sides: tuple[list[Window], list[Window]] = ([], [])
-    for i, row in enumerate(rows):
-        for j, col in enumerate(cols):
-            sides[(i + j) % 2].append(Window(col, row, PATCH_PX, PATCH_PX))
-    return sides
-
-
-def _with_halo(window: Window, halo: int, grid: Grid) -> Window:
-    row, col = max(0, window.row_off - halo), max(0, window.col_off - halo)
-    bottom = min(grid.height, window.row_off + window.height + halo)
-    right = min(grid.width, window.col_off + window.width + halo)
-    return Window(col, row, right - col, bottom - row)
-
-
-def compile_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Return inference as one graph, ``(N, H, W, C)`` to ``(N, H, W, B)`` float32.
-
-    One graph serves every N, H and W; XLA is off because it is slower on CPUs.
-    """
-    import tensorflow as tf
-
-    signature = [tf.TensorSpec((None, None, None, network.input_shape[-1]), tf.float32)]
-
-    @tf.function(input_signature=signature, jit_compile=False)
-    def run(batch: tf.Tensor) -> tf.Tensor:
-        return tf.cast(network(batch, training=False), tf.float32)
-
-    return lambda batch: run(tf.constant(batch, tf.float32)).numpy()
 
 
 def read_options(spec: ModelSpec) -> Dsen2CrOptions:

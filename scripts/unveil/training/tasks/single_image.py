@@ -21,10 +21,10 @@ import tensorflow as tf
 from unveil.bands import REFLECTANCE_SCALE, band_positions
 from unveil.errors import InputError
 from unveil.models.chronos.learning import Sample
-from unveil.models.dsen2cr.model import (
-    OPTICAL_SCALE,
+from unveil.models.dsen2cr.network import build_network
+from unveil.models.dsen2cr.recipe import (
+    UNITS_PER_REFLECTANCE,
     Fill,
-    build_network,
     fill_values,
     network_input,
 )
@@ -32,7 +32,6 @@ from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.series.sample import SampleOptions, Series, draw_sample
 
-UNITS_PER_REFLECTANCE = REFLECTANCE_SCALE / OPTICAL_SCALE
 VALIDATION_SAMPLES = 48
 """Scenes of each held-out place."""
 CLOUD_LEVELS = {"below_35": (0.0, 0.35), "35_to_65": (0.35, 0.65), "above_65": (0.65, 1.01)}
