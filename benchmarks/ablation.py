@@ -25,10 +25,10 @@ from typing import Any
 from accuracy import update
 
 from unveil.config import read_training
-from unveil.models.chronos_learning import score_samples
+from unveil.models.chronos.learning import score_samples
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.run import make_task, set_threads
-from unveil.training.series_task import COMPLETE, OVERCAST
+from unveil.training.tasks.series import COMPLETE, OVERCAST
 
 LOG = logging.getLogger("ablation")
 ROOT = Path(__file__).resolve().parents[1]

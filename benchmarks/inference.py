@@ -29,16 +29,21 @@ from unveil.config import read_yaml
 from unveil.devices import CPU
 from unveil.inference import InferenceOptions, even_tile, largest_tile, run_shard, tiles_of
 from unveil.metrics.definitions import psnr
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import Model, ModelSpec
+from unveil.models.dsen2cr import int8, openvino
+from unveil.models.dsen2cr.model import Dsen2Cr
+from unveil.models.dsen2cr.network import build_network, compile_network, load_weights
+from unveil.models.dsen2cr.recipe import UNITS_PER_REFLECTANCE, fill_values, network_input
+from unveil.models.dsen2cr.weights import layers_of
 from unveil.models.registry import create
 from unveil.raster import BLOCK, Grid
 from unveil.scene import Frame, Scene, load_scene, read_inputs, read_truth
 from unveil.weights.arrays import NamedArrays, write_arrays
+from unveil.weights.read import read_weights
 
 PEER = "torch channels_last"
 TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
-RECEPTIVE_FIELD = 34
+RECEPTIVE_FIELD = Dsen2Cr(ModelSpec("published", "dsen2cr")).receptive_field
 CONTEXT = 6
 """Frames beside the target in the memory benchmark."""
 ENGINES = (
@@ -67,20 +72,20 @@ def ours(weights: dict, engine: str, *, features: int, blocks: int) -> Callable:
     backend, precision = engine.split()
     if backend == "openvino":
         return _openvino(weights, precision)
-    network = dsen2cr.build_network(
+    network = build_network(
         bands=13, radar=True, features=features, blocks=blocks, precision=precision
     )
-    dsen2cr.load_weights(network, NamedArrays(weights, Path("drawn"), ""))
-    return dsen2cr.compile_network(network)
+    load_weights(network, NamedArrays(weights, Path("drawn"), ""))
+    return compile_network(network)
 
 
 def _openvino(weights: dict, precision: str) -> Callable:
     arrays = list(weights.values())
     layers = list(zip(arrays[::2], arrays[1::2], strict=True))
     if precision != "int8":
-        return dsen2cr_openvino.compile_network(layers, precision=precision)
+        return openvino.compile_network(layers, precision=precision)
     patches = [make_batch(64, seed) for seed in range(3, 7)]
-    run, loss = dsen2cr_openvino.compile_int8(layers, calibration=patches[:2], held_out=patches[2:])
+    run, loss = int8.compile_int8(layers, calibration=patches[:2], held_out=patches[2:])
     print(f"int8 may cost {loss:.3f} dB of PSNR with these drawn weights on drawn images")
     return run
 
@@ -310,7 +315,7 @@ def print_shards(args: argparse.Namespace) -> None:
         print(f"{part:14}  {seconds:7.1f}  {shares}")
 
 
-class TimedDsen2Cr(dsen2cr.Dsen2Cr):
+class TimedDsen2Cr(Dsen2Cr):
     """DSen2-CR with a clock around its network."""
 
     loaded = network_seconds = 0.0
@@ -356,11 +361,11 @@ def print_precision(args: argparse.Namespace) -> None:
     spec = ModelSpec.from_row("dsen2cr-small", table["dsen2cr-small"])
     weights, models = root / spec.weights, {}
     for engine in ("tensorflow float32", *ENGINES[1::2]):
-        model = dsen2cr.Dsen2Cr(replace(spec, weights=weights))
+        model = Dsen2Cr(replace(spec, weights=weights))
         model.backend, model.precision = engine.split()
         model.load()
         models[engine] = model
-    layers = dsen2cr.layers_of(dsen2cr.read_weights(weights), model.options.kernel_shapes)
+    layers = layers_of(read_weights(weights), model.options.kernel_shapes)
     print("PSNR in dB of float32, and what else adds; int8 is calibrated on a half of the scene")
     print(f"{'scene':30}  float32  TF bfloat16  OpenVINO bfloat16     int8  int8's bound")
     for path in sorted(args.results.glob("scenes/*/scene.json")):
@@ -371,16 +376,16 @@ def print_precision(args: argparse.Namespace) -> None:
         answers = [model.predict(inputs).reflectance for model in models.values()]
         full, *halves = [psnr(answer, truth) for answer in answers]
         target_dn, _ = model._arrays(inputs)
-        fill = dsen2cr.fill_values(target_dn, None)
-        image = dsen2cr.network_input(target_dn, None, fill)[None]
+        fill = fill_values(target_dn, None)
+        image = network_input(target_dn, None, fill)[None]
         half = image.shape[2] // 2
-        run, bound = dsen2cr_openvino.compile_int8(
+        run, bound = int8.compile_int8(
             layers, calibration=[image[:, :, :half]], held_out=[image[:, :, half:]]
         )
-        int8 = np.moveaxis(run(image)[0], -1, 0) * np.float32(0.2)
-        int8[np.isnan(target_dn)] = np.nan
+        rounded = np.moveaxis(run(image)[0], -1, 0) * np.float32(1 / UNITS_PER_REFLECTANCE)
+        rounded[np.isnan(target_dn)] = np.nan
         tf, ov = (value - full for value in halves)
-        last = psnr(int8, truth) - full
+        last = psnr(rounded, truth) - full
         print(f"{scene.id:30}  {full:7.2f}  {tf:+11.4f}  {ov:+17.4f}  {last:+7.4f}  {bound:12.4f}")
 
 
@@ -392,7 +397,7 @@ def halo_cost(grid: Grid, tile_px: int) -> float:
 
 def automatic_tile(grid: Grid, engine: str, *, resident: int) -> int:
     """Return the tile that the engine would choose for the published network."""
-    model = dsen2cr.Dsen2Cr(ModelSpec("published", "dsen2cr"))
+    model = Dsen2Cr(ModelSpec("published", "dsen2cr"))
     model.backend, model.precision = engine.split()
     model.bytes_per_px = model.window_bytes_per_px()
     return even_tile(grid, largest_tile(model, InferenceOptions(), CPU, resident=resident))

@@ -94,9 +94,7 @@ class Tile:
     @property
     def inside(self) -> tuple[slice, slice]:
         """The core within the outer window."""
-        row = int(self.core.row_off - self.outer.row_off)
-        col = int(self.core.col_off - self.outer.col_off)
-        return slice(row, row + int(self.core.height)), slice(col, col + int(self.core.width))
+        return raster.within(self.core, self.outer)
 
 
 def tiles_of(grid: Grid, *, tile_px: int, halo: int | None) -> list[Tile]:
@@ -104,14 +102,7 @@ def tiles_of(grid: Grid, *, tile_px: int, halo: int | None) -> list[Tile]:
     if halo is None:
         whole = Window(0, 0, grid.width, grid.height)
         return [Tile(whole, whole)]
-    return [Tile(core, _grown(core, halo, grid)) for core in grid.windows(tile_px)]
-
-
-def _grown(core: Window, halo: int, grid: Grid) -> Window:
-    row, col = max(0, int(core.row_off) - halo), max(0, int(core.col_off) - halo)
-    bottom = min(grid.height, int(core.row_off + core.height) + halo)
-    right = min(grid.width, int(core.col_off + core.width) + halo)
-    return Window(col, row, right - col, bottom - row)
+    return [Tile(core, grid.with_halo(core, halo)) for core in grid.windows(tile_px)]
 
 
 def limit_context(scene: Scene, count: int | None) -> Scene:

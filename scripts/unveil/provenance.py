@@ -96,22 +96,14 @@ def count_parameters(path: Path) -> int:
     Raises:
         InputError: if the file is damaged.
     """
-    from unveil.weights.arrays import HDF5_SIGNATURE, read_arrays
-    from unveil.weights.keras_hdf5 import read_keras_hdf5
-    from unveil.weights.torch_zip import read_torch_zip
+    from unveil.weights.read import read_weights
 
     card = path.with_suffix(".json")
     if card.exists():
         return int(json.loads(card.read_text())["architecture"]["parameters"])
-    if path.suffix == ".npz":
-        read = read_arrays
-    else:
-        with open(path, "rb") as stream:
-            is_keras = stream.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-        read = read_keras_hdf5 if is_keras else read_torch_zip
     learned = {
         name: array
-        for name, array in read(path).arrays.items()
+        for name, array in read_weights(path).arrays.items()
         if not any(word in name for word in NO_PARAMETERS)
     }
     return sum(array.size for array in learned.values())

@@ -96,6 +96,20 @@ class Grid:
             for col in range(0, self.width, block):
                 yield Window(col, row, min(block, self.width - col), min(block, self.height - row))
 
+    def with_halo(self, window: Window, halo: int) -> Window:
+        """Return a window grown by ``halo`` pixels on each side, as far as the grid goes."""
+        (top, bottom), (left, right) = window.toranges()
+        top, left = max(0, top - halo), max(0, left - halo)
+        bottom, right = min(self.height, bottom + halo), min(self.width, right + halo)
+        return Window(left, top, right - left, bottom - top)
+
+
+def within(window: Window, outer: Window) -> tuple[slice, slice]:
+    """Return the rows and columns of a window in an array of a larger one."""
+    rows, cols = window.toslices()
+    (top, _), (left, _) = outer.toranges()
+    return slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left)
+
 
 def grid_of(dataset: rasterio.DatasetReader) -> Grid:
     """Return the grid of an open raster."""

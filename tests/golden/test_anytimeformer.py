@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from unveil.bands import CLEAR, CLOUD
-from unveil.models import anytimeformer as model
+from unveil.models.anytimeformer import model
 from unveil.models.base import ModelSpec
-from unveil.models.multitemporal import read_state
 from unveil.scene import Inputs
+from unveil.weights.read import read_state
 
 USABLE_CLASSES = (4, 5, 6, 7)
 PIXELS_AT_ONCE = 300

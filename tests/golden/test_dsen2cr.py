@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from unveil.bands import L1C13
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import openvino
+from unveil.models.dsen2cr.model import Dsen2Cr
+from unveil.models.dsen2cr.network import build_network, compile_network, load_weights
+from unveil.models.dsen2cr.recipe import fill_values, network_input
 from unveil.scene import Inputs
 from unveil.weights.arrays import NamedArrays
 
@@ -31,10 +34,10 @@ def network_of(
     if backend == "openvino":
         arrays = list(weights.values())
         layers = list(zip(arrays[::2], arrays[1::2], strict=True))
-        return dsen2cr_openvino.compile_network(layers, precision="float32")
-    network = dsen2cr.build_network(bands=13, radar=radar, features=features, blocks=blocks)
-    dsen2cr.load_weights(network, NamedArrays(weights, Path("weights.npz"), ""))
-    return dsen2cr.compile_network(network)
+        return openvino.compile_network(layers, precision="float32")
+    network = build_network(bands=13, radar=radar, features=features, blocks=blocks)
+    load_weights(network, NamedArrays(weights, Path("weights.npz"), ""))
+    return compile_network(network)
 
 
 def inputs_of(target_dn: np.ndarray, sar_db: np.ndarray) -> Inputs:
@@ -107,7 +110,7 @@ def test_missing_pixels_get_one_fill_value_per_file(golden):
         radar, optical = vectors["nan_in_s1_db"], vectors["nan_in_s2_dn"]
         expected = vectors["nan_y"][0]
         fill_s1, fill_s2 = float(vectors["nan_fill_value_s1"]), float(vectors["nan_fill_value_s2"])
-    fill = dsen2cr.fill_values(np.moveaxis(optical, -1, 0), np.moveaxis(radar, -1, 0))
+    fill = fill_values(np.moveaxis(optical, -1, 0), np.moveaxis(radar, -1, 0))
     assert fill.sar == pytest.approx(fill_s1, rel=1e-6)
     assert fill.optical == pytest.approx(fill_s2, rel=1e-6)
     assert np.abs(_network_input(optical, radar) - expected).max() <= 1e-5
@@ -117,7 +120,7 @@ def test_the_model_fills_by_the_whole_scene_whatever_the_tiles(golden):
     with np.load(golden / "A2_preprocessing.npz") as vectors:
         radar, optical = vectors["nan_in_s1_db"], vectors["nan_in_s2_dn"]
         fill_s1, fill_s2 = float(vectors["nan_fill_value_s1"]), float(vectors["nan_fill_value_s2"])
-    model = dsen2cr.Dsen2Cr(ModelSpec("dsen2cr-sar", "dsen2cr"))
+    model = Dsen2Cr(ModelSpec("dsen2cr-sar", "dsen2cr"))
     tiles = [inputs_of(optical[rows], radar[rows]) for rows in (slice(0, 17), slice(17, 64))]
     model.prepare(None, tiles)
     assert model._fill.optical == pytest.approx(fill_s2, rel=1e-6)
@@ -126,6 +129,6 @@ def test_the_model_fills_by_the_whole_scene_whatever_the_tiles(golden):
 
 def _network_input(optical_dn: np.ndarray, radar_db: np.ndarray) -> np.ndarray:
     """Return what the model feeds to its network, by way of reflectance."""
-    model = dsen2cr.Dsen2Cr(ModelSpec("dsen2cr-sar", "dsen2cr"))
+    model = Dsen2Cr(ModelSpec("dsen2cr-sar", "dsen2cr"))
     target_dn, sar_db = model._arrays(inputs_of(optical_dn, radar_db))
-    return dsen2cr.network_input(target_dn, sar_db, dsen2cr.fill_values(target_dn, sar_db))
+    return network_input(target_dn, sar_db, fill_values(target_dn, sar_db))

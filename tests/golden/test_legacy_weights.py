@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from unveil.errors import InputError
-from unveil.models import dsen2cr
+from unveil.models.dsen2cr.network import (
+    build_network,
+    compile_network,
+    load_weights,
+    network_arrays,
+)
 from unveil.weights.keras_hdf5 import read_keras_hdf5
+from unveil.weights.read import read_weights
 
 SAME_AS_A1 = (
     "good_sar_weights",
@@ -25,9 +31,7 @@ def legacy(golden):
 
 
 def small_network(**changes):
-    return dsen2cr.build_network(
-        **{"bands": 13, "radar": True, "features": 32, "blocks": 4, **changes}
-    )
+    return build_network(**{"bands": 13, "radar": True, "features": 32, "blocks": 4, **changes})
 
 
 @pytest.mark.parametrize("name", SAME_AS_A1)
@@ -35,9 +39,9 @@ def test_every_layout_gives_the_same_weights_in_layer_order(golden, legacy, name
     radar = "nosar" not in name
     read = read_keras_hdf5(legacy / f"{name}.hdf5")
     network = small_network(radar=radar)
-    dsen2cr.load_weights(network, read)
+    load_weights(network, read)
     with np.load(golden / f"A1_small_{'sar' if radar else 'nosar'}.npz") as expected:
-        loaded = dsen2cr.network_arrays(network)
+        loaded = network_arrays(network)
         assert len(loaded) == 20
         for key, array in loaded.items():
             np.testing.assert_array_equal(array, expected[key])
@@ -47,13 +51,13 @@ def test_every_layout_gives_the_same_weights_in_layer_order(golden, legacy, name
 def test_layers_are_taken_in_model_order_not_by_name(legacy, numbers):
     network = small_network(features=8, blocks=16)
     path = legacy / f"good_sar_F8_B16_conv2d_{numbers}.hdf5"
-    dsen2cr.load_weights(network, dsen2cr.read_weights(path))
-    loaded = dsen2cr.network_arrays(network)
+    load_weights(network, read_weights(path))
+    loaded = network_arrays(network)
     with np.load(legacy / "expected_F8_B16.npz") as expected:
         for key in expected.files:
             if key not in ("x", "y"):
                 np.testing.assert_array_equal(loaded[key], expected[key])
-        output = dsen2cr.compile_network(network)(expected["x"])
+        output = compile_network(network)(expected["x"])
         assert np.abs(output - expected["y"]).max() <= 1e-4
 
 
@@ -72,12 +76,12 @@ def test_layers_are_taken_in_model_order_not_by_name(legacy, numbers):
 def test_a_bad_file_is_refused_with_its_name_the_finding_and_a_remedy(legacy, name, found):
     path = legacy / f"{name}.hdf5"
     with pytest.raises(InputError, match=found) as caught:
-        dsen2cr.load_weights(small_network(), dsen2cr.read_weights(path))
+        load_weights(small_network(), read_weights(path))
     assert str(path) in str(caught.value)
     assert "Remedy: " in str(caught.value)
 
 
 def test_weights_with_radar_do_not_load_into_a_network_without(legacy):
-    weights = dsen2cr.read_weights(legacy / "good_sar_weights.hdf5")
+    weights = read_weights(legacy / "good_sar_weights.hdf5")
     with pytest.raises(InputError, match=r"15 input channels.* 13 input channels"):
-        dsen2cr.load_weights(small_network(radar=False), weights)
+        load_weights(small_network(radar=False), weights)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from unveil.models import uncrtaints
-from unveil.models.multitemporal import read_state, scale_radar
+from unveil.models.layers.sequences import scale_radar
+from unveil.weights.read import read_state
 
 CASES = ("main", "nonsquare", "padded", "small32")
 
@@ -19,7 +20,7 @@ def vectors(golden):
 
 @pytest.fixture(scope="module")
 def layers(vectors):
-    from unveil.models.torch_layers import TorchLayers
+    from unveil.models.layers.torch_state import TorchLayers
 
     return TorchLayers(
         {k.removeprefix("state/"): v for k, v in vectors.items() if k.startswith("state/")}
@@ -62,7 +63,7 @@ def test_features_of_a_frame_are_the_published_ones(vectors, layers):
 
 
 def test_the_compiled_graph_gives_the_same(vectors):
-    from unveil.models.torch_layers import compile_network
+    from unveil.models.layers.torch_state import compile_network
 
     state = {k.removeprefix("state/"): v for k, v in vectors.items() if k.startswith("state/")}
     run = compile_network(lambda *given: uncrtaints.forward(*given)[0], state)

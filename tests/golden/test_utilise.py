@@ -10,7 +10,7 @@ import pytest
 from unveil.bands import CLOUD, L1C13
 from unveil.models import utilise
 from unveil.models.base import ModelSpec
-from unveil.models.multitemporal import scale_radar
+from unveil.models.layers.sequences import scale_radar
 from unveil.scene import Inputs
 
 CASES = [
@@ -42,7 +42,7 @@ def state_of(golden, configuration: str) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request, golden):
     """Return the vectors of one case, with output and attention found, as published."""
-    from unveil.models.torch_layers import TorchLayers
+    from unveil.models.layers.torch_state import TorchLayers
 
     configuration, name = request.param
     vectors = read(golden / FILES[configuration], f"{name}/")

@@ -15,18 +15,18 @@ from tests.unit.test_experts import make_inputs
 
 from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
-from unveil.models import chronos_learning as learning
 from unveil.models.base import ModelSpec
-from unveil.models.chronos import CALIBRATION, SENSOR_STD, Chronos
-from unveil.models.chronos_network import build_network, network_arrays
-from unveil.models.experts import EXPERTS
+from unveil.models.chronos import learning
+from unveil.models.chronos.experts import EXPERTS
+from unveil.models.chronos.model import CALIBRATION, SENSOR_STD, Chronos
+from unveil.models.chronos.network import build_network, network_arrays
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.training.card import write_weights
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.run import refuse_shared_places
-from unveil.training.series import SampleOptions, Series, draw_sample, load_series
-from unveil.training.series_task import SeriesTask
+from unveil.training.series.sample import SampleOptions, Series, draw_sample, load_series
+from unveil.training.tasks.series import SeriesTask
 
 TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 GRID = Grid("EPSG:32634", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 48, 64)

@@ -11,8 +11,10 @@ from scipy.signal import correlate2d
 
 from unveil.bands import CORE6, L1C13
 from unveil.errors import InputError, SceneSkipped
-from unveil.models import dsen2cr
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr.model import Dsen2Cr
+from unveil.models.dsen2cr.network import build_network, compile_network, convolutions, load_weights
+from unveil.models.dsen2cr.recipe import fill_values
 from unveil.raster import Grid
 from unveil.scene import Frame, Inputs, Scene
 from unveil.weights.arrays import NamedArrays, write_arrays
@@ -77,17 +79,17 @@ def model_of(folder: Path, *, bands: tuple[str, ...] = CORE6, radar: bool = True
     path = folder / "weights.npz"
     write_arrays(path, recipe(bands=len(bands), radar=radar))
     options = {"features": FEATURES, "blocks": BLOCKS, "bands": list(bands), "radar": radar}
-    return dsen2cr.Dsen2Cr(ModelSpec("small", "dsen2cr", weights=path, options=options))
+    return Dsen2Cr(ModelSpec("small", "dsen2cr", weights=path, options=options))
 
 
 @pytest.mark.parametrize("radar", [True, False])
 @pytest.mark.parametrize("bands", [CORE6, L1C13])
 def test_the_network_is_the_paper_s_formula(bands, radar):
     weights = recipe(bands=len(bands), radar=radar)
-    network = dsen2cr.build_network(bands=len(bands), radar=radar, features=FEATURES, blocks=BLOCKS)
-    dsen2cr.load_weights(network, NamedArrays(weights, Path("recipe"), ""))
+    network = build_network(bands=len(bands), radar=radar, features=FEATURES, blocks=BLOCKS)
+    load_weights(network, NamedArrays(weights, Path("recipe"), ""))
     x = np.random.default_rng(1).uniform(0, 5, (2, 12, 10, len(bands) + 2 * radar))
-    found = dsen2cr.compile_network(network)(x)
+    found = compile_network(network)(x)
     for image, output in zip(np.moveaxis(x, -1, 1), np.moveaxis(found, -1, 1), strict=True):
         expected = published_formula(image, weights, len(bands))
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5)
@@ -95,18 +97,18 @@ def test_the_network_is_the_paper_s_formula(bands, radar):
 
 @pytest.mark.parametrize(("radar", "parameters"), [(True, 18_947_341), (False, 18_942_733)])
 def test_the_published_network_has_the_published_size(radar, parameters):
-    network = dsen2cr.build_network(bands=13, radar=radar)
+    network = build_network(bands=13, radar=radar)
     assert network.count_params() == parameters
-    assert len(dsen2cr.convolutions(network)) == 34
+    assert len(convolutions(network)) == 34
 
 
 def test_the_network_keeps_the_output_it_had_when_it_matched_the_published_one():
     """Recorded with the golden vectors of A1 passing; weights and input by seed."""
-    network = dsen2cr.build_network(bands=3, radar=True, features=FEATURES, blocks=BLOCKS)
+    network = build_network(bands=3, radar=True, features=FEATURES, blocks=BLOCKS)
     weights = NamedArrays(recipe(bands=3, radar=True), Path("drawn"), "")
-    dsen2cr.load_weights(network, weights)
+    load_weights(network, weights)
     image = np.random.default_rng(8).uniform(0, 5, (1, 7, 9, 5)).astype(np.float32)
-    found = dsen2cr.compile_network(network)(image)[0, [0, 3, 6], [0, 4, 8]]
+    found = compile_network(network)(image)[0, [0, 3, 6], [0, 4, 8]]
     np.testing.assert_allclose(found, RECORDED, rtol=0, atol=1e-4)
 
 
@@ -132,7 +134,7 @@ def test_the_receptive_field_is_exact(tmp_path):
 
 
 def test_the_published_network_needs_a_halo_of_34_pixels():
-    assert dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr")).receptive_field == 34
+    assert Dsen2Cr(ModelSpec("m", "dsen2cr")).receptive_field == 34
 
 
 def test_prediction_is_the_formula_in_reflectance(tmp_path):
@@ -173,7 +175,7 @@ def test_fill_values_are_those_of_the_scene_however_it_is_cut(tmp_path):
     ]
     model = model_of(tmp_path)
     model.prepare(None, tiles)
-    whole = dsen2cr.fill_values(target * np.float32(10_000), inputs.sar)
+    whole = fill_values(target * np.float32(10_000), inputs.sar)
     assert model._fill.optical == pytest.approx(whole.optical, rel=1e-12)
     assert model._fill.sar == pytest.approx(whole.sar, rel=1e-12)
     assert whole.optical == pytest.approx(np.nanmean(target.astype(np.float64)) * 1e4, rel=1e-6)
@@ -190,7 +192,7 @@ def test_a_scene_without_a_valid_pixel_is_skipped(tmp_path, part):
 def test_one_band_of_wrong_width_is_refused(tmp_path):
     model = model_of(tmp_path)
     options = {**model.spec.options, "features": FEATURES + 1}
-    other = dsen2cr.Dsen2Cr(replace(model.spec, options=options))
+    other = Dsen2Cr(replace(model.spec, options=options))
     with pytest.raises(InputError, match=r"of 5 features.*of 6 features"):
         other.load()
 
@@ -205,7 +207,7 @@ def scene_of(bands: tuple[str, ...], level: str, *, radar: bool) -> Scene:
 
 def test_without_weights_the_scene_is_skipped_and_says_how_to_get_them(tmp_path):
     for weights in (None, tmp_path / "absent.hdf5"):
-        model = dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights))
+        model = Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights))
         reason = model.skip(scene_of(L1C13, "L1C", radar=True))
         assert reason.startswith("weights not fetched")
         assert "snakemake fetch_weights" in reason
@@ -223,7 +225,7 @@ def test_bands_radar_and_level_that_are_lacking_are_reasons_to_skip(tmp_path):
 
 def test_weights_tell_where_they_come_from(tmp_path):
     assert model_of(tmp_path).origin == "trained-here"
-    assert dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=Path("w.hdf5"))).origin == "published"
+    assert Dsen2Cr(ModelSpec("m", "dsen2cr", weights=Path("w.hdf5"))).origin == "published"
 
 
 def test_the_checksum_is_that_of_the_file(tmp_path):
@@ -248,4 +250,4 @@ def test_the_checksum_is_that_of_the_file(tmp_path):
 )
 def test_a_wrong_option_is_named_with_its_remedy(options, message):
     with pytest.raises(InputError, match=message):
-        dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", options=options))
+        Dsen2Cr(ModelSpec("m", "dsen2cr", options=options))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from unveil.bands import CLEAR, CLOUD, CORE6
-from unveil.models import experts
+from unveil.models.chronos import experts
 from unveil.scene import Inputs
 
 SHAPE = (64, 48)

@@ -83,7 +83,7 @@ def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 
 def weights_of(kind: str, options: dict) -> dict[str, np.ndarray] | None:
     if kind == "dsen2cr":
-        from unveil.models.dsen2cr import build_network, network_arrays
+        from unveil.models.dsen2cr.network import build_network, network_arrays
 
         network = build_network(bands=13, **{"radar": True, **options})
         names = {name: array.shape for name, array in network_arrays(network).items()}
@@ -97,12 +97,12 @@ def weights_of(kind: str, options: dict) -> dict[str, np.ndarray] | None:
 
         return drawn(utilise.state_shapes(utilise.CONFIGURATIONS[options["configuration"]]))
     if kind == "anytimeformer":
-        from unveil.models.anytimeformer import expected_shapes
+        from unveil.models.anytimeformer.model import expected_shapes
 
         return drawn(expected_shapes())
     if kind == "chronos":
-        from unveil.models.chronos import CALIBRATION
-        from unveil.models.chronos_network import build_network, network_arrays
+        from unveil.models.chronos.model import CALIBRATION
+        from unveil.models.chronos.network import build_network, network_arrays
 
         shapes = {
             name: array.shape for name, array in network_arrays(build_network("small")).items()

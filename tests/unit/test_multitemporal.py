@@ -18,8 +18,9 @@ from scipy.special import erf
 
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, SHADOW
 from unveil.errors import InputError
-from unveil.models import multitemporal, uncrtaints, utilise
+from unveil.models import uncrtaints, utilise
 from unveil.models.base import ModelSpec
+from unveil.models.layers import padding, sequences
 from unveil.raster import Grid
 from unveil.scene import Frame, Inputs, Scene
 from unveil.weights.arrays import write_arrays
@@ -45,13 +46,13 @@ def drawn(shapes: dict[str, tuple[int, ...]], seed: int = 20) -> dict[str, np.nd
 @pytest.fixture(scope="module")
 def tl():
     """The layers' module, which loads TensorFlow."""
-    from unveil.models import torch_layers
+    from unveil.models.layers import torch_state
 
-    return torch_layers
+    return torch_state
 
 
 def run(module, state, frames, days) -> tuple[np.ndarray, np.ndarray]:
-    from unveil.models.torch_layers import TorchLayers
+    from unveil.models.layers.torch_state import TorchLayers
 
     output, attention = module.forward(
         TorchLayers(state), frames.astype(np.float32), days.astype(np.float32)
@@ -119,7 +120,7 @@ def test_gelu_is_the_exact_one(tl):
 @settings(max_examples=20)
 @given(height=st.integers(4, 19), width=st.integers(4, 19), size=st.integers(1, 4))
 def test_pooled_cells_are_the_maxima_of_their_pixels(height, width, size):
-    from unveil.models.torch_layers import adaptive_max_pool
+    from unveil.models.layers.torch_state import adaptive_max_pool
 
     image = np.random.default_rng(height * width).normal(size=(1, height, width, 2))
     found = adaptive_max_pool(image.astype(np.float32), size).numpy()
@@ -254,7 +255,7 @@ def inputs_of(
 
 def test_a_sequence_holds_the_nearest_frames_in_order_of_time():
     inputs = inputs_of(("B02", "B03"), [-30, -10, -5, 5, 20])
-    sequence = multitemporal.sequence_of(inputs, ("B03",), frames=4)
+    sequence = sequences.sequence_of(inputs, ("B03",), frames=4)
     assert sequence.dates == tuple(
         dt.date(2020, 3, 1) + dt.timedelta(days) for days in (-10, -5, 0, 5)
     )
@@ -265,25 +266,25 @@ def test_a_sequence_holds_the_nearest_frames_in_order_of_time():
 
 
 def test_of_two_frames_as_near_the_earlier_one_is_taken():
-    sequence = multitemporal.sequence_of(inputs_of(("B02",), [-5, 5]), ("B02",), frames=2)
+    sequence = sequences.sequence_of(inputs_of(("B02",), [-5, 5]), ("B02",), frames=2)
     assert sequence.dates[0] == dt.date(2020, 2, 25)
 
 
 def test_radar_is_mapped_from_minus_25_decibels_and_gaps_are_zero():
     decibels = np.array([-30, -25, -12.5, 0, 3, np.nan]).reshape(2, 1, 3)
     expected = np.array([0, 0, 0.5, 1, 1, 0]).reshape(2, 1, 3)
-    np.testing.assert_array_equal(multitemporal.scale_radar(decibels), expected)
+    np.testing.assert_array_equal(sequences.scale_radar(decibels), expected)
 
 
 def test_every_optical_date_gets_its_nearest_radar_and_of_two_the_earlier():
     inputs = inputs_of(("B02",), [], radar=True)  # radar 13 days and 1 day before, 11 after
     dates = tuple(dt.date(2020, 3, 1) + dt.timedelta(days) for days in (-30, -7, -6, 0, 5, 6, 40))
-    frames, later = multitemporal.pair_radar(inputs, dates)
+    frames, later = sequences.pair_radar(inputs, dates)
     np.testing.assert_array_equal(later, [17, -6, 5, -1, -6, 5, -29])
-    expected = multitemporal.scale_radar(inputs.sar_series[0])
+    expected = sequences.scale_radar(inputs.sar_series[0])
     np.testing.assert_array_equal(frames[0], expected)
     np.testing.assert_array_equal(
-        frames, multitemporal.scale_radar(inputs.sar_series)[[0, 0, 1, 1, 1, 2, 2]]
+        frames, sequences.scale_radar(inputs.sar_series)[[0, 0, 1, 1, 1, 2, 2]]
     )
 
 
@@ -306,10 +307,10 @@ def test_a_scene_gives_the_radar_of_its_frames_and_no_other():
 )
 def test_windows_are_padded_to_the_cells_of_the_scene_and_back(row, col, shape):
     images = np.random.default_rng(0).normal(size=(2, *shape))
-    padded = multitemporal.pad_to_grid(images, origin=(row, col), step=8, least=16)
+    padded = padding.pad_to_grid(images, origin=(row, col), step=8, least=16)
     assert padded.shape[1] % 8 == padded.shape[2] % 8 == 0
     assert min(padded.shape[1:]) >= 16
-    back = multitemporal.unpad(padded, origin=(row, col), step=8, shape=shape)
+    back = padding.unpad(padded, origin=(row, col), step=8, shape=shape)
     np.testing.assert_array_equal(back, images)
 
 
@@ -372,7 +373,7 @@ def test_uncrtaints_gets_the_mean_of_the_optical_and_the_radar_date(uncrtaints_m
     [(frames, days)] = given
     target = (dt.date(2020, 3, 1) - uncrtaints.REFERENCE_DAY).days
     np.testing.assert_array_equal(days, [[target - 11.5, target - 0.5, target + 11.5]])
-    radar = multitemporal.scale_radar(inputs.sar_series)  # 13 and 1 before, 11 after
+    radar = sequences.scale_radar(inputs.sar_series)  # 13 and 1 before, 11 after
     np.testing.assert_allclose(frames[0, ..., :2], 10 * np.moveaxis(radar, 1, -1), rtol=1e-6)
 
 

@@ -16,11 +16,15 @@ from unveil.devices import Device, choose_backend
 from unveil.errors import InputError
 from unveil.inference import InferenceOptions, run_shard
 from unveil.metrics import definitions
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import int8, openvino
+from unveil.models.dsen2cr.model import Dsen2Cr, read_options
+from unveil.models.dsen2cr.network import build_network, compile_network, load_weights
+from unveil.models.dsen2cr.weights import layers_of
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.weights.arrays import NamedArrays, write_arrays
+from unveil.weights.read import read_weights
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="openvino is not installed (an extra)"
@@ -48,9 +52,9 @@ def layers(weights: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]
 
 
 def shipped_layers(root: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    weights = dsen2cr.read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
-    options = dsen2cr.read_options(ModelSpec("m", "dsen2cr", options=SHIPPED))
-    return dsen2cr.layers_of(weights, options.kernel_shapes)
+    weights = read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
+    options = read_options(ModelSpec("m", "dsen2cr", options=SHIPPED))
+    return layers_of(weights, options.kernel_shapes)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def scene(root, tmp_path_factory) -> Scene:
 
 def run(weights: Path, options: dict, scene: Scene, folder: Path, **inference):
     """Return record and reflectance of one run of the engine."""
-    model = dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=options))
+    model = Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=options))
     settings = InferenceOptions(gpu="never", **{"backend": "openvino", **inference})
     [record] = run_shard(model, [scene], folder, settings, config_hash="x")
     return record, raster.to_reflectance(raster.read(folder / "s.tif"))
@@ -78,11 +82,11 @@ def run(weights: Path, options: dict, scene: Scene, folder: Path, **inference):
 @pytest.mark.parametrize("radar", [True, False])
 def test_openvino_gives_what_tensorflow_gives_for_any_batch_and_size(shape, radar):
     weights = recipe(features=12, blocks=3, channels=13 + 2 * radar, bands=13)
-    network = dsen2cr.build_network(bands=13, radar=radar, features=12, blocks=3)
-    dsen2cr.load_weights(network, NamedArrays(weights, Path("recipe"), ""))
-    ours = dsen2cr_openvino.compile_network(layers(weights), precision="float32")
+    network = build_network(bands=13, radar=radar, features=12, blocks=3)
+    load_weights(network, NamedArrays(weights, Path("recipe"), ""))
+    ours = openvino.compile_network(layers(weights), precision="float32")
     batch = np.random.default_rng(1).uniform(0, 5, (*shape, 13 + 2 * radar)).astype(np.float32)
-    expected = dsen2cr.compile_network(network)(batch)
+    expected = compile_network(network)(batch)
     np.testing.assert_allclose(ours(batch), expected, rtol=0, atol=1e-5)
 
 
@@ -91,7 +95,7 @@ def test_openvino_gives_what_tensorflow_gives_for_any_batch_and_size(shape, rada
 def test_the_image_itself_passes_openvino_in_full_precision(precision):
     weights = recipe(features=4, blocks=1, channels=4, bands=2)
     silent = {name: np.zeros_like(values) for name, values in weights.items()}
-    ours = dsen2cr_openvino.compile_network(layers(silent), precision=precision)
+    ours = openvino.compile_network(layers(silent), precision=precision)
     image = np.random.default_rng(1).uniform(0, 5, (1, 9, 7, 4)).astype(np.float32)
     np.testing.assert_array_equal(ours(image), image[..., :2])
 
@@ -118,7 +122,7 @@ def test_int8_is_used_where_it_costs_little_and_the_record_says_how_much(root, s
     assert record["precision"] == "int8"
     assert "held-out patches" in record["precision_note"]
     assert (rounded != full).any()
-    assert dsen2cr_openvino.most_loss_db(*(np.moveaxis(i, 0, -1) for i in (full, rounded))) < 0.1
+    assert int8.most_loss_db(*(np.moveaxis(i, 0, -1) for i in (full, rounded))) < 0.1
 
 
 @needs_openvino
@@ -132,7 +136,7 @@ def test_int8_is_refused_where_it_would_cost_much(scene, tmp_path):
     write_arrays(tmp_path / "w.npz", weights)
     options = SHIPPED | {"features": 8, "blocks": 1}
     record, image = run(tmp_path / "w.npz", options, scene, tmp_path / "int8", precision="int8")
-    assert record["precision"] == dsen2cr_openvino.half_precision()
+    assert record["precision"] == openvino.half_precision()
     assert record["precision_note"].startswith("int8 refused: may cost")
     _, plain = run(
         tmp_path / "w.npz", options, scene, tmp_path / "plain", precision=record["precision"]
@@ -161,7 +165,7 @@ def test_a_bias_makes_up_for_what_rounding_a_kernel_takes_off():
     rounded = np.rint(kernel / step) * step
     mean = np.array([0.3, 1.0, 2.0], np.float32)
     lost = ((kernel - rounded) * mean[None, :, None, None]).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(dsen2cr_openvino._mean_error(kernel, mean), lost, atol=1e-6)
+    np.testing.assert_allclose(openvino._mean_error(kernel, mean), lost, atol=1e-6)
 
 
 def test_the_bound_is_reached_by_a_shift_that_points_the_way_of_the_error():
@@ -170,7 +174,7 @@ def test_the_bound_is_reached_by_a_shift_that_points_the_way_of_the_error():
     full, rounded = truth + error, truth + error + shift
     loss = definitions.psnr(np.moveaxis(full, -1, 0), np.moveaxis(truth, -1, 0))
     loss -= definitions.psnr(np.moveaxis(rounded, -1, 0), np.moveaxis(truth, -1, 0))
-    assert dsen2cr_openvino.most_loss_db(full, rounded, psnr_db=30) == pytest.approx(loss, rel=1e-6)
+    assert int8.most_loss_db(full, rounded, psnr_db=30) == pytest.approx(loss, rel=1e-6)
 
 
 def test_the_bound_is_the_loss_by_noise_that_is_independent_of_the_error():
@@ -182,7 +186,7 @@ def test_the_bound_is_the_loss_by_noise_that_is_independent_of_the_error():
         definitions.psnr(np.moveaxis(image, -1, 0), np.moveaxis(truth, -1, 0))
         for image in (full, rounded)
     )
-    bound = dsen2cr_openvino.most_loss_db(full, rounded, psnr_db=own)
+    bound = int8.most_loss_db(full, rounded, psnr_db=own)
     assert bound == pytest.approx(own - after, abs=0.02)
     assert bound > 0.1
 
@@ -231,7 +235,7 @@ HUNGRY = """
 import resource
 import numpy as np
 from unveil.inference import is_out_of_memory
-from unveil.models.dsen2cr_openvino import compile_network
+from unveil.models.dsen2cr.openvino import compile_network
 widths = [2, 64, 64, 64, 2]
 layers = [(np.ones((3, 3, a, b), np.float32), np.ones(b, np.float32))
           for a, b in zip(widths, widths[1:])]

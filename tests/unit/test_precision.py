@@ -14,9 +14,14 @@ from unveil import raster
 from unveil.bands import CORE6, band_positions
 from unveil.inference import InferenceOptions, run_shard
 from unveil.metrics import definitions
-from unveil.models import dsen2cr, dsen2cr_openvino
 from unveil.models.base import ModelSpec
+from unveil.models.dsen2cr import int8, openvino
+from unveil.models.dsen2cr.model import Dsen2Cr, read_options
+from unveil.models.dsen2cr.network import build_network, compile_network, convolutions
+from unveil.models.dsen2cr.recipe import fill_values, network_input
+from unveil.models.dsen2cr.weights import layers_of
 from unveil.scene import Frame, Inputs, Scene
+from unveil.weights.read import read_weights
 
 MODELS = Path(__file__).resolve().parents[2] / "config" / "models.yaml"
 OPTIONS = yaml.safe_load(MODELS.read_text())["dsen2cr-small"]["options"]
@@ -44,8 +49,8 @@ def model_of(root):
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
 
     @cache
-    def make(backend: str, precision: str) -> dsen2cr.Dsen2Cr:
-        model = dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
+    def make(backend: str, precision: str) -> Dsen2Cr:
+        model = Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
         model.backend, model.precision = backend, precision
         model.load()
         return model
@@ -108,39 +113,37 @@ def test_rounding_shifts_no_colour(root, model_of, chip, backend, precision):
 @pytest.mark.parametrize("chip", CHIPS)
 def test_int8_costs_less_than_a_tenth_of_a_decibel_calibrated_on_half_of_the_image(root, chip):
     """And never more than the bound, which does not know the truth, says."""
-    weights = dsen2cr.read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
-    shapes = dsen2cr.read_options(ModelSpec("m", "dsen2cr", options=OPTIONS)).kernel_shapes
-    layers = dsen2cr.layers_of(weights, shapes)
+    weights = read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
+    shapes = read_options(ModelSpec("m", "dsen2cr", options=OPTIONS)).kernel_shapes
+    layers = layers_of(weights, shapes)
     truth = surface(root / "resources" / "example" / chip)
     target_dn = under_cloud(truth).target * np.float32(10_000)
-    image = dsen2cr.network_input(target_dn, None, dsen2cr.fill_values(target_dn, None))[None]
+    image = network_input(target_dn, None, fill_values(target_dn, None))[None]
     half = image.shape[2] // 2
-    run, _ = dsen2cr_openvino.compile_int8(
+    run, _ = int8.compile_int8(
         layers, calibration=[image[:, :, :half]], held_out=[image[:, :, half:]]
     )
-    full = dsen2cr_openvino.compile_network(layers, precision="float32")(image)[0] / 5
+    full = openvino.compile_network(layers, precision="float32")(image)[0] / 5
     rounded = run(image)[0] / 5
     own = definitions.psnr(np.moveaxis(full, -1, 0), truth)
     moved = definitions.psnr(np.moveaxis(rounded, -1, 0), truth) - own
     assert 0 < abs(moved) < 0.1
-    assert abs(moved) <= dsen2cr_openvino.most_loss_db(full, rounded, psnr_db=own)
+    assert abs(moved) <= int8.most_loss_db(full, rounded, psnr_db=own)
 
 
 @pytest.mark.parametrize("precision", HALVES)
 def test_the_image_itself_passes_in_full_precision(precision):
     """Without weights the network changes nothing, to the last bit."""
-    network = dsen2cr.build_network(bands=2, radar=False, features=4, blocks=1, precision=precision)
-    for layer in dsen2cr.convolutions(network):
+    network = build_network(bands=2, radar=False, features=4, blocks=1, precision=precision)
+    for layer in convolutions(network):
         layer.set_weights([np.zeros_like(values) for values in layer.get_weights()])
     image = np.random.default_rng(1).uniform(0, 5, (1, 9, 7, 2)).astype(np.float32)
-    np.testing.assert_array_equal(dsen2cr.compile_network(network)(image), image)
+    np.testing.assert_array_equal(compile_network(network)(image), image)
 
 
 def test_hidden_layers_compute_in_the_precision_that_was_chosen():
-    network = dsen2cr.build_network(
-        bands=2, radar=False, features=4, blocks=1, precision="mixed_bfloat16"
-    )
-    first, *hidden, last = dsen2cr.convolutions(network)
+    network = build_network(bands=2, radar=False, features=4, blocks=1, precision="mixed_bfloat16")
+    first, *hidden, last = convolutions(network)
     assert {layer.compute_dtype for layer in hidden} == {"bfloat16"}
     assert {layer.variable_dtype for layer in hidden} == {"float32"}
     assert {layer.compute_dtype for layer in (first, last)} == {"float32"}
@@ -153,7 +156,7 @@ def test_the_record_names_the_precision_that_was_used(root, tmp_path):
     frame = Frame("2017-12-21", "target", path, bands, checksum=raster.sha256(path))
     scene = Scene("s", "none", "p", grid, (frame,), {"level": "L2A"})
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
-    model = dsen2cr.Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
+    model = Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
     options = InferenceOptions(gpu="never", precision="mixed_bfloat16")
     [record] = run_shard(model, [scene], tmp_path, options, config_hash="x")
     assert record["precision"] == "mixed_bfloat16"

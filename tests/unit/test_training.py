@@ -22,21 +22,16 @@ from unveil import raster
 from unveil.bands import CLEAR, CORE6, L1C13
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
-from unveil.models.dsen2cr import (
-    Dsen2Cr,
-    Fill,
-    build_network,
-    load_weights,
-    network_input,
-    read_weights,
-)
+from unveil.models.dsen2cr.model import Dsen2Cr
+from unveil.models.dsen2cr.network import build_network, load_weights
+from unveil.models.dsen2cr.recipe import Fill, network_input
 from unveil.training import packages
 from unveil.training.datasets import fetch_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.run import train_run
-from unveil.training.series import SampleOptions, Series, draw_sample
-from unveil.training.single_image import (
+from unveil.training.series.sample import SampleOptions, Series, draw_sample
+from unveil.training.tasks.single_image import (
     Batch,
     SingleImageTask,
     clear_mean_predictor,
@@ -45,6 +40,7 @@ from unveil.training.single_image import (
     evaluate,
     network_predictor,
 )
+from unveil.weights.read import read_weights
 
 NETWORK = {"bands": ["B03", "B04", "B08"], "radar": False, "features": 8, "blocks": 1}
 PLAN = TrainingPlan(

@@ -17,7 +17,7 @@ from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.run import refuse_shared_places
-from unveil.training.series import (
+from unveil.training.series.sample import (
     SampleOptions,
     Series,
     draw_sample,

@@ -23,6 +23,7 @@ from unveil.provenance import count_parameters
 from unveil.weights import arrays as weights
 from unveil.weights.arrays import NamedArrays, check_shapes, check_values
 from unveil.weights.keras_hdf5 import read_keras_hdf5
+from unveil.weights.read import format_of, read_weights
 from unveil.weights.torch_zip import read_torch_zip
 
 # ---------------------------------------------------------------- checkpoints made by hand
@@ -462,6 +463,27 @@ def test_missing_unknown_and_misshapen_arrays_are_all_named():
     check_shapes(found, {"a": (2,), "c": (2, 3)})
     with pytest.raises(InputError, match=r"missing: b; 1 unknown: c; 1 misshapen: a \(2,\)"):
         check_shapes(found, {"a": (3,), "b": (1,)})
+
+
+# ------------------------------------------------------------------ formats told by content
+
+
+def test_the_format_is_told_by_content_whatever_the_name(tmp_path):
+    values = np.arange(6, dtype=np.float32)
+    paths = {name: tmp_path / f"{name}.weights" for name in ("numpy", "torch", "keras")}
+    weights.write_arrays(paths["numpy"], {"conv/kernel": values})
+    write_checkpoint(paths["torch"], {"conv": {"kernel": tensor_of(values)}})
+    write_keras(paths["keras"], {"conv": {"kernel": values}})
+    for name, path in paths.items():
+        assert format_of(path) == name
+        np.testing.assert_array_equal(read_weights(path).arrays["conv/kernel"], values)
+
+
+def test_a_web_page_under_the_name_of_weights_is_called_one(tmp_path):
+    page = tmp_path / "weights.hdf5"
+    page.write_text("<!DOCTYPE html><html>sign in</html>")
+    with pytest.raises(InputError, match=r"weights\.hdf5.*HTML page.*download the weights again"):
+        read_weights(page)
 
 
 # ------------------------------------------------------------------ numbers that are learned

@@ -11,7 +11,7 @@ import yaml
 from tests.small_run import ROWS, snakemake, write_config, write_place
 
 from unveil.bands import CORE6
-from unveil.models.dsen2cr import build_network, network_arrays
+from unveil.models.dsen2cr.network import build_network, network_arrays
 from unveil.weights.arrays import write_arrays
 
 UNTIL = ("--until", "infer", "infer_on_cpu")

@@ -17,15 +17,15 @@ _CLASSES: dict[str, str] = {
     "damped": "unveil.models.classical:Damped",
     "regressed": "unveil.models.regressed:Regressed",
     "external": "unveil.models.external:External",
-    "dsen2cr": "unveil.models.dsen2cr:Dsen2Cr",
+    "dsen2cr": "unveil.models.dsen2cr.model:Dsen2Cr",
     "uncrtaints": "unveil.models.uncrtaints:UnCRtainTS",
     "utilise": "unveil.models.utilise:UTilise",
-    "anytimeformer": "unveil.models.anytimeformer:AnytimeFormer",
+    "anytimeformer": "unveil.models.anytimeformer.model:AnytimeFormer",
     "vpint2": "unveil.models.vpint2:VPint2",
     "medoid": "unveil.models.temporal:Medoid",
     "geomedian": "unveil.models.temporal:Geomedian",
     "whittaker": "unveil.models.temporal:Whittaker",
-    "chronos": "unveil.models.chronos:Chronos",
+    "chronos": "unveil.models.chronos.model:Chronos",
 }
 
 

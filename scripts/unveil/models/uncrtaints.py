@@ -20,19 +20,16 @@ import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.multitemporal import (
-    pad_to_grid,
-    pair_radar,
-    read_state,
-    sequence_of,
-)
+from unveil.models.layers.padding import pad_to_grid
+from unveil.models.layers.sequences import pair_radar, sequence_of
 from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs
+from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from unveil.models.torch_layers import TorchLayers
+    from unveil.models.layers.torch_state import TorchLayers
 
 FRAMES = 3
 CHANNELS = len(SAR2) + len(L1C13)
@@ -68,7 +65,7 @@ def forward(layers: TorchLayers, frames: tf.Tensor, days: tf.Tensor) -> tuple[tf
     """
     import tensorflow as tf
 
-    from unveil.models.torch_layers import aggregate, fold, unfold
+    from unveil.models.layers.torch_state import aggregate, fold, unfold
 
     count = frames.shape[1]
     features = encode(layers, fold(frames))
@@ -99,7 +96,7 @@ def _block(layers: TorchLayers, x: tf.Tensor, name: str) -> tf.Tensor:
     """
     import tensorflow as tf
 
-    from unveil.models.torch_layers import gelu, spatial_mean
+    from unveil.models.layers.torch_state import gelu, spatial_mean
 
     def norm(y: tf.Tensor, part: str) -> tf.Tensor:
         return layers.norm(y, f"{name}.{part}", groups=GROUPS)
@@ -125,7 +122,7 @@ def _attend(
     """
     import tensorflow as tf
 
-    from unveil.models import torch_layers as tl
+    from unveil.models.layers import torch_state as tl
 
     n, count = days.shape
     cells = tl.unfold(tl.adaptive_max_pool(features, CELLS), count)
@@ -193,7 +190,7 @@ def network_input(optical: np.ndarray, radar: np.ndarray) -> np.ndarray:
 
     Args:
         optical: ``(T, 13, H, W)`` reflectance, NaN where nodata.
-        radar: ``(T, 2, H, W)`` of :func:`unveil.models.multitemporal.scale_radar`.
+        radar: ``(T, 2, H, W)`` of :func:`unveil.models.layers.sequences.scale_radar`.
 
     Returns:
         ``(T, H, W, 15)`` float32.
@@ -250,7 +247,7 @@ class UnCRtainTS(Model):
         Raises:
             InputError: if they are missing, damaged or of another architecture.
         """
-        from unveil.models.torch_layers import compile_network
+        from unveil.models.layers.torch_state import compile_network
 
         state = read_state(self.weights, "state_dict_G", state_shapes())
         self.weights_checksum = state.sha256

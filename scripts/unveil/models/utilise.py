@@ -20,20 +20,16 @@ import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.multitemporal import (
-    pad_to_grid,
-    pair_radar,
-    read_state,
-    sequence_of,
-    unpad,
-)
+from unveil.models.layers.padding import pad_to_grid, unpad
+from unveil.models.layers.sequences import pair_radar, sequence_of
 from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs
+from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from unveil.models.torch_layers import TorchLayers
+    from unveil.models.layers.torch_state import TorchLayers
 
 GROUPS = HEADS = 4
 KEY = 4
@@ -106,7 +102,7 @@ def forward(layers: TorchLayers, frames: tf.Tensor, days: tf.Tensor) -> tuple[tf
     """
     import tensorflow as tf
 
-    from unveil.models.torch_layers import aggregate, fold, unfold
+    from unveil.models.layers.torch_state import aggregate, fold, unfold
 
     count = frames.shape[1]
     padded = ~tf.reduce_any(frames != 0, axis=(2, 3, 4)) & (days == 0)
@@ -167,7 +163,7 @@ def _mix_frames(
     """
     import tensorflow as tf
 
-    from unveil.models import torch_layers as tl
+    from unveil.models.layers import torch_state as tl
 
     n, count, h, w, width = features.shape
 
@@ -235,7 +231,7 @@ def network_input(optical: np.ndarray, clear: np.ndarray, radar: np.ndarray | No
     Args:
         optical: ``(T, B, H, W)`` reflectance, NaN where nodata.
         clear: ``(T, H, W)`` bool.
-        radar: ``(T, 2, H, W)`` of :func:`unveil.models.multitemporal.scale_radar`, or None.
+        radar: ``(T, 2, H, W)`` of :func:`unveil.models.layers.sequences.scale_radar`, or None.
 
     Returns:
         ``(T, B [+ 2], H, W)`` float32.
@@ -305,7 +301,7 @@ class UTilise(Model):
         Raises:
             InputError: if they are missing, damaged or of another configuration.
         """
-        from unveil.models.torch_layers import compile_network
+        from unveil.models.layers.torch_state import compile_network
 
         shapes = state_shapes(self.configuration)
         state = read_state(self.weights, "model_state_dict", shapes)

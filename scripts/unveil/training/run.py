@@ -13,16 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from unveil.errors import InputError
-from unveil.models.chronos import CALIBRATION
-from unveil.models.chronos_learning import score_samples
-from unveil.models.chronos_network import network_arrays as chronos_arrays
-from unveil.models.dsen2cr import network_arrays
+from unveil.models.chronos.learning import score_samples
+from unveil.models.chronos.model import CALIBRATION
+from unveil.models.chronos.network import network_arrays as chronos_arrays
+from unveil.models.dsen2cr.network import network_arrays
 from unveil.training.card import rounded, write_card, write_weights
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.loop import TrainingPlan, train
-from unveil.training.series import SampleOptions, Series, load_series
-from unveil.training.series_task import COMPLETE, OVERCAST, SeriesTask
-from unveil.training.single_image import (
+from unveil.training.series.sample import SampleOptions, Series, load_series
+from unveil.training.tasks.series import COMPLETE, OVERCAST, SeriesTask
+from unveil.training.tasks.single_image import (
     SingleImageTask,
     clear_mean_predictor,
     cloudy_predictor,

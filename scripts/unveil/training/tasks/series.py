@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from unveil.errors import InputError
-from unveil.models.chronos_learning import (
+from unveil.models.chronos.learning import (
     prepare_sample,
     sample_loss,
     score_samples,
     stack_samples,
 )
-from unveil.models.chronos_network import build_network
+from unveil.models.chronos.network import build_network
 from unveil.training.loop import Scores, Task, TrainingPlan
-from unveil.training.series import SampleOptions, Series, draw_sample
+from unveil.training.series.sample import SampleOptions, Series, draw_sample
 
 VALIDATION_SAMPLES = 64
 PLAIN = SampleOptions(
@@ -41,7 +41,7 @@ class SeriesTask(Task):
     closed forms of a scene take about as long as a step, and no scene is learnt by heart.
 
     Args:
-        size: of the network, see :data:`unveil.models.chronos_network.SIZES`.
+        size: of the network, see :data:`unveil.models.chronos.network.SIZES`.
         series: places to learn from.
         images: clear core-band images ``(6, H, W)`` whose parcels follow other places.
         held_out: places to validate on.

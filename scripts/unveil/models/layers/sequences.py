@@ -1,25 +1,14 @@
-"""What networks on image sequences share outside TensorFlow: frames, padding, weights."""
+"""Frames in order of time, each with its radar, for networks on sequences of images."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from unveil.bands import band_positions
 from unveil.scene import Inputs
-from unveil.weights.arrays import (
-    ZIP_SIGNATURE,
-    NamedArrays,
-    check_shapes,
-    check_values,
-    read_arrays,
-    require_file,
-)
-from unveil.weights.torch_zip import read_torch_zip
 
 SAR_RANGE = (-25.0, 0.0)
 """Decibels, of VV and of VH, in the multi-temporal networks trained on SEN12MS-CR-TS."""
@@ -112,62 +101,3 @@ def pair_radar(inputs: Inputs, dates: tuple[dt.date, ...]) -> tuple[np.ndarray, 
     nearest = np.lexsort((later, np.abs(later)))[:, 0]
     frames = np.stack([scale_radar(inputs.sar_series[i]) for i in nearest])
     return frames, later[np.arange(len(dates)), nearest]
-
-
-def pad_to_grid(
-    images: np.ndarray, *, origin: tuple[int, int], step: int, least: int
-) -> np.ndarray:
-    """Repeat border pixels so that the last two axes start and end on multiples of ``step``.
-
-    Multiples are counted from the scene's corner, so every window of a scene is cut in the
-    same cells.
-
-    Args:
-        images: ``(..., H, W)``.
-        origin: row and column of the window in the scene.
-        step: size of a cell.
-        least: fewest rows and columns of the result, a multiple of ``step``.
-    """
-    widths = [(0, 0)] * (images.ndim - 2)
-    for start, size in zip(origin, images.shape[-2:], strict=True):
-        before = start % step
-        widths.append((before, max(-(before + size) % step, least - before - size)))
-    return np.pad(images, widths, mode="edge")
-
-
-def unpad(images: np.ndarray, *, origin: tuple[int, int], step: int, shape: tuple) -> np.ndarray:
-    """Undo :func:`pad_to_grid` for a window of ``shape`` rows and columns."""
-    top, left = origin[0] % step, origin[1] % step
-    return images[..., top : top + shape[0], left : left + shape[1]]
-
-
-def read_state(
-    path: str | Path, group: str, expected: Mapping[str, tuple[int, ...]]
-) -> NamedArrays:
-    """Read a network's weights from a PyTorch checkpoint or from a ``.npz`` of the same names.
-
-    Args:
-        path: the file; both are zip archives, told apart by their entries.
-        group: key of the state dict within the checkpoint; empty for a bare state dict.
-        expected: name -> shape of every weight; counters of training steps are passed over.
-
-    Raises:
-        InputError: if the file is missing, damaged, or of another configuration.
-    """
-    path = require_file(path)
-    if _is_numpy(path):
-        named = read_arrays(path)
-    else:
-        checkpoint = read_torch_zip(path)
-        named = checkpoint.under(f"{group}/") if group else checkpoint
-    weights = {name: array for name, array in named.arrays.items() if not name.endswith("_tracked")}
-    state = NamedArrays(weights, named.path, named.sha256)
-    check_shapes(state, expected)
-    check_values(state)
-    return state
-
-
-def _is_numpy(path: Path) -> bool:
-    with open(path, "rb") as stream:
-        head = stream.read(512)
-    return head.startswith(ZIP_SIGNATURE) and b".npy" in head

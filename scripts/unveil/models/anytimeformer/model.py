@@ -25,9 +25,9 @@ import numpy as np
 
 from unveil.bands import band_positions
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.multitemporal import read_state
 from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
+from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
     import tensorflow as tf

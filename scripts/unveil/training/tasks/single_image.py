@@ -1,8 +1,9 @@
 """The single-image task: DSen2-CR's network, from one cloudy image to a clear one.
 
-It learns from the scenes of the time-series network (:func:`unveil.training.series.draw_sample`),
-of which it sees the target alone, with real or simulated clouds on it. Samples are channels-last
-and in the network's unit (DN / 2000); everything else in the package is ``(B, H, W)`` reflectance.
+It learns from the scenes of the time-series network, of which it sees the target alone, with real
+or simulated clouds on it (:func:`unveil.training.series.sample.draw_sample`). Samples are
+channels-last and in the network's unit (DN / 2000); everything else in the package is
+``(B, H, W)`` reflectance.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ import tensorflow as tf
 
 from unveil.bands import REFLECTANCE_SCALE, band_positions
 from unveil.errors import InputError
-from unveil.models.chronos_learning import Sample
-from unveil.models.dsen2cr import (
-    OPTICAL_SCALE,
+from unveil.models.chronos.learning import Sample
+from unveil.models.dsen2cr.network import build_network
+from unveil.models.dsen2cr.recipe import (
+    UNITS_PER_REFLECTANCE,
     Fill,
-    build_network,
     fill_values,
     network_input,
 )
 from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.losses import cloud_adaptive_loss
-from unveil.training.series import SampleOptions, Series, draw_sample
+from unveil.training.series.sample import SampleOptions, Series, draw_sample
 
-UNITS_PER_REFLECTANCE = REFLECTANCE_SCALE / OPTICAL_SCALE
 VALIDATION_SAMPLES = 48
 """Scenes of each held-out place."""
 CLOUD_LEVELS = {"below_35": (0.0, 0.35), "35_to_65": (0.35, 0.65), "above_65": (0.65, 1.01)}

@@ -1,6 +1,6 @@
 """DSen2-CR on OpenVINO: the same layers in less time and memory on a CPU, and in int8.
 
-The layers are those of :func:`unveil.models.dsen2cr.layers_of`. Three things keep lower
+The layers are those of :func:`unveil.models.dsen2cr.weights.layers_of`. Three things keep lower
 precision honest:
 
 - The kernel of the first convolution is split in two bfloat16 parts. Rounded to one, it shifts
@@ -23,24 +23,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unveil.bands import REFLECTANCE_SCALE
-from unveil.models.dsen2cr import OPTICAL_SCALE, RESIDUAL_SCALE
+from unveil.models.dsen2cr.network import RESIDUAL_SCALE
+from unveil.models.dsen2cr.weights import Layers
 
 if TYPE_CHECKING:
     import openvino
 
-Layers = Sequence[tuple[np.ndarray, np.ndarray]]
-"""Kernel (HWIO) and bias of each convolution, float32."""
 Run = Callable[[np.ndarray], np.ndarray]
 
 HINTS = {"float32": "f32", "mixed_bfloat16": "bf16"}
+
 INPUT_LEVELS = 256
+
 KERNEL_LEVELS = 255
 """-127 to 127: symmetric about zero."""
-MOST_LOSS_DB = 0.1
-"""int8 is refused where it may cost more."""
-GOOD_PSNR_DB = 30.0
-"""Published networks stay below it on SEN12MS-CR; of a worse result, rounding is a smaller part."""
 
 
 @dataclass(frozen=True)
@@ -202,46 +198,3 @@ def _mean_error(kernel: np.ndarray, mean: np.ndarray) -> np.ndarray:
     step = _largest(kernel) / (KERNEL_LEVELS // 2)
     error = kernel - np.rint(kernel / step) * step
     return error.sum(axis=(2, 3)) @ mean.ravel()
-
-
-def compile_int8(
-    layers: Layers, *, calibration: Sequence[np.ndarray], held_out: Sequence[np.ndarray]
-) -> tuple[Run, float]:
-    """Return inference in int8 and the most dB of PSNR that it may cost.
-
-    Args:
-        layers: weights.
-        calibration: ``(N, H, W, C)`` batches in network units that set the ranges.
-        held_out: batches that tell what int8 costs against float32.
-    """
-    seen = observe(layers, calibration)
-    run = compile_network(layers, precision=half_precision(), activations=seen)
-    full = compile_network(layers, precision="float32")
-    scale = np.float32(OPTICAL_SCALE / REFLECTANCE_SCALE)
-    bands = layers[-1][0].shape[3]
-    sides = [
-        np.concatenate([(compute(patch) * scale).reshape(-1, bands) for patch in held_out])
-        for compute in (full, run)
-    ]
-    return run, most_loss_db(*sides)
-
-
-def most_loss_db(full: np.ndarray, rounded: np.ndarray, *, psnr_db: float = GOOD_PSNR_DB) -> float:
-    r"""Return the most PSNR that rounding may cost a result, without knowing the truth.
-
-    .. math:: 10 \log_{10} (1 + 2 s / E + D^2 / E^2)
-
-    E is the RMSE of a result of ``psnr_db``, D the RMSE between the two results, and s the
-    part of D that is the same at every pixel (root of the mean over bands of its square).
-    s may point the way of the error everywhere (Cauchy-Schwarz: the squared error grows by
-    at most 2 s E); what varies from pixel to pixel is taken as independent of the error.
-
-    Args:
-        full: ``(..., B)`` reflectance computed in float32.
-        rounded: the same computed in lower precision.
-        psnr_db: PSNR of ``full``.
-    """
-    difference = (rounded - full).astype(np.float64)
-    error = 10 ** (-psnr_db / 20)
-    shift = np.sqrt(np.mean(difference.reshape(-1, full.shape[-1]).mean(axis=0) ** 2))
-    return float(10 * np.log10(1 + 2 * shift / error + np.mean(difference**2) / error**2))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unveil.bands import CLOUD
-from unveil.models.chronos_network import NetworkInputs, compile_network, network_inputs
-from unveil.models.experts import SPREADS, estimate, fit_scene
+from unveil.models.chronos.experts import SPREADS, estimate, fit_scene
+from unveil.models.chronos.network import NetworkInputs, compile_network, network_inputs
 from unveil.scene import Inputs, is_clear
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def adapt(network: keras.Model, tiles: Sequence[Inputs], *, minutes: float, seed
     the network as it was.
 
     Args:
-        network: of :func:`unveil.models.chronos_network.build_network`, with its weights.
+        network: of :func:`unveil.models.chronos.network.build_network`, with its weights.
         tiles: windows of the scene.
         minutes: most time to take.
         seed: of windows and cloud shapes.

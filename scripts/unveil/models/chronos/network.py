@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unveil.models.experts import EXPERTS, HAZE, SPREADS, Evidence, SceneFit
+from unveil.models.chronos.experts import EXPERTS, HAZE, SPREADS, Evidence, SceneFit
 from unveil.scene import Inputs
 
 if TYPE_CHECKING:

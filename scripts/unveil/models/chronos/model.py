@@ -1,7 +1,7 @@
 """Chronos: Unveil's open time-series network.
 
-Closed-form answers of the scene (:mod:`unveil.models.experts`) are weighed and corrected by
-a small network (:mod:`unveil.models.chronos_network`) that was trained here on other places.
+Closed-form answers of the scene (:mod:`unveil.models.chronos.experts`) are weighed and corrected by
+a small network (:mod:`unveil.models.chronos.network`) that was trained here on other places.
 It takes any bands, 1...24 frames on any dates and radar when there is some, and gives a
 standard deviation. TensorFlow is imported when a network is built.
 """
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.experts import REACH_PX, SceneFit, estimate, fit_scene
-from unveil.models.multitemporal import pad_to_grid, unpad
+from unveil.models.chronos.experts import REACH_PX, SceneFit, estimate, fit_scene
+from unveil.models.layers.padding import pad_to_grid, unpad
 from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs, Scene
 from unveil.weights.arrays import check_shapes, check_values, read_arrays
@@ -71,7 +71,7 @@ class Chronos(Model):
     origin = "trained-here"
 
     def __init__(self, spec: ModelSpec) -> None:
-        from unveil.models.chronos_network import SIZES, UNET_REACH_PX
+        from unveil.models.chronos.network import SIZES, UNET_REACH_PX
 
         super().__init__(spec)
         keep = spec.options.get("keep_clear", "true")
@@ -97,7 +97,7 @@ class Chronos(Model):
         Raises:
             InputError: if they are missing, damaged or of another size.
         """
-        from unveil.models.chronos_network import build_network, compile_network, network_arrays
+        from unveil.models.chronos.network import build_network, compile_network, network_arrays
 
         named = read_arrays(self.weights)
         network = build_network(self.options.size)
@@ -112,7 +112,7 @@ class Chronos(Model):
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Fit the closed forms of the scene; adapt and calibrate the network when asked to."""
-        from unveil.models.chronos_learning import adapt, calibrate
+        from unveil.models.chronos.learning import adapt, calibrate
 
         self._fit = fit_scene(tiles, pixels=scene.grid.pixels)
         if self._network is None:
@@ -145,7 +145,7 @@ class Chronos(Model):
 
     def _estimate(self, inputs: Inputs, fit: SceneFit) -> tuple[np.ndarray, np.ndarray]:
         """Return the network's reflectance and standard deviation, band after band."""
-        from unveil.models.chronos_network import STEP, network_inputs
+        from unveil.models.chronos.network import STEP, network_inputs
 
         evidence = estimate(inputs, fit)
         given = network_inputs(inputs, fit, evidence)

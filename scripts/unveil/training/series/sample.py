@@ -47,7 +47,7 @@ from unveil.bands import (
 from unveil.classes import SCL_TO_CLASS
 from unveil.errors import InputError
 from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible
-from unveil.models.chronos_learning import Sample
+from unveil.models.chronos.learning import Sample
 from unveil.scene import Inputs, is_clear, is_occluded
 from unveil.training.packages import fetch_archive, fetch_file, unpack
 

@@ -1,0 +1,1 @@
+"""The models: each removes clouds in its own way, all keep the contract of ``base``."""

@@ -1,0 +1,1 @@
+"""AnytimeFormer: its network, and what it is given of a scene."""

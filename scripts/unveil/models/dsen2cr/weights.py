@@ -1,0 +1,61 @@
+"""Weights of DSen2-CR as kernels and biases, checked against the model's options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unveil.errors import InputError
+from unveil.weights.arrays import NamedArrays, check_values
+
+Layers = Sequence[tuple[np.ndarray, np.ndarray]]
+"""Kernel (HWIO) and bias of each convolution, float32."""
+
+
+def layers_of(weights: NamedArrays, shapes: Sequence[tuple[int, ...]]) -> Layers:
+    """Return kernel (HWIO) and bias of each convolution as float32, checked.
+
+    Args:
+        weights: each kernel followed by its bias; names do not matter.
+        shapes: of the kernels that the network has.
+
+    Raises:
+        InputError: if count or shapes differ, or values are not finite or all zero.
+    """
+    _check_architecture(weights, [shape for kernel in shapes for shape in (kernel, kernel[-1:])])
+    check_values(weights)
+    arrays = [array.astype(np.float32) for array in weights.arrays.values()]
+    return list(zip(arrays[::2], arrays[1::2], strict=True))
+
+
+def _check_architecture(weights: NamedArrays, expected: list[tuple[int, ...]]) -> None:
+    found = [array.shape for array in weights.arrays.values()]
+    if found == [tuple(shape) for shape in expected]:
+        return
+    kernels = [shape for shape in found if len(shape) == 4]
+    wanted = [shape for shape in expected if len(shape) == 4]
+    raise InputError(
+        f"found {_describe(kernels)}; the model's options ask for {_describe(wanted)}"
+        + ("" if len(found) == 2 * len(kernels) else f"; {len(found)} arrays in all"),
+        file=weights.path,
+        field=_first_difference(weights, expected),
+        remedy="set the options 'features', 'blocks', 'bands' and 'radar' to those of the "
+        "weights, or download the weights again",
+    )
+
+
+def _describe(kernels: list[tuple[int, ...]]) -> str:
+    if not kernels:
+        return "no convolutions"
+    return (
+        f"{len(kernels)} convolutions of {kernels[0][-1]} features from {kernels[0][-2]} input "
+        f"channels to {kernels[-1][-1]} output channels"
+    )
+
+
+def _first_difference(weights: NamedArrays, expected: list[tuple[int, ...]]) -> str | None:
+    for (name, array), shape in zip(weights.arrays.items(), expected, strict=False):
+        if array.shape != tuple(shape):
+            return name
+    return None

@@ -1,0 +1,1 @@
+"""What networks from several papers share: layers, sequences of frames, padding."""
