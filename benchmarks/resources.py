@@ -28,7 +28,8 @@ from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow, load_config
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.inference import InferenceOptions, run_shard
-from unveil.masks.mask_scene import MaskOptions, mask_scene
+from unveil.masks.mask_scene import mask_scene
+from unveil.masks.options import MaskOptions
 from unveil.metrics.scoring import score_scene
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create

@@ -7,7 +7,8 @@ from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
 from unveil.jobs import job
-from unveil.masks.mask_scene import MaskOptions, detect_clouds
+from unveil.masks.mask_scene import detect_clouds
+from unveil.masks.options import MaskOptions
 from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources.registry import source_of

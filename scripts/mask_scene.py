@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.masks.mask_scene import MaskOptions, mask_scene
+from unveil.masks.mask_scene import mask_scene
+from unveil.masks.options import MaskOptions
 from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, MASKS, content_of, make_scenes, read_shard
 

@@ -39,7 +39,8 @@ from unveil.config import (
 )
 from unveil.errors import SceneSkipped
 from unveil.inference import finished
-from unveil.masks.mask_scene import MaskOptions, mask_scene
+from unveil.masks.mask_scene import mask_scene
+from unveil.masks.options import MaskOptions
 from unveil.metrics.aggregate import read_scores
 from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.tables import collect

@@ -188,7 +188,8 @@ def test_a_split_of_sen12mscrts_becomes_a_row_a_patch(ts):
 def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
     """Clouds are found by s2cloudless; shadows are not judged here."""
     pytest.importorskip("s2cloudless")
-    from unveil.masks.mask_scene import MaskOptions, detect_clouds
+    from unveil.masks.mask_scene import detect_clouds
+    from unveil.masks.options import MaskOptions
 
     scene = assemble_row(
         row(ts, "sen12mscrts", name="ROIs1868_119_p3", reference_date="auto"),
@@ -204,7 +205,8 @@ def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
 
 
 def officially(folder, tmp_path, *, n_context, cloud=(0, 1), **columns):
-    from unveil.masks.mask_scene import MaskOptions, detect_clouds
+    from unveil.masks.mask_scene import detect_clouds
+    from unveil.masks.options import MaskOptions
 
     dates = {"reference_date": "auto", **columns}
     return assemble_row(

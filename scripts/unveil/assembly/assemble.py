@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unveil.assembly.dates import choose_dates, sample_series
-from unveil.assembly.measure import Detect
+from unveil.assembly.dates import choose_dates, is_settled, name_dates, sample_dates
+from unveil.assembly.measure import Detect, measure_looks
 from unveil.assembly.protocols.base import ProtocolSettings, listed
 from unveil.assembly.protocols.registry import maker_of
-from unveil.assembly.write import write_frame, write_radar, write_target
+from unveil.assembly.write import write_scene
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.scene import Scene
@@ -45,12 +44,14 @@ def assemble_row(
     """
     source = source_of(row)
     series = source.open(row, sources)
-    cloud = source.official_cloud(sources)
-    if cloud and row.target_date == row.reference_date == "auto":
-        series = sample_series(row, series, cloud, dilate_px=settings.dilate_px, detect=detect)
-    limits = Limits(**sources["selection"])
-    row, facts = choose_dates(row, series, limits, dilate_px=settings.dilate_px, detect=detect)
-    series = replace(series, facts=series.facts | facts)
+    limits, sample = Limits(**sources["selection"]), source.official_cloud(sources)
+    if is_settled(row, series, limits):
+        return assemble(name_dates(row, series), series, folder, settings)
+    looks = measure_looks(series, dilate_px=settings.dilate_px, detect=detect)
+    if sample and row.target_date == row.reference_date == "auto":
+        row, series = sample_dates(row, series, looks, sample)
+    else:
+        row, series = choose_dates(row, series, looks, limits)
     return assemble(row, series, folder, settings)
 
 
@@ -79,15 +80,9 @@ def assemble(
     target = maker_of(row).make(row, series, settings)
     # The lender of the clouds stays out of the context: models must not see them twice.
     excluded = {row.target_date, target.reference_date, target.donor_date}
-    dates = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
-    LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(dates) or "none")
-    frames = list(write_target(target, row.target_date, series.grid, folder))
-    for number, date in enumerate(dates, 1):
-        frames.append(write_frame(series, date, folder))
-        LOG.info("%s: frame %d of %d written", row.scene, number, len(dates))
-    frames += [
-        write_radar(series, date, folder)
-        for date in choose_radar(list(series.radar), row.target_date, dates)
-    ]
+    context = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
+    radar = choose_radar(list(series.radar), row.target_date, context)
+    LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(context) or "none")
+    frames = tuple(write_scene(row, series, target, context=context, radar=radar, folder=folder))
     facts = {**series.facts, **target.facts, "source": row.source, "path": row.path}
-    return Scene(row.scene, row.protocol, series.place, series.grid, tuple(frames), facts)
+    return Scene(row.scene, row.protocol, series.place, series.grid, frames, facts)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from unveil.assembly.measure import Detect, measure_looks
 from unveil.config import SceneRow
 from unveil.errors import InputError, SceneSkipped
 from unveil.protocols import PROTOCOLS
@@ -19,15 +18,38 @@ from unveil.sources.base import SourceSeries
 from unveil.sources.selection import Limits, Look
 
 
-def sample_series(
-    row: SceneRow,
-    series: SourceSeries,
-    cloud: tuple[float, float],
-    *,
-    dilate_px: int,
-    detect: Detect,
-) -> SourceSeries:
-    """Cut a series down to truth and inputs of its official sample, and name its dates.
+def is_settled(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
+    """Whether the dates of a row are known without looking at the clouds of each.
+
+    They are where the source names them, or where the row does and asks for no truth; protocols
+    that make their own clouds take the date they are given.
+    """
+    chosen = row.target_date == "auto" or _may_move(row, series, limits)
+    return bool(series.target_date) or not (chosen or row.reference_date == "auto")
+
+
+def _may_move(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
+    """Whether the target may be another date than the wanted one."""
+    choice = PROTOCOLS[row.protocol].clouds == "real" and len(series.optical) > 1
+    return choice and limits.window_days > 0
+
+
+def name_dates(row: SceneRow, series: SourceSeries) -> SceneRow:
+    """Return a row with the dates that the source names, if it names any."""
+    if not series.target_date:
+        return row
+    return replace(
+        row,
+        target_date=series.target_date,
+        reference_date=series.reference_date,
+        cloud_date=series.cloud_date or row.cloud_date,
+    )
+
+
+def sample_dates(
+    row: SceneRow, series: SourceSeries, looks: Sequence[Look], cloud: tuple[float, float]
+) -> tuple[SceneRow, SourceSeries]:
+    """Return a row with the dates of its official sample, and the series cut down to these.
 
     Inputs are ``n_context + 1``; the one nearest to the truth in time is the target, of two as
     near the earlier. The others are all the context there is.
@@ -35,14 +57,12 @@ def sample_series(
     Args:
         row: row of the scene table.
         series: all dates of the patch.
+        looks: its dates, measured.
         cloud: least and most occluded fraction of an input.
-        dilate_px: growth of cloud and shadow.
-        detect: cloud detector for frames without a mask.
 
     Raises:
         InputError: if there is one date only.
     """
-    looks = measure_looks(series, dilate_px=dilate_px, detect=detect)
     # Nothing is seen on a blank image: it counts as cloudy all over.
     covers = [1.0 if look.occluded is None else look.occluded for look in looks]
     dates = [look.date for look in looks]
@@ -57,102 +77,61 @@ def sample_series(
     reference = dates[truth]
     target = min(inputs, key=lambda k: (selection.days_between(dates[k], reference), k))
     kept = {reference, *(dates[k] for k in inputs)}
-    return replace(
+    facts = {
+        "cover_of_dates": {d: round(c, 4) for d, c in zip(dates, covers, strict=True)},
+        "sampler": f"official, inputs of {cloud[0]:.0%} to {cloud[1]:.0%} cloud",
+        "sampler_fits": fits,
+    }
+    return replace(row, target_date=dates[target], reference_date=reference), replace(
         series,
         optical={date: frame for date, frame in series.optical.items() if date in kept},
         masks={date: mask for date, mask in series.masks.items() if date in kept},
-        target_date=dates[target],
-        reference_date=reference,
-        facts=series.facts
-        | {
-            "cover_of_dates": {d: round(c, 4) for d, c in zip(dates, covers, strict=True)},
-            "sampler": f"official, inputs of {cloud[0]:.0%} to {cloud[1]:.0%} cloud",
-            "sampler_fits": fits,
-        },
+        facts=series.facts | facts,
     )
 
 
-# --- choosing target and truth of a series ------------------------------------------------
-
-
 def choose_dates(
-    row: SceneRow,
-    series: SourceSeries,
-    limits: Limits,
-    *,
-    dilate_px: int,
-    detect: Detect,
-) -> tuple[SceneRow, dict[str, Any]]:
-    """Settle the dates of a row: what the source names, what the row names, what is chosen.
+    row: SceneRow, series: SourceSeries, looks: Sequence[Look], limits: Limits
+) -> tuple[SceneRow, SourceSeries]:
+    """Return a row with the dates chosen by the clouds over the place, and the series.
 
     ``target_date`` is the wanted date, or ``auto`` for the first date that is cloudy enough
-    and has a truth; ``reference_date: auto`` asks for the nearest really clear date. The
-    cover of every date is measured over the place, on masks that the source delivers or, for
-    L1C, on those of ``detect``. Protocols that make their own clouds take the date they are
-    given.
+    and has a truth; ``reference_date: auto`` asks for the nearest really clear date. Why a date
+    was chosen, or why there is no truth, goes to the facts of the series.
 
     Args:
         row: row of the scene table.
         series: the opened source.
+        looks: its dates, measured.
         limits: section ``sources.selection`` of the config.
-        dilate_px: growth of cloud and shadow.
-        detect: cloud detector for L1C frames without a mask.
-
-    Returns:
-        The row with its dates, and facts for the scene: why a date was chosen, or why there
-        is no truth.
 
     Raises:
         InputError: if no date can be the target.
     """
-    if series.target_date:
-        return replace(
-            row,
-            target_date=series.target_date,
-            reference_date=series.reference_date,
-            cloud_date=series.cloud_date or row.cloud_date,
-        ), {}
-    wanted = row.target_date
-    choice = PROTOCOLS[row.protocol].clouds == "real" and len(series.optical) > 1
-    exact = wanted != "auto" and not (choice and limits.window_days)
-    if exact and row.reference_date != "auto":
-        return row, {}
-    looks = measure_looks(series, dilate_px=dilate_px, detect=detect)
-    covers = {k.date: round(k.occluded, 4) for k in looks if k.occluded is not None}
-    facts: dict[str, Any] = {"cover_of_dates": covers}
-    target = wanted if exact else _choose_target(row, looks, limits)
-    row = replace(row, target_date=target)
-    if row.reference_date != "auto":
-        return row, facts
-    try:
-        truth = _choose_truth(looks, target, limits)
-    except SceneSkipped as reason:
-        return replace(row, reference_date=""), facts | {"no_reference": str(reason)}
-    return replace(row, reference_date=truth.date), facts
+    facts: dict[str, Any] = {
+        "cover_of_dates": {k.date: round(k.occluded, 4) for k in looks if k.occluded is not None}
+    }
+    if row.target_date == "auto" or _may_move(row, series, limits):
+        row = replace(row, target_date=_choose_target(row, looks, limits).date)
+    if row.reference_date == "auto":
+        try:
+            truth = selection.truth_within(looks, row.target_date, limits).date
+        except SceneSkipped as reason:
+            truth, facts["no_reference"] = "", str(reason)
+        row = replace(row, reference_date=truth)
+    return row, replace(series, facts=series.facts | facts)
 
 
-def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> str:
-    low, high = limits.target_cloud
+def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> Look:
     try:
-        if row.target_date != "auto":
-            return selection.choose_target(
-                looks,
-                row.target_date,
-                window_days=limits.window_days,
-                cloud=(low, high),
-                min_valid=limits.place_share,
-            ).date
-        for look in looks:
-            cloudy = look.occluded is not None and low <= look.occluded <= high
-            if cloudy and look.valid >= limits.place_share:
-                try:
-                    _choose_truth(looks, look.date, limits)
-                except SceneSkipped:
-                    continue
-                return look.date
-        raise SceneSkipped(
-            f"no date has {low:.0%} to {high:.0%} cloud over the place and a really clear date "
-            f"within {limits.truth_days} days"
+        if row.target_date == "auto":
+            return selection.first_target(looks, limits)
+        return selection.choose_target(
+            looks,
+            row.target_date,
+            window_days=limits.window_days,
+            cloud=limits.target_cloud,
+            min_valid=limits.place_share,
         )
     except SceneSkipped as reason:
         raise InputError(
@@ -162,13 +141,3 @@ def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> str:
             remedy="widen sources.selection (window_days, target_cloud, place_share), or name "
             "another date",
         ) from reason
-
-
-def _choose_truth(looks: Sequence[Look], target: str, limits: Limits) -> Look:
-    return selection.choose_truth(
-        looks,
-        target,
-        max_days=limits.truth_days,
-        max_occluded=limits.truth_cloud,
-        min_valid=limits.place_share,
-    )

@@ -34,12 +34,13 @@ def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> li
     """
     looks = []
     for number, (date, frame) in enumerate(sorted(series.optical.items()), 1):
-        data = _thinned(frame, series.grid)
         mask = series.masks.get(date)
+        data = _thinned(frame, series.grid)
+        delivered = _thinned(mask, series.grid)[0] if mask else None
         time = selection.parse_time(date)
         look = Look((Acquisition(date, time),))
-        if mask is not None:
-            classes = classmap.from_delivered(_thinned(mask, series.grid)[0], mask.bands[0])
+        if mask:
+            classes = classmap.from_delivered(delivered, mask.bands[0])
         elif set(S2CLOUDLESS10) <= set(frame.bands):
             classes = detect(raster.to_reflectance(data), frame.bands)
         else:

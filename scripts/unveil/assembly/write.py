@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,46 @@ from rasterio.enums import Resampling
 
 from unveil import raster
 from unveil.assembly.protocols.base import MadeTarget
+from unveil.config import SceneRow
 from unveil.raster import Grid
 from unveil.scene import Frame
 from unveil.sources.base import SourceRaster, SourceSeries
 
+LOG = logging.getLogger(__name__)
 
-def write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> Iterator[Frame]:
+
+def write_scene(
+    row: SceneRow,
+    series: SourceSeries,
+    target: MadeTarget,
+    *,
+    context: Sequence[str],
+    radar: Sequence[str],
+    folder: Path,
+) -> Iterator[Frame]:
+    """Write the frames of a scene, one after another.
+
+    Args:
+        row: row of the scene table, with a date.
+        series: the opened source.
+        target: what its protocol made.
+        context: dates of the context.
+        radar: dates of the radar.
+        folder: the scene's folder.
+    """
+    yield from _write_target(target, row.target_date, series.grid, folder)
+    for number, date in enumerate(context, 1):
+        path = folder / "frames" / f"{date}.tif"
+        frame = _write(series.optical[date], series.grid, path, date, "context")
+        mask = _write_mask(series.masks.get(date), series.grid, folder, date)
+        yield replace(frame, mask=mask)
+        LOG.info("%s: frame %d of %d written", row.scene, number, len(context))
+    for date in radar:
+        path = folder / "sar" / f"{date}.tif"
+        yield _write(series.radar[date], series.grid, path, date, "radar")
+
+
+def _write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> Iterator[Frame]:
     """Write a target and its truth.
 
     By construction the occlusion raster says where a withheld truth is known; the truth of
@@ -35,25 +70,12 @@ def write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> Ite
         yield _write(target.occlusion, grid, path, date, "occlusion")
 
 
-def write_frame(series: SourceSeries, date: str, folder: Path) -> Frame:
-    """Write the frame of a context date, with its mask if the source has one."""
-    path = folder / "frames" / f"{date}.tif"
-    frame = _write(series.optical[date], series.grid, path, date, "context")
-    return replace(frame, mask=_write_mask(series.masks.get(date), series.grid, folder, date))
-
-
 def _write_mask(mask: SourceRaster | None, grid: Grid, folder: Path, name: str) -> Path | None:
     if mask is None:
         return None
     path = folder / "source_masks" / f"{name}.tif"
     _write(mask, grid, path, name, "mask")
     return path
-
-
-def write_radar(series: SourceSeries, date: str, folder: Path) -> Frame:
-    """Write the radar frame of a date."""
-    path = folder / "sar" / f"{date}.tif"
-    return _write(series.radar[date], series.grid, path, date, "radar")
 
 
 def _write(source: SourceRaster, grid: Grid, path: Path, date: str, role: str) -> Frame:

@@ -296,6 +296,42 @@ def choose_truth(
     )
 
 
+def truth_within(looks: Sequence[Look], target: str, limits: Limits) -> Look:
+    """Return the truth of a target date as the config limits it.
+
+    Raises:
+        SceneSkipped: if no look is clear enough; the message names the clearest.
+    """
+    return choose_truth(
+        looks,
+        target,
+        max_days=limits.truth_days,
+        max_occluded=limits.truth_cloud,
+        min_valid=limits.place_share,
+    )
+
+
+def first_target(looks: Iterable[Look], limits: Limits) -> Look:
+    """Return the first look that is cloudy enough for a target and has a truth.
+
+    Raises:
+        SceneSkipped: if there is none.
+    """
+    looks, (low, high) = list(looks), limits.target_cloud
+    for look in looks:
+        cloudy = look.occluded is not None and low <= look.occluded <= high
+        if cloudy and look.valid >= limits.place_share:
+            try:
+                truth_within(looks, look.date, limits)
+            except SceneSkipped:
+                continue
+            return look
+    raise SceneSkipped(
+        f"no date has {low:.0%} to {high:.0%} cloud over the place and a really clear date "
+        f"within {limits.truth_days} days"
+    )
+
+
 def sample_official(
     covers: Sequence[float], n_inputs: int, cloud: tuple[float, float]
 ) -> tuple[list[int], int, bool]:

@@ -4,7 +4,7 @@
 below ``S1``: thirty dates of 2018 for each of 53 places, 13 L1C bands as uint16 DN x 10000, and
 VV, VH sigma0 in dB (Ebel et al. 2022, IEEE TGRS 60, doi:10.1109/TGRS.2022.3146246). Radar has
 dates of its own. A patch is named ``ROIs1868_100_p12``. Which dates of a patch are used is settled
-when a scene is assembled (:func:`unveil.assembly.dates.sample_series` for the official sample).
+when a scene is assembled (:func:`unveil.assembly.dates.sample_dates` for the official sample).
 """
 
 from __future__ import annotations

@@ -13,9 +13,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rasterio.crs import CRS
+from rasterio.windows import Window
 
-from unveil.bands import S2CLOUDLESS10, band_positions
+from unveil.bands import S2CLOUDLESS10, UNKNOWN_PROBABILITY, band_positions
 from unveil.errors import InputError
+from unveil.masks.detectors.base import Detector, Votes
+from unveil.masks.options import MaskOptions
+from unveil.raster import Grid
+from unveil.scene import Frame
 
 if TYPE_CHECKING:
     from s2cloudless import S2PixelCloudDetector
@@ -24,12 +30,53 @@ HIGHEST_MEDIAN = 2.0
 """Median reflectance that no Sentinel-2 image reaches: beyond, values are unscaled DN."""
 
 
-def refusal(bands: Sequence[str], level: str) -> str | None:
-    """Return why s2cloudless cannot judge such an image, or None when it can."""
-    if level == "L2A":
-        return "s2cloudless is trained on L1C, this is L2A"
-    missing = [name for name in S2CLOUDLESS10 if name not in bands]
-    return f"s2cloudless needs {', '.join(missing)}" if missing else None
+FULL_DETAIL_PIXELS = 2048**2
+"""Largest scene on which it looks at every pixel: a whole tile would take it hours."""
+COARSE_M = 60.0
+"""Its pixels on larger scenes: those of the bands B01, B09 and B10 that it uses."""
+METRES_A_DEGREE = 111_320.0
+
+
+class S2Cloudless(Detector):
+    """Cloud and its probability; on large scenes of coarse pixels."""
+
+    name = "s2cloudless"
+    tells = frozenset(("cloud", "percent"))
+
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
+        super().__init__(frame, grid, options)
+        self.step = coarse_step(grid, options)
+        self.radius = round(options.average_over / self.step)
+        self.halo_px = (self.radius + 1) * self.step
+
+    @classmethod
+    def refusal(cls, frame: Frame, level: str) -> str | None:
+        """Refuse L2A, and frames without its ten bands."""
+        if level == "L2A":
+            return "s2cloudless is trained on L1C, this is L2A"
+        missing = [name for name in S2CLOUDLESS10 if name not in frame.bands]
+        return f"s2cloudless needs {', '.join(missing)}" if missing else None
+
+    def vote(self, reflectance: np.ndarray, window: Window, asked: frozenset[str]) -> Votes:
+        """Return cloud where the averaged probability exceeds the threshold.
+
+        Raises:
+            InputError: if the values are too large for reflectance.
+        """
+        try:
+            seen = block_means(reflectance, self.step)
+            probability = cloud_probability(seen, self.frame.bands)
+        except InputError as error:
+            raise InputError(str(error), file=self.frame.path) from error
+        cloud = cloud_mask(
+            probability, threshold=self.options.cloud_probability, average_over=self.radius
+        )
+        shape = reflectance.shape[1:]
+        return Votes.none(
+            shape,
+            cloud=enlarge(cloud, self.step, shape),
+            percent=enlarge(to_percent(probability), self.step, shape),
+        )
 
 
 def cloud_probability(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
@@ -84,3 +131,44 @@ def _detector() -> S2PixelCloudDetector:
     from s2cloudless import S2PixelCloudDetector  # lazy: loads LightGBM
 
     return S2PixelCloudDetector()
+
+
+def coarse_step(grid: Grid, options: MaskOptions) -> int:
+    """Return how many pixels along an edge s2cloudless sees as one."""
+    wanted = options.s2cloudless_m
+    if wanted == "auto":
+        wanted = COARSE_M if grid.pixels > FULL_DETAIL_PIXELS else 0.0
+    degrees = grid.crs and CRS.from_user_input(grid.crs).is_geographic
+    pixel_m = abs(grid.transform[0]) * (METRES_A_DEGREE if degrees else 1.0)
+    return max(1, round(wanted / pixel_m))
+
+
+def block_means(image: np.ndarray, step: int) -> np.ndarray:
+    """Return the means of squares of ``step`` pixels, ``(B, h, w)``; NaN pixels do not count.
+
+    Squares at the right and lower edge may be smaller.
+    """
+    if step == 1:
+        return image
+    valid = np.isfinite(image)
+    rows, cols = (np.arange(0, size, step) for size in image.shape[1:])
+
+    def add_up(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(values, rows, axis=1), cols, axis=2)
+
+    total, count = add_up(np.where(valid, image, 0)), add_up(valid.astype(np.float32))
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def enlarge(image: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray:
+    """Return each pixel ``(h, w)`` as a square of ``step`` pixels, cut to ``shape``."""
+    if step == 1:
+        return image
+    return image.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]
+
+
+def to_percent(probability: np.ndarray) -> np.ndarray:
+    """Return uint8 percent of a probability 0...1, 255 where it is NaN."""
+    known = np.isfinite(probability)
+    percent = np.rint(np.where(known, probability, 0) * 100)
+    return np.where(known, percent, UNKNOWN_PROBABILITY).astype(np.uint8)

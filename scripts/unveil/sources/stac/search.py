@@ -412,13 +412,7 @@ def _choose(looks: Sequence[Look], request: Mapping[str, Any]) -> tuple[dict[str
         ) from error
     if protocol.truth == "another date" and not reference:
         try:
-            reference = selection.choose_truth(
-                looks,
-                target,
-                max_days=limits.truth_days,
-                max_occluded=limits.truth_cloud,
-                min_valid=limits.place_share,
-            ).date
+            reference = selection.truth_within(looks, target, limits).date
         except SceneSkipped as error:
             notes.append(str(error))
     dates = [look.date for look in looks]

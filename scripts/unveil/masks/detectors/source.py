@@ -1,0 +1,63 @@
+"""Detector ``source``: the mask that a source delivers with a frame (SCL, or classes)."""
+
+from __future__ import annotations
+
+import numpy as np
+from rasterio.windows import Window
+
+from unveil import classes as classmap
+from unveil import raster
+from unveil.bands import CLOUD, NODATA, SHADOW, SNOW
+from unveil.errors import InputError
+from unveil.masks.detectors.base import Detector, Votes
+from unveil.masks.options import MaskOptions
+from unveil.raster import Grid
+from unveil.scene import Frame
+
+
+class DeliveredMask(Detector):
+    """The classes of whoever made the image; where there are some, nobody else is asked.
+
+    Raises:
+        InputError: if the mask is damaged or lies on another grid.
+    """
+
+    name = "source"
+    tells = frozenset(("cloud", "shadow", "snow", "missing"))
+    alone = True
+
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
+        super().__init__(frame, grid, options)
+        with raster.open_raster(frame.mask) as dataset:
+            band, shape = dataset.descriptions[0] or "", dataset.shape
+        if shape != grid.shape:
+            raise InputError(
+                f"mask of shape {shape} for frames of {grid.shape}",
+                file=frame.mask,
+                remedy="resample the mask to the grid of the frames (nearest neighbour)",
+            )
+        self.band, self.label = band, band.lower()
+
+    @classmethod
+    def refusal(cls, frame: Frame, level: str) -> str | None:
+        """Refuse frames without a delivered mask."""
+        return None if frame.mask is not None else "the source delivers no mask"
+
+    def vote(self, reflectance: np.ndarray, window: Window, asked: frozenset[str]) -> Votes:
+        """Return the delivered classes.
+
+        Raises:
+            InputError: for numbers that are no class.
+        """
+        delivered = raster.read(self.frame.mask, window=window)[0]
+        try:
+            classes = classmap.from_delivered(delivered, self.band)
+        except InputError as error:
+            raise InputError(str(error), file=self.frame.mask) from error
+        return Votes.none(
+            classes.shape,
+            cloud=classes == CLOUD,
+            shadow=classes == SHADOW,
+            snow=classes == SNOW,
+            missing=classes == NODATA,
+        )

@@ -1,0 +1,30 @@
+"""Settings of the masks stage, section ``masks`` of the config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How clouds, shadows and snow are found.
+
+    Attributes:
+        detectors: names of the detectors that may be used
+            (:mod:`unveil.masks.detectors.registry`), each where it applies.
+        cloud_probability: s2cloudless probability from which a pixel is cloud.
+        average_over: radius in pixels over which s2cloudless probabilities are averaged
+            before the threshold.
+        s2cloudless_m: pixel size in metres that s2cloudless sees, where a scene has smaller
+            ones; ``auto`` is the scene's own up to
+            :data:`unveil.masks.detectors.s2cloudless.FULL_DETAIL_PIXELS`, and
+            :data:`unveil.masks.detectors.s2cloudless.COARSE_M` beyond.
+        dilate_px: pixels by which cloud and shadow are grown.
+    """
+
+    detectors: tuple[str, ...] = ("source", "s2cloudless", "thresholds")
+    cloud_probability: float = 0.4
+    average_over: int = 4
+    s2cloudless_m: float | Literal["auto"] = "auto"
+    dilate_px: int = 2
