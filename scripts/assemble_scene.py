@@ -1,7 +1,10 @@
 """Assemble the scenes of a shard from their sources (rule assemble_scene)."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil import raster
 from unveil.config import SceneRow
@@ -13,6 +16,7 @@ from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources import input_stamps
 from unveil.sources.locks import lock_path, ranges_folder
+from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
@@ -26,11 +30,15 @@ with job(snakemake.log[0]):
     settings = ProtocolSettings(params.seed, masks.dilate_px)
 
     def made_from(row):
-        """Give everything that a scene depends on."""
+        """Give the identity of a scene: everything that it depends on."""
         searched = row.source == "stac"
         lock = raster.sha256(lock_path(row.scene, sources["stac"])) if searched else ""
-        given = [sources, asdict(settings), dict(params.detection), params.code]
-        return [asdict(row), input_stamps(row), lock, *given]
+        return identify(
+            row=asdict(row),
+            input=[input_stamps(row), lock],
+            options=[sources, asdict(settings), dict(params.detection)],
+            code=params.code,
+        )
 
     make_scenes(
         {row["scene"]: SceneRow(**row) for row in params.rows},
@@ -46,6 +54,7 @@ with job(snakemake.log[0]):
         file=DOWNLOAD,
         folders=("frames", "sar", "truth", "source_masks"),
         record=Path(snakemake.output.record),
+        rule=snakemake.rule,
         at_once=snakemake.threads,
         archives=snakemake.output.archives,
     )
