@@ -250,7 +250,7 @@ def run_alone(args: argparse.Namespace) -> None:
         )
         scene = make_scene(folder / "scene", args.alone, context=CONTEXT)
         before = peak_mib()
-        [record] = run_shard(model, [scene], folder / "out", inference, config_hash="")
+        [record] = run_shard(model, [scene], folder / "out", inference, code="")
         share = record["model_seconds"] / record["wall_seconds"]
         print(
             f"{kind:10}  {args.alone:6}  {record['backend']:10} {record['precision']:14}  "
@@ -299,7 +299,7 @@ def print_shards(args: argparse.Namespace) -> None:
         scenes = [replace(make_scene(folder / id, args.size), id=id) for id in ids]
         inference = InferenceOptions(gpu=args.gpu, precision=args.precision)
         begin = time.perf_counter()
-        records = run_shard(model, scenes, folder / "out", inference, config_hash="")
+        records = run_shard(model, scenes, folder / "out", inference, code="")
         wall = time.perf_counter() - begin
     starting = model.loaded - begin
     print(

@@ -28,6 +28,7 @@ from tests.synthetic_results import MODELS, Recipe, make_results
 from unveil.metrics.scoring import score_scene
 from unveil.metrics.stage import TABLES, write_statistics
 from unveil.metrics.tables import COLUMNS, collect
+from unveil.predictions import write_prediction_record
 from unveil.report import ReportOptions, render
 from unveil.scene import load_scene, save_scene
 
@@ -77,6 +78,7 @@ def make_run(folder: Path, n_scenes: int) -> dict:
             target = folder / "predictions" / model / f"{name}.tif"
             target.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, target)
+            write_prediction_record(target.parent, {"scene": name})
     _write_shards(folder, rows, names, covers, rng)
     shutil.copy(pattern.manifest, folder / "manifest.json")
     (folder / "skipped.csv").write_text("scene,model,stage,reason\n")

@@ -131,7 +131,7 @@ def stages(
         spec = ModelSpec.from_row(model, models[model])
         scenes = [load_scene(home / "scene.json")]
         options = InferenceOptions(**config["inference_options"])
-        run_shard(create(spec), scenes, home / "predictions" / model, options, config_hash="")
+        run_shard(create(spec), scenes, home / "predictions" / model, options, code="")
 
     def scoring() -> None:
         prediction = home / "predictions" / MODELS[0] / f"{row.scene}.tif"

@@ -1,6 +1,5 @@
 """Tables read and checked, wildcard constraints, and helpers that rules ask for facts."""
 
-import hashlib
 import shlex
 import sys
 from functools import cache
@@ -15,23 +14,19 @@ from unveil import needs
 from unveil.assembly.planning import expand_scenes
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.scene_table import read_scenes
-from unveil.config import (
-    load_config,
-    read_models,
-    read_training,
-    select_models,
-)
+from unveil.config import load_config, read_models, read_training, select_models
 from unveil.errors import InputError
 from unveil.jobs import hold_results
 from unveil.models.base import ModelSpec
-from unveil.models.registry import create
+from unveil.models.registry import class_path, create
 from unveil.remote import PLAN, read_plan, write_plan
-from unveil.shards import checksum, cut_shards
+from unveil.shards import cut_shards
 from unveil.slurm import check_slurm
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import lock_path, make_request, stac_settings
+from unveil.workflow.code import code_of
+from unveil.workflow.stage import checksum
 
-PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 # Where results are kept in a store, imagery is kept there in archives. Jobs on machines that
 # share no file system know nothing else of it, and cannot look at input files: unveil.remote.
 SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
@@ -128,16 +123,6 @@ DETECTION = {
     key: config["masks"][key]
     for key in ("cloud_probability", "average_over", "dilate_px")
 }
-COMMON_CODE = (
-    "bands",
-    "classes",
-    "config",
-    "errors",
-    "inputs",
-    "jobs",
-    "raster",
-    "scene",
-)
 
 
 wildcard_constraints:
@@ -146,15 +131,23 @@ wildcard_constraints:
 
 
 @cache
-def code(*stages):
-    """Return a checksum of the package's files behind some stages: editing one reruns them."""
-    files = [PACKAGE / f"{name}.py" for name in COMMON_CODE]
-    for stage in stages:
-        path = PACKAGE / stage
-        files += (
-            sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-        )
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+def code_of_kind(kind):
+    """Return the checksum of the code behind one kind of model; that of others is no part."""
+    return code_of("infer", class_path(kind))
+
+
+def get_code(wildcards):
+    """Give the code behind each model of a batch."""
+    models = get_models(wildcards)
+    return {model: code_of_kind(row["kind"]) for model, row in models.items()}
+
+
+def get_options(wildcards):
+    """Give what decides the answers of each model of a batch."""
+    return {
+        model: {key: row[key] for key in ("kind", "weights", "options") if key in row}
+        for model, row in get_models(wildcards).items()
+    }
 
 
 def get_rows(wildcards):

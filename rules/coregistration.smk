@@ -19,7 +19,7 @@ rule coregister_scene:
         disk_mb=disk(4000),
     params:
         options=config["coregistration"],
-        code=code("coregistration", "shards"),
+        code=code_of("coregister_scene"),
         home=HOME,
     message:
         "Coregistering the frames of {wildcards.shard}"

@@ -119,7 +119,7 @@ rule assemble_scene:
     params:
         rows=get_rows,
         stamp=get_stamp,
-        code=code("sources", "assembly", "masks", "shards"),
+        code=code_of("assemble_scene"),
         home=HOME,
         sources=get_source_settings,
         seed=config["seed"],

@@ -32,11 +32,10 @@ rule infer:
     params:
         predictions=f"{RESULTS}/predictions",
         home=HOME,
-        models=get_models,
-        code=code("models", "weights", "inference", "devices", "shards"),
+        models=get_options,
+        code=get_code,
         options=lambda wildcards: {
-            key: config["inference"][key]
-            for key in ("tile_px", "memory_mb", "gpu", "backend", "precision")
+            key: config["inference"][key] for key in ("gpu", "backend", "precision")
         },
     message:
         "Removing clouds with {wildcards.batch}, {wildcards.shard}"

@@ -18,7 +18,7 @@ rule mask_scene:
         disk_mb=disk(1000),
     params:
         options=config["masks"],
-        code=code("masks", "shards"),
+        code=code_of("mask_scene"),
         home=HOME,
     message:
         "Masking clouds and shadows of {wildcards.shard}"

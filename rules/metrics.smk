@@ -8,6 +8,7 @@ rule score:
     output:
         metrics=f"{RESULTS}/metrics/{{batch}}/{{shard}}.csv",
         skipped=f"{RESULTS}/metrics/{{batch}}/{{shard}}.skipped.csv",
+        checksums=f"{RESULTS}/metrics/{{batch}}/{{shard}}.sha256",
     log:
         f"{RESULTS}/logs/score/{{batch}}/{{shard}}.log",
     benchmark:
@@ -26,7 +27,7 @@ rule score:
         weights=lambda wildcards: {
             model: row.get("weights") for model, row in get_models(wildcards).items()
         },
-        code=code("metrics", "provenance", "shards"),
+        code=code_of("score"),
         land_cover_classes=config["metrics"]["land_cover_classes"],
     message:
         "Scoring {wildcards.batch}, {wildcards.shard}"
@@ -40,6 +41,7 @@ rule collect_metrics:
         skipped=[
             f"{RESULTS}/metrics/{batch}/{shard}.skipped.csv" for batch, shard in JOBS
         ],
+        checksums=[f"{RESULTS}/metrics/{batch}/{shard}.sha256" for batch, shard in JOBS],
     output:
         metrics=report(
             f"{RESULTS}/metrics.csv",
@@ -53,6 +55,7 @@ rule collect_metrics:
             category="Tables",
             labels={"table": "skipped pairs"},
         ),
+        checksums=f"{RESULTS}/metrics.sha256",
     log:
         f"{RESULTS}/logs/collect_metrics.log",
     conda:
@@ -62,6 +65,8 @@ rule collect_metrics:
         mem_mb=doubling(2000),
         runtime=doubling(30),
         disk_mb=500,
+    params:
+        code=code_of("collect_metrics"),
     message:
         "Collecting the metrics of all models"
     script:
@@ -73,6 +78,7 @@ rule compare_models:
         scenes=READY_SHARDS,
         archives=FACTS,
         metrics=rules.collect_metrics.output.metrics,
+        checksums=rules.collect_metrics.output.checksums,
     output:
         comparison=report(
             f"{RESULTS}/statistics/comparison.csv",
@@ -94,6 +100,7 @@ rule compare_models:
             labels={"table": "as published, for comparison"},
         ),
         definitions=f"{RESULTS}/statistics/definitions.csv",
+        checksums=f"{RESULTS}/statistics.sha256",
     log:
         f"{RESULTS}/logs/compare_models.log",
     benchmark:
@@ -107,7 +114,7 @@ rule compare_models:
         disk_mb=100,
     params:
         home=HOME,
-        code=code("metrics"),
+        code=code_of("compare_models"),
         cloud_levels=config["metrics"]["cloud_levels"],
         seed=config["seed"],
     message:

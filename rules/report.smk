@@ -18,7 +18,7 @@ rule write_manifest:
         disk_mb=100,
     params:
         home=HOME,
-        code=code("provenance"),
+        code=code_of("write_manifest"),
         models=MODELS,
         command=COMMAND,
     message:
@@ -33,12 +33,14 @@ rule render_report:
         archives=FACTS + PICTURE_ARCHIVES,
         metrics=rules.collect_metrics.output.metrics,
         skipped=rules.collect_metrics.output.skipped,
+        checksums=rules.collect_metrics.output.checksums,
         manifest=rules.write_manifest.output[0],
         comparison=rules.compare_models.output.comparison,
         ranking=rules.compare_models.output.ranking,
         strata=rules.compare_models.output.strata,
         published=rules.compare_models.output.published,
         definitions=rules.compare_models.output.definitions,
+        statistics=rules.compare_models.output.checksums,
         beside=beside("citations.bib", "land_110m.geojson"),
     output:
         page=report(
@@ -133,7 +135,7 @@ rule render_report:
         disk_mb=500 + (4 + len(MODELS)) * sum(map(size_of_shard, PICTURED)),
     params:
         home=HOME,
-        code=code("report"),
+        code=code_of("render_report"),
         predictions=f"{RESULTS}/predictions",
         # beside the workflow, on whatever machine the job runs
         resources=lambda wildcards: f"{workflow.basedir}/resources",

@@ -19,6 +19,7 @@ rule fetch_training_data:
         disk_mb=1000,
     params:
         facts=lambda wildcards: TRAINING["images"][wildcards.image],
+        code=code_of("fetch_training_data"),
         cache=f"{config['cache']}/packages",
     message:
         "Fetching the clear image {wildcards.image}"
@@ -43,6 +44,7 @@ rule fetch_training_series:
         disk_mb=1000,
     params:
         facts=lambda wildcards: TRAINING["series"][wildcards.series],
+        code=code_of("fetch_training_series"),
         cache=f"{config['cache']}/packages",
     message:
         "Fetching the series {wildcards.series}"
@@ -71,7 +73,7 @@ rule train_network:
         disk_mb=2000,
     params:
         run=lambda wildcards: TRAINING["runs"][wildcards.run],
-        code=code("training", "assembly", "models"),
+        code=code_of("train"),
         sources=get_training_sources,
         command="snakemake train",
     message:

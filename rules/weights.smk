@@ -73,6 +73,7 @@ rule fetch_one_weights:
         entry=lambda wildcards: vars(PUBLISHED[wildcards.weights_file]),
         folder=lambda wildcards: WEIGHTS_FOLDER,  # of the submit host: both rules are local
         damaged=get_damaged,
+        code=code_of("fetch_weights"),
     message:
         "Fetching {wildcards.weights_file}"
     script:

@@ -1,7 +1,10 @@
 """Assemble the scenes of a shard from their sources (rule assemble_scene)."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
@@ -13,6 +16,7 @@ from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import ranges_folder
+from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
@@ -26,9 +30,13 @@ with job(snakemake.log[0]):
     settings = ProtocolSettings(params.seed, masks.dilate_px)
 
     def made_from(row):
-        """Give everything that a scene depends on."""
-        given = [sources, asdict(settings), dict(params.detection), params.code]
-        return [asdict(row), source_of(row).made_from(row, sources), *given]
+        """Give the identity of a scene: everything that it depends on."""
+        return identify(
+            row=asdict(row),
+            input=source_of(row).made_from(row, sources),
+            options=[sources, asdict(settings), dict(params.detection)],
+            code=params.code,
+        )
 
     make_scenes(
         {row["scene"]: SceneRow(**row) for row in params.rows},
@@ -44,6 +52,7 @@ with job(snakemake.log[0]):
         file=DOWNLOAD,
         folders=("frames", "sar", "truth", "source_masks"),
         record=Path(snakemake.output.record),
+        rule=snakemake.rule,
         at_once=snakemake.threads,
         archives=snakemake.output.archives,
     )

@@ -1,8 +1,17 @@
 """Join the tables of all jobs (rule collect_metrics)."""
 
+import sys
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
+
 from unveil.jobs import job
 from unveil.metrics.tables import SKIPPED_COLUMNS, collect
+from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):
-    collect(snakemake.input.metrics, snakemake.output.metrics)
-    collect(snakemake.input.skipped, snakemake.output.skipped, columns=SKIPPED_COLUMNS)
+    given, made = snakemake.input, snakemake.output
+    for checksums, *tables in zip(given.checksums, given.metrics, given.skipped, strict=True):
+        require_recorded(checksums, tables)
+    collect(given.metrics, made.metrics)
+    collect(given.skipped, made.skipped, columns=SKIPPED_COLUMNS)
+    record_checksums(made.checksums, [made.metrics, made.skipped], rule=snakemake.rule)

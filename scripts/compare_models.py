@@ -1,18 +1,25 @@
 """Compare the models over places, and write the published figures (rule compare_models)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 from unveil.metrics.stage import TABLES, write_statistics
 from unveil.remote import unpack
 from unveil.shards import scene_files
+from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
+    require_recorded(snakemake.input.checksums, [snakemake.input.metrics])
+    outputs = {name: Path(snakemake.output[name]) for name in TABLES}
     write_statistics(
         metrics=Path(snakemake.input.metrics),
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
         cloud_levels=snakemake.params.cloud_levels,
         seed=snakemake.params.seed,
-        outputs={name: Path(snakemake.output[name]) for name in TABLES},
+        outputs=outputs,
     )
+    record_checksums(snakemake.output.checksums, outputs.values(), rule=snakemake.rule)

@@ -1,29 +1,33 @@
 """Find, record and where needed remove shifts between frames (rule coregister_scene)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.jobs import job
 from unveil.remote import pack, unpack
-from unveil.shards import MASKS, READY, content_of, make_scenes, read_shard, scene_files
+from unveil.shards import MASKS, READY, make_scenes, read_shard, recorded_scenes, scene_files
+from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
     params = snakemake.params
     home = Path(params.home)
     options = CoregistrationOptions(**params.options)
+    contents = recorded_scenes(snakemake.input.record)
     make_scenes(
         read_shard(snakemake.input.record, home, MASKS),
         lambda scene, folder: coregister_scene(scene, folder, options),
-        made_from=lambda scene: [
-            content_of(home / scene.id / MASKS),
-            dict(params.options),
-            params.code,
-        ],
+        made_from=lambda scene: identify(
+            scene=contents[scene.id], options=dict(params.options), code=params.code
+        ),
         home=home,
         file=READY,
         folders=("coregistered",),
         record=Path(snakemake.output.record),
+        rule=snakemake.rule,
         at_once=snakemake.threads,
         archives=snakemake.output.archives,
     )

@@ -1,6 +1,9 @@
 """Fetch what a scene needs of a catalogue's files into an archive (rule fetch_scene)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.config import SceneRow
 from unveil.jobs import job

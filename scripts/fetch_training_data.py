@@ -1,6 +1,9 @@
 """Fetch one clear image for training and write it as a COG (rule fetch_training_data)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 from unveil.training.datasets import fetch_image

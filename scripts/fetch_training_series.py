@@ -1,6 +1,9 @@
 """Fetch one series for training and write it as one file (rule fetch_training_series)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 from unveil.training.series.sample import fetch_series

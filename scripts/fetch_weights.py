@@ -3,7 +3,10 @@
 Rule fetch_one_weights; rule store_weights also packs it for a store.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 from unveil.remote import pack, unpack

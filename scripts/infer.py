@@ -1,18 +1,19 @@
 """Run the models of a batch, one after another, on a shard of scenes (rule infer)."""
 
-import hashlib
-import json
+import sys
 from pathlib import Path
 
-from unveil import raster
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
+
 from unveil.devices import visible_gpus
 from unveil.inference import InferenceOptions, run_shard
 from unveil.jobs import Failures, job
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.provenance import prediction_files
+from unveil.predictions import files_of_records
 from unveil.remote import pack, unpack
 from unveil.shards import read_shard
+from unveil.workflow.stage import write_record
 
 with job(snakemake.log[0]) as log:
     unpack(snakemake.input.archives)
@@ -20,6 +21,9 @@ with job(snakemake.log[0]) as log:
     log.info("GPUs asked for: %d, visible: %s", snakemake.resources.get("gpu", 0), given)
     params = snakemake.params
     scenes = list(read_shard(snakemake.input.scenes, params.home).values())
+    # What decides no pixel is no parameter of the rule, so that changing it repeats nothing.
+    machine = {key: snakemake.config["inference"][key] for key in ("tile_px", "memory_mb")}
+    options = InferenceOptions(**params.options, **machine)
     records, failures = {}, Failures("model")
     for model, row in params.models.items():
         with failures.collect(model):
@@ -27,10 +31,10 @@ with job(snakemake.log[0]) as log:
                 create(ModelSpec.from_row(model, row)),
                 scenes,
                 Path(params.predictions) / model,
-                InferenceOptions(**params.options),
-                config_hash=hashlib.sha256(json.dumps(dict(params.options)).encode()).hexdigest(),
+                options,
+                code=params.code[model],
+                rule=snakemake.rule,
             )
     failures.report()
-    pack(snakemake.output.archives, prediction_files(records, Path(params.predictions)))
-    with raster.replacing(snakemake.output.record) as temporary:
-        temporary.write_text(json.dumps({"models": records}, indent=1) + "\n")
+    pack(snakemake.output.archives, files_of_records(records, Path(params.predictions)))
+    write_record(Path(snakemake.output.record), {"models": records}, rule=snakemake.rule)

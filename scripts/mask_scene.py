@@ -1,30 +1,34 @@
 """Detect cloud, shadow and snow in every frame of a shard's scenes (rule mask_scene)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.remote import unpack
-from unveil.shards import DOWNLOAD, MASKS, content_of, make_scenes, read_shard
+from unveil.shards import DOWNLOAD, MASKS, make_scenes, read_shard, recorded_scenes
+from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
     params = snakemake.params
     home = Path(params.home)
     options = MaskOptions(**params.options)
+    contents = recorded_scenes(snakemake.input.record)
     make_scenes(
         read_shard(snakemake.input.record, home, DOWNLOAD),
         lambda scene, folder: mask_scene(scene, folder, options),
-        made_from=lambda scene: [
-            content_of(home / scene.id / DOWNLOAD),
-            dict(params.options),
-            params.code,
-        ],
+        made_from=lambda scene: identify(
+            scene=contents[scene.id], options=dict(params.options), code=params.code
+        ),
         home=home,
         file=MASKS,
         folders=("masks",),
         record=Path(snakemake.output.record),
+        rule=snakemake.rule,
         at_once=snakemake.threads,
         archives=snakemake.output.archives,
     )

@@ -1,14 +1,23 @@
 """Render the HTML page and its figures (rule render_report)."""
 
+import sys
 from pathlib import Path
 
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
+
 from unveil.jobs import job
+from unveil.metrics.stage import TABLES
 from unveil.remote import unpack
 from unveil.report import ReportOptions, render
 from unveil.shards import scene_files
+from unveil.workflow.stage import read_record, require_recorded
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
+    given = snakemake.input
+    require_recorded(given.checksums, [given.metrics, given.skipped])
+    require_recorded(given.statistics, [given[name] for name in TABLES])
+    read_record(given.manifest, kind="a manifest")
     render(
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
         metrics=Path(snakemake.input.metrics),

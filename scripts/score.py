@@ -1,28 +1,31 @@
 """Score the predictions of a batch of models on a shard of scenes (rule score)."""
 
-import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import Failures, job
 from unveil.metrics.shard import score_record
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import write_rows, write_skipped
 from unveil.remote import unpack
-from unveil.shards import read_shard
+from unveil.shards import read_shard, recorded_scenes
+from unveil.workflow.stage import made_of, read_record, record_checksums
 
 with job(snakemake.log[0]) as log:
     unpack([*snakemake.input.archives, *snakemake.input.predictions])
     params = snakemake.params
     scenes = read_shard(snakemake.input.scenes, params.home)
-    contents = json.loads(Path(snakemake.input.scenes).read_text())
-    batch = json.loads(Path(snakemake.input.record).read_text())["models"]
+    contents = recorded_scenes(snakemake.input.scenes)
+    batch = read_record(snakemake.input.record, kind="an inference record")
     land_cover, stamp = None, None
     if snakemake.input.land_cover:
         path = Path(snakemake.input.land_cover)
         land_cover = LandCover(path, dict(params.land_cover_classes))
         stamp = [str(path), path.stat().st_size, path.stat().st_mtime_ns, land_cover.classes]
     rows, skipped, failures = [], [], Failures("model")
-    for model, records in batch.items():
+    for model, records in batch["models"].items():
         with failures.collect(model):
             for number, record in enumerate(records, 1):
                 scene = scenes[record["scene"]]
@@ -35,10 +38,17 @@ with job(snakemake.log[0]) as log:
                     scores=Path(params.scores) / model,
                     weights=params.weights[model],
                     land_cover=land_cover,
-                    made_from=[contents[scene.id], stamp, params.code],
+                    made_from={
+                        "scene": contents[scene.id],
+                        "land_cover": stamp,
+                        "code": params.code,
+                    },
+                    predicted_by=made_of(batch)["by"],
                 )
                 rows += scored
                 skipped += [reason] if reason else []
     failures.report()
     write_rows(rows, snakemake.output.metrics)
     write_skipped(skipped, snakemake.output.skipped)
+    tables = [snakemake.output.metrics, snakemake.output.skipped]
+    record_checksums(snakemake.output.checksums, tables, rule=snakemake.rule)

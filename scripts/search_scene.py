@@ -1,6 +1,9 @@
 """Search the frames of a scene and write its lock (rule search_scene)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 from unveil.sources.stac.lock import write_lock

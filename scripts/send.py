@@ -1,5 +1,9 @@
 """Pack input files for machines that cannot see them (rule send)."""
 
+import sys
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
+
 from unveil.jobs import job
 from unveil.remote import pack
 

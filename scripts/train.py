@@ -1,6 +1,9 @@
 """Train one network and write its weights and card (rule train_network)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 

@@ -1,6 +1,9 @@
 """Write down what ran, on what, with which weights and data (rule write_manifest)."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.jobs import job
 from unveil.provenance import write_manifest
@@ -19,4 +22,5 @@ with job(snakemake.log[0]):
         ],
         records=[Path(path) for path in snakemake.input.records],
         command=snakemake.params.command,
+        rule=snakemake.rule,
     )

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from unveil import raster
 from unveil.bands import CLOUD, CORE6, SAR2, SHADOW
 from unveil.metrics.stage import TABLES, write_statistics
+from unveil.predictions import write_prediction_record
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, cloud_cover, save_scene
 
@@ -294,3 +295,4 @@ def _write_prediction(folder, scene: Scene, model: str, truth, hidden, rng) -> N
     raster.write_cog(
         path, raster.to_dn(data.clip(0.001, 1)), scene.grid, descriptions=CORE6, nodata=0
     )
+    write_prediction_record(path.parent, {"scene": scene.id}, rule="infer_on_cpu")

@@ -8,8 +8,6 @@ scene's files are finished, and the next small scene is read, while another is c
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import math
 import os
@@ -21,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -36,10 +34,12 @@ from unveil import raster
 from unveil.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.errors import SceneSkipped
 from unveil.models.base import Model, Prediction
-from unveil.provenance import intact, std_path, versions
+from unveil.predictions import image_path, record_path, std_path, write_prediction_record
 from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.published import require_known
+from unveil.workflow.machine import versions
+from unveil.workflow.stage import identify, kept
 
 LOG = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -121,7 +121,8 @@ def run_shard(
     folder: Path,
     options: InferenceOptions,
     *,
-    config_hash: str,
+    code: str,
+    rule: str = "",
 ) -> list[dict[str, Any]]:
     """Run one model on many scenes; it is loaded once.
 
@@ -130,7 +131,8 @@ def run_shard(
         scenes: scenes ready for analysis; their truth is taken away here.
         folder: ``results/predictions/MODEL``.
         options: tiles and device.
-        config_hash: part of a result's identity.
+        code: checksum of the code behind the model, part of a result's identity.
+        rule: the rule whose job this is.
 
     Returns:
         One record a scene: ``status`` predicted or skipped, with the reason.
@@ -147,7 +149,14 @@ def run_shard(
         if possible:
             device = start(model, options)
             largest = largest_tile(model, options, device, resident=resident_bytes())
-        look_up = partial(_look_up, model, folder, options, largest, config_hash)
+        look_up = partial(
+            _look_up,
+            model,
+            folder,
+            options,
+            largest,
+            partial(identity_of, code=code, device=device),
+        )
         tasks = stack.enter_context(contextlib.closing(one_ahead(look_up, possible)))
         for number, (scene, reason) in enumerate(zip(scenes, reasons, strict=True), 1):
             place = f"{scene.id} ({number} of {len(scenes)})"
@@ -158,7 +167,8 @@ def run_shard(
             task = next(tasks)
             LOG.info("%s: %s", place, "finished earlier" if task.record else "starting")
             records.append(
-                task.record or run_scene(model, task, folder, device=device.name, finisher=finisher)
+                task.record
+                or run_scene(model, task, folder, device=device.name, finisher=finisher, rule=rule)
             )
         return [item.result() if isinstance(item, Future) else item for item in records]
 
@@ -179,12 +189,12 @@ def _look_up(
     folder: Path,
     options: InferenceOptions,
     largest: int,
-    config_hash: str,
+    identify_result: Callable[[Scene, Model], dict[str, str]],
     scene: Scene,
 ) -> _Task:
     """Find what an earlier run left of a scene and how to cut it; read it if it is small."""
-    identity = identity_of(scene, model, config_hash)
-    record = finished(folder / f"{scene.id}.json", identity)
+    identity = identify_result(scene, model)
+    record = kept(record_path(folder, scene.id), identity)
     tile_px = even_tile(scene.grid, largest) if options.tile_px == "auto" else largest
     tiles = cut(scene.grid, model, tile_px)
     small = len(tiles) == 1 and scene.grid.pixels <= SMALL_SCENE_PIXELS
@@ -313,6 +323,7 @@ def run_scene(
     *,
     device: str,
     finisher: _Finisher,
+    rule: str,
 ) -> dict[str, Any] | Future:
     """Predict one scene; out of memory, halve the tile.
 
@@ -322,7 +333,8 @@ def run_scene(
     """
     begin = time.monotonic()
     scene, tile_px = task.scene, task.tile_px
-    raster.discard_leftovers(folder / f"{scene.id}.tif")
+    record_path(folder, scene.id).unlink(missing_ok=True)
+    raster.discard_leftovers(image_path(folder, scene.id))
     raster.discard_leftovers(std_path(folder, scene.id))
     std_path(folder, scene.id).unlink(missing_ok=True)  # of an earlier run; not all models have one
     while True:
@@ -344,7 +356,6 @@ def run_scene(
         "scene": scene.id,
         "model": model.spec.id,
         "status": "predicted",
-        "identity": task.identity,
         "device": device,
         "backend": model.backend,
         "precision": model.precision,
@@ -357,27 +368,19 @@ def run_scene(
 
     def finish() -> dict[str, Any]:
         close()
-        return _write_record(known, folder, wall_seconds=finisher.cost_since(begin))
+        facts = known | {"wall_seconds": round(finisher.cost_since(begin), 3)} | _spent()
+        return write_prediction_record(folder, facts, made_from=task.identity, rule=rule)
 
     return finisher.submit(finish)
 
 
-def _write_record(known: dict[str, Any], folder: Path, *, wall_seconds: float) -> dict[str, Any]:
-    """Complete the record of a scene whose files are in place, write it and return it."""
-    path, std = folder / f"{known['scene']}.tif", std_path(folder, known["scene"])
-    record = known | {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": raster.sha256(path),
-        "std_sha256": raster.sha256(std) if std.exists() else "",
-        "wall_seconds": round(wall_seconds, 3),
+def _spent() -> dict[str, Any]:
+    """Return what a prediction was computed with: memory so far, versions and machine."""
+    return {
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": _versions(),
         "host": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
     }
-    with raster.replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-    return record
 
 
 _versions = cache(versions)
@@ -605,7 +608,7 @@ class _Writer:
                 file.write(raster.to_dn(values), window=window)
 
     def _open(self, prediction: Prediction) -> None:
-        names = {"reflectance": f"{self.scene.id}.tif"}
+        names = {"reflectance": image_path(self.folder, self.scene.id).name}
         if prediction.std is not None:
             names["std"] = std_path(self.folder, self.scene.id).name
         for part, name in names.items():
@@ -641,38 +644,24 @@ def progress(
             last = now
 
 
-def identity_of(scene: Scene, model: Model, config_hash: str) -> dict[str, str]:
-    """Return what makes a result the same: scene, model, weights, config."""
-    facts = [
-        (f.role, f.date, f.checksum, raster.sha256(f.mask) if f.mask else "") for f in scene.frames
-    ]
-    content = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    spec = asdict(model.spec) | {"weights": str(model.spec.weights or "")}
-    return {
-        "scene": scene.id,
-        "scene_content": content,
-        "model": hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest(),
-        "weights": model.weights_checksum,
-        "config": config_hash,
-        "code": code_checksum(),
-    }
+def identity_of(scene: Scene, model: Model, *, code: str, device: Device) -> dict[str, str]:
+    """Return the identity of a prediction: all that decides its pixels.
 
+    Memory, tiles and the number of a GPU decide none; a GPU's arithmetic differs from a CPU's.
 
-@cache
-def code_checksum() -> str:
-    """Return one SHA-256 over the package's files that a prediction depends on."""
-    package = Path(__file__).parent
-    names = ("bands.py", "scene.py", "raster.py", "inference.py")
-    files = [*(package / name for name in names), *sorted((package / "models").glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-
-def finished(record_path: Path, identity: dict[str, str]) -> dict[str, Any] | None:
-    """Return the record of an earlier run of the same identity whose file is intact."""
-    try:
-        record = json.loads(record_path.read_text())
-        if record["identity"] != identity:
-            return None
-        return record if intact(record, record_path.parent) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    Args:
+        scene: as the model sees it.
+        model: loaded.
+        code: checksum of the code behind the model (:mod:`unveil.workflow.code`).
+        device: what it runs on.
+    """
+    seen = [(f.role, f.date, f.bands, f.checksum, f.mask_checksum) for f in scene.frames]
+    beside = model.files_beside(scene)
+    return identify(
+        scene=[scene.id, scene.level, seen],
+        options=[model.spec.kind, model.spec.options],
+        weights=model.weights_checksum,
+        files=[(path.name, raster.sha256(path)) for path in beside],
+        computed=[model.backend, model.precision, device.kind],
+        code=code,
+    )

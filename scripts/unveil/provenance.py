@@ -3,70 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from unveil import raster
-from unveil.inputs import read_json, reading_input
+from unveil.inputs import reading_input
 from unveil.scene import Scene
-
-PACKAGES = (
-    "gdal",
-    "h5py",
-    "keras",
-    "numpy",
-    "openvino",
-    "pandas",
-    "rasterio",
-    "s2cloudless",
-    "scikit-image",
-    "scipy",
-    "seaborn",
-    "snakemake",
-    "tensorflow",
-    "tensorflow-cpu",
-    "unveil",
-)
-
+from unveil.workflow.machine import hardware, versions
+from unveil.workflow.stage import again, read_record, write_record
 
 NO_PARAMETERS = ("optimizer", "running_", "moving_", "num_batches_tracked")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python, GDAL and the installed packages that results depend on."""
-    import rasterio
-
-    found = {"python": platform.python_version(), "libgdal": rasterio.__gdal_version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def hardware() -> dict[str, str]:
-    """Return machine, processor, cores this process may use, and memory in GiB."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0),
-        "memory": f"{memory:.1f} GiB",
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def describe_model(row: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -122,6 +69,7 @@ def write_manifest(
     scenes: Sequence[Scene],
     records: Sequence[Path],
     command: str,
+    rule: str = "",
 ) -> None:
     """Write ``manifest.json``.
 
@@ -132,6 +80,7 @@ def write_manifest(
         scenes: scenes ready for analysis.
         records: the inference records; their costs are summed a model.
         command: the command line of the workflow.
+        rule: the rule whose job this is.
     """
     document = {
         "command": command,
@@ -142,54 +91,15 @@ def write_manifest(
         "costs": costs(records),
         "scenes": {scene.id: describe_scene(scene) for scene in scenes},
     }
-    with raster.replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def std_path(folder: Path, scene: str) -> Path:
-    """Return where the standard deviations of a scene are, if the model gives any."""
-    return folder / f"{scene}_std.tif"
-
-
-def prediction_files(
-    records: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path
-) -> list[Path]:
-    """List the files of all predictions, with their standard deviations and manifests.
-
-    Args:
-        records: model id -> its inference records.
-        folder: ``results/predictions``.
-    """
-    made = [
-        path
-        for model, rows in records.items()
-        for row in rows
-        if row["status"] == "predicted"
-        for path in (
-            folder / model / row["file"],
-            std_path(folder / model, row["scene"]),
-            folder / model / f"{row['scene']}.json",
-        )
-    ]
-    return [path for path in made if path.exists()]
-
-
-def intact(record: dict[str, Any], folder: Path) -> bool:
-    """Return whether the files of a record are those that the model wrote."""
-    path, std = folder / record["file"], std_path(folder, record["scene"])
-    if not path.exists() or raster.sha256(path) != record["sha256"]:
-        return False
-    wanted = record["std_sha256"]
-    return not wanted or (std.exists() and raster.sha256(std) == wanted)
+    write_record(Path(path), document, rule=rule)
 
 
 def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Sum pixels and seconds of all predictions of each model; list what they ran on."""
     total: dict[str, dict[str, Any]] = {}
-    remedy = "delete it and run the workflow again"
     for path in records:
-        document = read_json(path, kind="an inference record", remedy=remedy)
-        with reading_input(path, "an inference record", remedy=remedy):
+        document = read_record(path, kind="an inference record")
+        with reading_input(path, "an inference record", remedy=again("")):
             for model, rows in document["models"].items():
                 for record in rows:
                     if record["status"] == "predicted":

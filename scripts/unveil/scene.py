@@ -24,7 +24,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,8 @@ TRUTH_ROLES = ("reference", "occlusion")
 RadarDates = Literal["target", "paired", "all"]
 """Radar dates that a model wants: the one nearest to the target, those nearest to any of the
 optical frames, or all."""
+SHA256 = "1220"
+"""How STAC's multihash says that 32 bytes of SHA-256 follow."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Frame:
         mask: its class raster, once the masks stage has run.
         facts: level, platform, processing baseline, offset applied, source href ...
         checksum: SHA-256 of the raster.
+        mask_checksum: SHA-256 of the class raster.
     """
 
     date: str
@@ -78,6 +81,7 @@ class Frame:
     mask: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     checksum: str = ""
+    mask_checksum: str = ""
 
     @property
     def day(self) -> dt.date:
@@ -333,16 +337,21 @@ def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
     return read_mask(scene.target, size, window)[0]
 
 
-def save_scene(scene: Scene, path: str | Path, *, made: Mapping[str, Any] | None = None) -> None:
-    """Write the scene as a STAC 1.1 ItemCollection with hrefs relative to ``path``.
+def save_scene(scene: Scene, path: str | Path) -> None:
+    """Write the scene as a STAC 1.1 ItemCollection with hrefs relative to ``path``."""
+    path = Path(path)
+    with raster.replacing(path) as temporary:
+        temporary.write_text(json.dumps(document_of(scene, path.parent), indent=1) + "\n")
+
+
+def document_of(scene: Scene, folder: Path) -> dict[str, Any]:
+    """Return the scene as a STAC 1.1 ItemCollection, its keys sorted.
 
     Args:
         scene: the scene.
-        path: the file.
-        made: what it was made from (:mod:`unveil.shards`); no part of the scene.
+        folder: where the file will be; hrefs are relative to it.
     """
-    path = Path(path)
-    document: dict[str, Any] = {
+    document = {
         "type": "FeatureCollection",
         "unveil": {
             "scene": scene.id,
@@ -355,12 +364,9 @@ def save_scene(scene: Scene, path: str | Path, *, made: Mapping[str, Any] | None
             },
             "facts": scene.facts,
         },
-        "features": [_frame_to_item(scene, frame, path.parent) for frame in scene.frames],
+        "features": [_frame_to_item(scene, frame, folder) for frame in scene.frames],
     }
-    if made:
-        document["unveil"]["made"] = dict(made)
-    with raster.replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    return json.loads(json.dumps(document, sort_keys=True))
 
 
 def load_scene(path: str | Path) -> Scene:
@@ -423,7 +429,7 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
     if frame.role in ("target", "context", "reference"):
         data |= {"raster:scale": 1 / REFLECTANCE_SCALE, "nodata": 0, "data_type": "uint16"}
     if frame.checksum:
-        data["file:checksum"] = "1220" + frame.checksum  # multihash: sha2-256, 32 bytes
+        data["file:checksum"] = SHA256 + frame.checksum
     assets = {"data": data}
     if frame.mask:
         assets["mask"] = {
@@ -431,6 +437,8 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
             "type": "image/tiff; application=geotiff; profile=cloud-optimized",
             "roles": ["cloud", "cloud-shadow"],
         }
+        if frame.mask_checksum:
+            assets["mask"]["file:checksum"] = SHA256 + frame.mask_checksum
     box = bbox(scene.grid)
     item: dict[str, Any] = {
         "type": "Feature",
@@ -472,7 +480,8 @@ def _item_to_frame(item: dict[str, Any], folder: Path) -> Frame:
         bands=tuple(band["name"] for band in data["bands"]),
         mask=_inside(folder, mask["href"]) if mask else None,
         facts=properties,
-        checksum=data.get("file:checksum", "")[4:],
+        checksum=data.get("file:checksum", "").removeprefix(SHA256),
+        mask_checksum=(mask or {}).get("file:checksum", "").removeprefix(SHA256),
     )
 
 

@@ -38,7 +38,6 @@ from unveil.config import (
     read_training,
 )
 from unveil.errors import SceneSkipped
-from unveil.inference import finished
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.aggregate import read_scores
@@ -70,6 +69,7 @@ from unveil.weights.fetch import fetch
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 from unveil.weights.published import PublishedWeights, read_published
 from unveil.weights.torch_zip import read_torch_zip
+from unveil.workflow.stage import kept, write_record
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 20, 24)
 DATES = ("2020-05-11", "2020-06-11")
@@ -452,14 +452,11 @@ def write_scenes(folder: Path) -> None:
 # ------------------------------------------------------------------ results
 
 
-def write_record(folder: Path) -> None:
+def write_records(folder: Path) -> None:
     (folder / "a.tif").write_bytes(b"pixels")
     record = {
         "scene": "a",
         "status": "predicted",
-        "identity": {"scene": "a"},
-        "file": "a.tif",
-        "sha256": raster.sha256(folder / "a.tif"),
         "pixels": 480,
         "wall_seconds": 1.5,
         "model_seconds": 1.0,
@@ -467,13 +464,14 @@ def write_record(folder: Path) -> None:
         "backend": "tensorflow",
         "precision": "float32",
     }
-    (folder / "a.json").write_text(json.dumps(record))
+    files = {"a.tif": raster.sha256(folder / "a.tif")}
+    record = write_record(folder / "a.json", record, made_from={"scene": "a"}, files=files)
     document = {"models": {"m": [record, {"scene": "b", "status": "skipped"}]}}
-    (folder / "shard.json").write_text(json.dumps(document))
+    write_record(folder / "shard.json", document)
 
 
 def read_records(folder: Path) -> None:
-    finished(folder / "a.json", {"scene": "a"})
+    kept(folder / "a.json", {"scene": "a"})
     costs([folder / "shard.json"])
 
 

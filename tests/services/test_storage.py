@@ -392,7 +392,8 @@ def test_predictions_and_the_report_of_such_a_run_are_in_the_store(store, apart,
             tar.extractall(tmp_path, filter="data")
         record = json.loads(read_object(store[1], f"apart/{name}.json"))["models"][model][0]
         path = f"results/predictions/{model}/half.tif"
-        assert hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() == record["sha256"]
+        found = hashlib.sha256((tmp_path / path).read_bytes()).hexdigest()
+        assert found == record["made"]["files"]["half.tif"]
         np.testing.assert_array_equal(raster.read(tmp_path / path), raster.read(plain / path))
     manifest = json.loads(read_object(store[1], "apart/results/manifest.json"))
     assert "--profile profiles/kubernetes" in manifest["command"]

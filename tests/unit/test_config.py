@@ -8,13 +8,7 @@ import pytest
 import yaml
 
 from unveil.assembly.scene_table import read_scenes
-from unveil.config import (
-    fill_defaults,
-    load_config,
-    load_schema,
-    read_models,
-    select_models,
-)
+from unveil.config import fill_defaults, load_config, load_schema, read_models, select_models
 from unveil.errors import InputError
 
 HEADER = "scene\tsource\tpath\ttarget_date\tprotocol"

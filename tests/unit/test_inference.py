@@ -114,7 +114,7 @@ def test_tiled_inference_equals_whole_image_inference(tmp_path, tile_px, kind):
         model = blur() if kind == "blur" else create(ModelSpec(kind, kind))
         folder = tmp_path / f"out-{size}"
         options = InferenceOptions(tile_px=size)
-        [record] = run_shard(model, [scene], folder, options, config_hash="x")
+        [record] = run_shard(model, [scene], folder, options, code="x")
         assert record["status"] == "predicted"
         results.append(raster.read(folder / "s.tif").astype(int))
     assert np.abs(results[0] - results[1]).max() <= 1  # one DN: float32 sums in another order
@@ -124,11 +124,11 @@ def test_a_model_is_loaded_once_for_many_scenes_and_finished_results_are_kept(tm
     scenes = [make_scene(tmp_path / name, scene=name) for name in ("a", "b")]
     first, again, changed = blur(), blur(), blur()
     options, folder = InferenceOptions(), tmp_path / "out"
-    records = run_shard(first, scenes, folder, options, config_hash="x")
+    records = run_shard(first, scenes, folder, options, code="x")
     assert (first.loads, first.predicts) == (1, 2)
-    assert run_shard(again, scenes, folder, options, config_hash="x") == records
+    assert run_shard(again, scenes, folder, options, code="x") == records
     assert again.predicts == 0
-    run_shard(changed, scenes, folder, options, config_hash="y")
+    run_shard(changed, scenes, folder, options, code="y")
     assert changed.predicts == 2
 
 
@@ -137,7 +137,7 @@ def test_a_long_preparation_tells_how_far_it_is(tmp_path, monkeypatch, caplog):
     model, scene = create(ModelSpec("regressed", "regressed")), make_scene(tmp_path / "scene")
     with caplog.at_level("INFO"):
         options = InferenceOptions(tile_px=64)
-        run_shard(model, [scene], tmp_path / "out", options, config_hash="x")
+        run_shard(model, [scene], tmp_path / "out", options, code="x")
     assert re.findall(r"s: preparing, window (\d) of 4", caplog.text) == list("1234")
 
 
@@ -151,7 +151,7 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(
     scene = make_scene(tmp_path / "scene")
     with caplog.at_level("INFO"):
         options = InferenceOptions(tile_px=64)
-        run_shard(blur(), [scene], tmp_path / "out", options, config_hash="x")
+        run_shard(blur(), [scene], tmp_path / "out", options, code="x")
     assert re.search(r"s: tile 4 of 4, \d+\.\d\d Mpx/s, 0 s left", caplog.text)
     assert "running blur on CPU, numpy, float32" in caplog.text
     assert ("4/4" in stderr.getvalue()) == terminal
@@ -159,27 +159,29 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(
 
 def test_a_damaged_result_is_made_again(tmp_path):
     scene, folder = make_scene(tmp_path / "scene"), tmp_path / "out"
-    [record] = run_shard(blur(), [scene], folder, InferenceOptions(), config_hash="x")
+    [record] = run_shard(blur(), [scene], folder, InferenceOptions(), code="x")
     (folder / "s.tif").write_bytes(b"half a file")
     model = blur()
-    [second] = run_shard(model, [scene], folder, InferenceOptions(), config_hash="x")
+    [second] = run_shard(model, [scene], folder, InferenceOptions(), code="x")
     assert model.predicts == 1
-    assert second["sha256"] == record["sha256"]
+    assert second["made"]["files"] == record["made"]["files"]
 
 
 def test_the_record_says_what_ran_and_what_it_cost(tmp_path):
     scene, folder = make_scene(tmp_path / "scene"), tmp_path / "out"
-    [record] = run_shard(blur(), [scene], folder, InferenceOptions(), config_hash="x")
+    [record] = run_shard(blur(), [scene], folder, InferenceOptions(), code="x")
     assert json.loads((folder / "s.json").read_text()) == record
-    assert record["sha256"] == raster.sha256(folder / "s.tif")
+    files = [folder / "s.tif", folder / "s_std.tif"]
+    assert record["made"]["files"] == {path.name: raster.sha256(path) for path in files}
     assert record["pixels"] == 70 * 95
     assert record["versions"]["numpy"] == np.__version__
-    assert set(record["identity"]) >= {"scene", "model", "weights", "config", "code"}
+    parts = {"scene", "options", "weights", "files", "computed", "code"}
+    assert set(record["made"]["from"]) == parts
 
 
 def test_prediction_and_standard_deviation_lie_on_the_targets_grid_with_band_names(tmp_path):
     scene, folder = make_scene(tmp_path / "scene"), tmp_path / "out"
-    run_shard(blur(), [scene], folder, InferenceOptions(), config_hash="x")
+    run_shard(blur(), [scene], folder, InferenceOptions(), code="x")
     for name, value in (("s.tif", None), ("s_std.tif", 100)):
         with raster.open_raster(folder / name) as dataset:
             assert raster.grid_of(dataset) == scene.grid
@@ -198,7 +200,7 @@ def test_a_model_never_gets_the_truth(tmp_path):
 
     model = Curious(ModelSpec("curious", "blur"))
     scene = make_scene(tmp_path / "scene")
-    run_shard(model, [scene], tmp_path / "out", InferenceOptions(), config_hash="x")
+    run_shard(model, [scene], tmp_path / "out", InferenceOptions(), code="x")
     assert set(seen) == {"target", "context"}
 
 
@@ -213,7 +215,7 @@ def test_a_scene_that_a_model_cannot_do_is_recorded_with_its_reason(tmp_path, wh
 
     scene = make_scene(tmp_path / "scene")
     model = Choosy(ModelSpec("choosy", "blur"))
-    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
     assert record == {"scene": "s", "status": "skipped", "reason": "needs a wider swath"}
 
 
@@ -233,7 +235,7 @@ def test_a_scene_without_what_a_model_needs_is_skipped_with_the_reason(tmp_path,
     Needy.needs = needs
     scene = make_scene(tmp_path / "scene")
     model = Needy(ModelSpec("needy", "blur"))
-    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
     assert record["status"] == "skipped"
     assert word in record["reason"]
 
@@ -374,7 +376,7 @@ def test_out_of_memory_is_an_error_at_once_where_no_tile_is_smaller(tmp_path):
     model = Whole(ModelSpec("whole", "blur"))
     scenes = [make_scene(tmp_path / "scene")]
     with pytest.raises(MemoryError, match="no room"):
-        run_shard(model, scenes, tmp_path / "o", InferenceOptions(), config_hash="x")
+        run_shard(model, scenes, tmp_path / "o", InferenceOptions(), code="x")
     assert model.predicts == 1
 
 
@@ -387,9 +389,9 @@ def test_out_of_memory_halves_the_tile_and_goes_on(tmp_path):
 
     scene, folder = make_scene(tmp_path / "scene", shape=(150, 150)), tmp_path / "out"
     options = InferenceOptions(tile_px=256)
-    [record] = run_shard(Hungry(ModelSpec("h", "h")), [scene], folder, options, config_hash="x")
+    [record] = run_shard(Hungry(ModelSpec("h", "h")), [scene], folder, options, code="x")
     assert (record["status"], record["tile_px"]) == ("predicted", 64)
-    run_shard(blur(), [scene], tmp_path / "whole", options, config_hash="x")
+    run_shard(blur(), [scene], tmp_path / "whole", options, code="x")
     ours, whole = (raster.read(f / "s.tif").astype(int) for f in (folder, tmp_path / "whole"))
     assert np.abs(ours - whole).max() <= 1
 
@@ -558,7 +560,7 @@ def test_patches_are_blended_in_both_files(tmp_path):
 
     scene = make_scene(tmp_path / "scene", shape=(40, 64))
     [record] = run_shard(
-        Patchy(ModelSpec("p", "p")), [scene], tmp_path / "o", InferenceOptions(), config_hash="x"
+        Patchy(ModelSpec("p", "p")), [scene], tmp_path / "o", InferenceOptions(), code="x"
     )
     ramp = 0.1 + 0.1 * np.clip((np.arange(64) + 0.5 - 24) / 16, 0, 1)
     for name, scale in (("s.tif", 10_000), ("s_std.tif", 1_000)):
@@ -577,7 +579,7 @@ def delivered(tmp_path, scene, *, grid=None, bands=BANDS, value=1500, dtype="uin
 def test_delivered_results_are_taken_as_they_are(tmp_path):
     scene = make_scene(tmp_path / "scene")
     model = delivered(tmp_path, scene, bands=("B04",), value=0.15, dtype="float32")
-    run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
     with raster.open_raster(tmp_path / "o" / "s.tif") as dataset:
         assert dataset.descriptions == ("B04",)
         assert (dataset.read() == 1500).all()
@@ -596,13 +598,13 @@ def test_a_delivery_that_does_not_fit_is_refused(tmp_path, changes, word):
     scene = make_scene(tmp_path / "scene")
     model = delivered(tmp_path, scene, **changes)
     with pytest.raises(InputError, match=word):
-        run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+        run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
 
 
 def test_a_scene_that_was_not_delivered_is_skipped(tmp_path):
     scene = make_scene(tmp_path / "scene")
     model = create(ModelSpec("theirs", "external", options={"folder": str(tmp_path)}))
-    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), config_hash="x")
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
     assert "not delivered" in record["reason"]
 
 
@@ -622,7 +624,7 @@ def test_the_only_tile_of_a_small_scene_is_read_once(tmp_path, monkeypatch):
     for tile_px, expected in ((1024, 1), (64, 4 + 4)):  # four tiles, for prepare and predict
         model = Prepared(ModelSpec("prepared", "blur"))
         options = InferenceOptions(tile_px=tile_px)
-        run_shard(model, [scene], tmp_path / f"o-{tile_px}", options, config_hash="x")
+        run_shard(model, [scene], tmp_path / f"o-{tile_px}", options, code="x")
         assert len(reads) == expected
         reads.clear()
 
@@ -643,7 +645,7 @@ def test_the_next_small_scene_is_read_while_one_is_computed(tmp_path, monkeypatc
     monkeypatch.setattr(inference, "read_inputs", watched)
     scenes = [make_scene(tmp_path / name, scene=name) for name in "ab"]
     model = Patient(ModelSpec("patient", "blur"))
-    run_shard(model, scenes, tmp_path / "out", InferenceOptions(), config_hash="x")
+    run_shard(model, scenes, tmp_path / "out", InferenceOptions(), code="x")
     assert model.predicts == 2
 
 
@@ -651,7 +653,7 @@ def test_costs_of_scenes_add_up_to_no_more_than_the_shard_took(tmp_path, monkeyp
     scenes = [make_scene(tmp_path / name, scene=name) for name in "abc"]
     ticks = counter()  # each look at the clock finds it a second later, however busy the machine
     monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
-    records = run_shard(blur(), scenes, tmp_path / "out", InferenceOptions(), config_hash="x")
+    records = run_shard(blur(), scenes, tmp_path / "out", InferenceOptions(), code="x")
     costs = [record["wall_seconds"] for record in records]
     assert min(costs) >= 1 and sum(costs) <= time.monotonic()
 
@@ -662,6 +664,6 @@ def test_a_result_that_cannot_be_written_fails_the_shard(tmp_path, broken):
     folder = tmp_path / "out"
     (folder / f"{broken}.tif").mkdir(parents=True)
     with pytest.raises(OSError, match=broken):
-        run_shard(blur(), scenes, folder, InferenceOptions(), config_hash="x")
+        run_shard(blur(), scenes, folder, InferenceOptions(), code="x")
     assert not (folder / f"{broken}.json").exists()
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]

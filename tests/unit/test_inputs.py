@@ -272,7 +272,7 @@ def test_a_damaged_survey_in_the_cache_is_done_again(tmp_path, caplog):
     for damaged in (text[:100], text.replace("0.0", "0.9", 1), "", "[]"):
         path.write_text(damaged)
         assert survey(tmp_path / "place", 2, tmp_path / "cache") == good
-        assert "surveyed again" in caplog.text
+        assert "is made again" in caplog.text
         caplog.clear()
         assert path.read_text() == text
 
@@ -309,9 +309,7 @@ def test_weights_exchanged_for_others_of_the_same_shape_are_refused(root, tmp_pa
     model = create(ModelSpec("chronos", "chronos", weights=path))
     scene = load_scene(scene_file)
     refused(
-        lambda: run_shard(
-            model, [scene], tmp_path / "out", InferenceOptions(gpu="never"), config_hash=""
-        ),
+        lambda: run_shard(model, [scene], tmp_path / "out", InferenceOptions(gpu="never"), code=""),
         "chronos-small.npz",
         "chronos-small.json says",
         "exchanged",

@@ -23,15 +23,7 @@ from skimage.metrics import (
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
 from unveil.errors import InputError, SceneSkipped
-from unveil.metrics import (
-    aggregate,
-    definitions,
-    published,
-    scoring,
-    statistics,
-    strata,
-    tables,
-)
+from unveil.metrics import aggregate, definitions, published, scoring, statistics, strata, tables
 from unveil.metrics.streaming import HALO, Accumulator
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, bbox

@@ -33,8 +33,8 @@ def score(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         record = {"status": status, "reason": "needs radar", "file": "a.tif"}
-        record |= {"scene": "a", "sha256": raster.sha256(path), "std_sha256": None}
-        record |= {"identity": {"model": "m"}}
+        files = {"a.tif": raster.sha256(path)}
+        record |= {"scene": "a", "made": {"from": {"model": "m"}, "files": files}}
         if harm:
             path.write_bytes(content[:-1])
         rows, reason = shard.score_record(
@@ -45,7 +45,8 @@ def score(tmp_path, monkeypatch):
             scores=tmp_path / "scores",
             weights=None,
             land_cover=None,
-            made_from=made_from,
+            made_from={"scene": made_from},
+            predicted_by="infer_on_cpu",
         )
         return rows, reason, len(calls)
 
@@ -70,6 +71,13 @@ def test_broken_kept_scores_are_not_trusted(score, tmp_path):
     assert score() == ([ROW], None, 2)
 
 
+def test_edited_kept_scores_are_not_trusted(score, tmp_path):
+    score()
+    kept = tmp_path / "scores/a.json"
+    kept.write_text(kept.read_text().replace("0.5", "0.6"))
+    assert score() == ([ROW], None, 2)
+
+
 def test_reasons_are_kept_too(score):
     reason = ("a", "m", "metrics", "the truth is not known")
     assert score(b"no truth") == ([], reason, 1)
@@ -79,5 +87,5 @@ def test_reasons_are_kept_too(score):
 
 def test_a_harmed_prediction_is_refused_although_its_scores_are_kept(score):
     score()
-    with pytest.raises(InputError, match="not as the model wrote it"):
+    with pytest.raises(InputError, match=r"not as the model wrote it.*--forcerun infer_on_cpu"):
         score(harm=True)

@@ -73,7 +73,7 @@ def run(weights: Path, options: dict, scene: Scene, folder: Path, **inference):
     """Return record and reflectance of one run of the engine."""
     model = Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=options))
     settings = InferenceOptions(gpu="never", **{"backend": "openvino", **inference})
-    [record] = run_shard(model, [scene], folder, settings, config_hash="x")
+    [record] = run_shard(model, [scene], folder, settings, code="x")
     return record, raster.to_reflectance(raster.read(folder / "s.tif"))
 
 
@@ -269,7 +269,7 @@ spec = ModelSpec("m", "dsen2cr", weights=Path(sys.argv[1]),
                  options={"features": 64, "blocks": 6, "radar": False,
                           "bands": ["B02", "B03", "B04", "B08", "B8A", "B11"]})
 options = InferenceOptions(gpu="never", backend="openvino")
-run_shard(create(spec), [load_scene(sys.argv[2])], Path(sys.argv[3]), options, config_hash="x")
+run_shard(create(spec), [load_scene(sys.argv[2])], Path(sys.argv[3]), options, code="x")
 print("tensorflow" in sys.modules)
 """
 

@@ -158,5 +158,5 @@ def test_the_record_names_the_precision_that_was_used(root, tmp_path):
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
     model = Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
     options = InferenceOptions(gpu="never", precision="mixed_bfloat16")
-    [record] = run_shard(model, [scene], tmp_path, options, config_hash="x")
+    [record] = run_shard(model, [scene], tmp_path, options, code="x")
     assert record["precision"] == "mixed_bfloat16"

@@ -12,7 +12,8 @@ from unveil import raster
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
-from unveil.shards import content_of, cut_shards, make_scenes, read_shard, scene_files
+from unveil.shards import cut_shards, make_scenes, read_shard, scene_files
+from unveil.workflow.stage import content_of, identify
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 16, 16)
 
@@ -43,7 +44,7 @@ def run(tmp_path):
         make_scenes(
             values,
             count,
-            made_from=lambda value: value,
+            made_from=lambda value: identify(value=value),
             home=tmp_path / "scenes",
             file=file,
             folders=("frames",),
@@ -139,18 +140,53 @@ def test_a_scene_that_is_not_the_recorded_one_is_refused(run, tmp_path):
     document = json.loads((home / "a/scene.json").read_text())
     document["unveil"]["place"] = "elsewhere"
     (home / "a/scene.json").write_text(json.dumps(document))
-    with pytest.raises(InputError, match="not the scene that was recorded"):
+    remedy = r"not as it was written.*--forcerun coregister_scene"
+    with pytest.raises(InputError, match=remedy):
         read_shard(record, home)
+    with pytest.raises(InputError, match=remedy):
+        list(scene_files([record], home))
+    assert run({"a": 1}) == ["a"], "the remedy makes it again"
+    assert list(read_shard(record, home)) == ["a"]
+
+
+def test_a_whole_scene_of_another_run_is_refused(run, tmp_path):
+    run({"a": 1})
+    record = (tmp_path / "record.json").read_text()
+    run({"a": 2})
+    (tmp_path / "record.json").write_text(record)
+    with pytest.raises(InputError, match="not the scene that was recorded"):
+        read_shard(tmp_path / "record.json", tmp_path / "scenes")
+
+
+@pytest.mark.parametrize("harm", ["exchanged", "missing"])
+def test_a_raster_changed_on_the_disk_is_refused_with_the_rule_that_makes_it(run, tmp_path, harm):
+    run({"a": 1}, file="download.json")
+    path = tmp_path / "scenes/a/frames/2020-06-01.tif"
+    if harm == "missing":
+        path.unlink()
+    else:
+        data = np.full((1, *GRID.shape), 9, np.uint16)
+        raster.write_cog(path, data, GRID, descriptions=["B04"], nodata=0)
+    with pytest.raises(InputError, match=r"2020-06-01\.tif.*--forcerun assemble_scene"):
+        read_shard(tmp_path / "record.json", tmp_path / "scenes", "download.json")
+
+
+def test_a_record_of_a_shard_that_was_edited_is_refused(run, tmp_path):
+    run({"a": 1, "b": 2})
+    record = tmp_path / "record.json"
+    document = json.loads(record.read_text())
+    del document["scenes"]["b"]
+    record.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"record\.json: is not as it was written"):
+        read_shard(record, tmp_path / "scenes")
 
 
 def test_the_content_of_a_scene_is_not_how_it_came_about(run, tmp_path):
     run({"a": 1})
-    path = tmp_path / "scenes/a/scene.json"
-    before = content_of(path)
-    document = json.loads(path.read_text())
-    document["unveil"]["made"]["from"] = "another identity"
-    path.write_text(json.dumps(document))
-    assert content_of(path) == before
+    document = json.loads((tmp_path / "scenes/a/scene.json").read_text())
+    before = content_of(document)
+    document["unveil"]["made"]["from"] = {"value": "another identity"}
+    document["unveil"]["made"]["by"] = "another_rule"
+    assert content_of(document) == before
     document["unveil"]["made"]["files"]["frames/2020-06-01.tif"] = "0" * 64
-    path.write_text(json.dumps(document))
-    assert content_of(path) != before
+    assert content_of(document) != before

@@ -30,13 +30,7 @@ from unveil.sources.stac.lock import (
     read_lock,
     write_lock,
 )
-from unveil.sources.stac.read import (
-    acquisition_of,
-    band_assets,
-    crs_of,
-    place_name,
-    stated_digest,
-)
+from unveil.sources.stac.read import acquisition_of, band_assets, crs_of, place_name, stated_digest
 from unveil.sources.stac.search import cut_at_antimeridian, overlap
 
 ITEMS = Path(__file__).parent / "stac_items"

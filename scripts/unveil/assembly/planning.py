@@ -7,8 +7,6 @@ once; what was learnt is kept in the cache until a file of the place changes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -28,6 +26,8 @@ from unveil.scene import cloud_cover, is_clear
 from unveil.sources.local import dated_files
 from unveil.sources.registry import source_of
 from unveil.sources.selection import choose_donor, haze_limit
+from unveil.workflow.code import code_of
+from unveil.workflow.stage import checksum, identify, kept, write_record
 
 LOG = logging.getLogger(__name__)
 
@@ -157,36 +157,18 @@ def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
         for d in dates
         for p in (masks[d], frames[d])
     ]
-    key = hashlib.sha256(json.dumps([str(folder.resolve()), dilate_px, stamp]).encode()).hexdigest()
-    path = cache / "surveys" / f"{key[:24]}.json"
-    known = _read_survey(path)
+    place = [str(folder.resolve()), dilate_px, stamp]
+    identity = identify(place=place, code=code_of(__name__))
+    path = cache / "surveys" / f"{checksum(place)[:24]}.json"
+    known = kept(path, identity)
     if known is not None:
-        return known
+        return known["facts"]
     facts: list[dict[str, Any]] = []
     for number, date in enumerate(dates, 1):
         facts.append(_survey_date(date, masks[date], frames[date], dilate_px))
         LOG.info("surveyed %s, %d of %d", date, number, len(dates))
-    with raster.replacing(path) as temporary:
-        temporary.write_text(json.dumps({"facts": facts, "sha256": _digest(facts)}))
+    write_record(path, {"facts": facts}, made_from=identity)
     return facts
-
-
-def _read_survey(path: Path) -> list[dict[str, Any]] | None:
-    """Return an earlier survey, unless it is damaged: then it is done again."""
-    try:
-        stored = json.loads(path.read_text())
-        if _digest(stored["facts"]) == stored["sha256"]:
-            return stored["facts"]
-        LOG.warning("%s: does not have its checksum; the place is surveyed again", path)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        LOG.warning("%s: is damaged (%s); the place is surveyed again", path, error)
-    return None
-
-
-def _digest(facts: list[dict[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str, Any]:

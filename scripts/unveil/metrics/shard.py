@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from unveil import raster
-from unveil.errors import InputError, SceneSkipped
+from unveil.errors import SceneSkipped
 from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import COLUMNS
-from unveil.provenance import intact, std_path
+from unveil.predictions import image_path, require_intact, std_path, vouched_files
 from unveil.scene import Scene
-from unveil.shards import checksum
+from unveil.workflow.stage import identify, kept, made_of, write_record
 
 Skip = tuple[str, str, str, str]
 """Scene, model, stage and reason."""
@@ -28,7 +26,8 @@ def score_record(
     scores: Path,
     weights: str | None,
     land_cover: LandCover | None,
-    made_from: Any,
+    made_from: dict[str, Any],
+    predicted_by: str = "",
 ) -> tuple[list[dict[str, Any]], Skip | None]:
     """Score what an inference record says of a scene, or take the scores of an earlier run.
 
@@ -40,7 +39,9 @@ def score_record(
         scores: folder where the model's scores are kept, a file a scene.
         weights: weights of the model, whose card names the places of training.
         land_cover: classes to sort occluded pixels by, instead of spectral ones.
-        made_from: what else the scores depend on (content of the scene, code), JSON-able.
+        made_from: what else the scores depend on (content of the scene, code), by name, each
+            JSON-able.
+        predicted_by: the rule that makes the prediction again.
 
     Returns:
         Rows of the metrics table, and why there are none.
@@ -51,22 +52,17 @@ def score_record(
     """
     if record["status"] == "skipped":
         return [], (scene.id, model, "inference", record["reason"])
-    path = predictions / record["file"]
-    if not intact(record, predictions):
-        raise InputError(
-            "it, or its standard deviations, is missing or not as the model wrote it",
-            file=path,
-            remedy="run again with --forcerun infer: whole predictions are kept",
-        )
+    require_intact(record, predictions, rule=predicted_by)
     refuse_trained_places(scene, weights)
-    identity = checksum([record["sha256"], record["identity"], made_from])
-    kept = scores / f"{scene.id}.json"
-    found = _read(kept, identity)
+    images = vouched_files(record, predictions)
+    seen = {path.name: known for path, known in images.items()}
+    identity = identify(prediction=[seen, made_of(record)["from"]], **made_from)
+    found = kept(scores / f"{scene.id}.json", identity)
     if found is None:
-        std = std_path(predictions, scene.id) if record["std_sha256"] else None
+        path, std = image_path(predictions, scene.id), std_path(predictions, scene.id)
+        std = std if std in images else None
         found = _score(scene, path, model=model, std=std, land_cover=land_cover)
-        with raster.replacing(kept) as temporary:
-            temporary.write_text(json.dumps({"identity": identity, **found}))
+        write_record(scores / f"{scene.id}.json", found, made_from=identity)
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in found["rows"]]
     reason = found["skipped"]
     return rows, (scene.id, model, "metrics", reason) if reason else None
@@ -78,11 +74,3 @@ def _score(scene: Scene, path: Path, **options: Any) -> dict[str, Any]:
     except SceneSkipped as fact:
         return {"rows": [], "skipped": str(fact)}
     return {"rows": [[row[name] for name in COLUMNS] for row in rows], "skipped": ""}
-
-
-def _read(path: Path, identity: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text())
-        return found if found["identity"] == identity else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -17,13 +17,7 @@ import numpy as np
 import pandas as pd
 
 from unveil import raster
-from unveil.metrics.aggregate import (
-    CloudLevel,
-    per_place,
-    read_scores,
-    scene_strata,
-    season_strata,
-)
+from unveil.metrics.aggregate import CloudLevel, per_place, read_scores, scene_strata, season_strata
 from unveil.metrics.published import DEFINITIONS, FIGURES
 from unveil.metrics.published import REGION as PAPERS
 from unveil.metrics.statistics import comparison_table, ranking_table

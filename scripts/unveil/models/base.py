@@ -157,6 +157,10 @@ class Model(ABC):
             raise InputError(f"model '{self.spec.id}': {NOT_FETCHED}", field="weights")
         return self.spec.weights
 
+    def files_beside(self, scene: Scene) -> tuple[Path, ...]:
+        """Return what it reads for a scene beside the scene itself and its weights."""
+        return ()
+
     def load(self) -> None:  # noqa: B027 - optional hook
         """Load weights, once per process. The default has none."""
 

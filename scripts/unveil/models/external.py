@@ -84,6 +84,10 @@ class External(Model):
         path = self.path(scene)
         return None if path.exists() else f"not delivered: {path} does not exist"
 
+    def files_beside(self, scene: Scene) -> tuple[Path, ...]:
+        """The delivered file."""
+        return (self.path(scene),)
+
     def prepare(self, scene: Scene, tiles) -> None:
         """Check grid and bands of the delivered file.
 

@@ -34,8 +34,8 @@ def kinds() -> tuple[str, ...]:
     return tuple(_CLASSES)
 
 
-def model_class(kind: str) -> type[Model]:
-    """Import and return the class that implements a kind.
+def class_path(kind: str) -> str:
+    """Return ``module:Class`` of a kind.
 
     Raises:
         InputError: if the kind is unknown; the message names the nearest one.
@@ -47,7 +47,16 @@ def model_class(kind: str) -> type[Model]:
             field="kind",
             remedy=did_you_mean(kind, kinds()),
         )
-    module, _, name = _CLASSES[kind].partition(":")
+    return _CLASSES[kind]
+
+
+def model_class(kind: str) -> type[Model]:
+    """Import and return the class that implements a kind.
+
+    Raises:
+        InputError: if the kind is unknown.
+    """
+    module, _, name = class_path(kind).partition(":")
     return getattr(importlib.import_module(module), name)
 
 

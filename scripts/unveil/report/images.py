@@ -17,7 +17,7 @@ from scipy.ndimage import binary_erosion
 
 from unveil import raster
 from unveil.bands import SAR2
-from unveil.provenance import std_path
+from unveil.predictions import std_path
 from unveil.report.evidence import ReportOptions
 from unveil.scene import Frame, Scene, is_occluded
 

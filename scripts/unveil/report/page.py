@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.predictions import find_images
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 from unveil.report import figures as charts
@@ -53,6 +54,7 @@ from unveil.report.summary import (
     scene_scores,
 )
 from unveil.scene import Frame, Scene, bbox
+from unveil.shards import require_rasters
 
 LOG = logging.getLogger(__name__)
 
@@ -427,13 +429,11 @@ def draw_rows(
     """
     cover = evidence.cover if pictured is None else {s: evidence.cover[s] for s in pictured}
     chosen = pick_scenes(cover, options.max_scenes_in_picture)
+    require_rasters(evidence.scenes[scene_id] for scene_id in chosen)
     ordered = [evidence.methods[model] for model in best_first(evidence)]
     shown = [m for m in ordered if not m.is_baseline]
     found = {
-        scene_id: {
-            m.id: path for m in shown if (path := predictions / m.id / f"{scene_id}.tif").exists()
-        }
-        for scene_id in chosen
+        scene_id: find_images(predictions, [m.id for m in shown], scene_id) for scene_id in chosen
     }
     used = {model for paths in found.values() for model in paths}
     size = images.thumbnail_size(len(chosen), len(used) + 3, options.chip_px)

@@ -42,6 +42,7 @@ from unveil.http import (
 )
 from unveil.weights.arrays import SIZE_LIMIT, describe_content
 from unveil.weights.published import PublishedWeights
+from unveil.workflow.stage import identify, kept, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -141,16 +142,21 @@ def record_path(path: Path) -> Path:
 
 def _record(entry: PublishedWeights, path: Path, found: dict[str, Any]) -> None:
     """Write beside the weights what came and from where."""
-    record = {**asdict(entry), **found, "checked": dt.datetime.now(dt.UTC).isoformat()}
-    with raster.replacing(record_path(path)) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(
+        record_path(path),
+        {**asdict(entry), **found, "checked": dt.datetime.now(dt.UTC).isoformat()},
+        made_from=identify(entry=asdict(entry)),
+        files={path.name: found["sha256"]},
+    )
 
 
 def _is_kept(entry: PublishedWeights, path: Path) -> bool:
     """Check a file that is there; a good one is recorded, a bad one without address refused."""
-    problem = _problem(entry, path, sha256=_expected(entry, path))
+    known = kept(record_path(path), identify(entry=asdict(entry)))
+    problem = None if known else _problem(entry, path, sha256=_expected(entry, path))
     if problem is None:
-        _record(entry, path, _measure(path))
+        found = {key: known[key] for key in ("size_bytes", "sha256")} if known else _measure(path)
+        _record(entry, path, found)
         logger.info("%s: already there and checked; nothing is downloaded", path)
         return True
     if not entry.url:

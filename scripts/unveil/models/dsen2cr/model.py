@@ -17,13 +17,7 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from unveil.bands import (
-    L1C13,
-    REFLECTANCE_SCALE,
-    SAR2,
-    band_positions,
-    normalise_band_name,
-)
+from unveil.bands import L1C13, REFLECTANCE_SCALE, SAR2, band_positions, normalise_band_name
 from unveil.errors import SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.dsen2cr.network import KERNEL, build_network, compile_network, load_weights

@@ -34,16 +34,7 @@ from unveil.assembly.simulated_clouds import (
     apply_clouds,
     simulate_clouds,
 )
-from unveil.bands import (
-    CLEAR,
-    CLOUD,
-    CORE6,
-    L1C13,
-    NODATA,
-    REFLECTANCE_SCALE,
-    SAR2,
-    band_positions,
-)
+from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, NODATA, REFLECTANCE_SCALE, SAR2, band_positions
 from unveil.classes import SCL_TO_CLASS
 from unveil.errors import InputError
 from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible

@@ -13,12 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from unveil.errors import InputError
-from unveil.models.chronos.learning import (
-    prepare_sample,
-    sample_loss,
-    score_samples,
-    stack_samples,
-)
+from unveil.models.chronos.learning import prepare_sample, sample_loss, score_samples, stack_samples
 from unveil.models.chronos.network import build_network
 from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.series.sample import SampleOptions, Series, draw_sample

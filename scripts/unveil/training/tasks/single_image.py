@@ -22,12 +22,7 @@ from unveil.bands import REFLECTANCE_SCALE, band_positions
 from unveil.errors import InputError
 from unveil.models.chronos.learning import Sample
 from unveil.models.dsen2cr.network import build_network
-from unveil.models.dsen2cr.recipe import (
-    UNITS_PER_REFLECTANCE,
-    Fill,
-    fill_values,
-    network_input,
-)
+from unveil.models.dsen2cr.recipe import UNITS_PER_REFLECTANCE, Fill, fill_values, network_input
 from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.series.sample import SampleOptions, Series, draw_sample

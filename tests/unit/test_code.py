@@ -1,0 +1,97 @@
+"""The code of a result: an edit of whatever a stage imports changes it, any other edit does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from unveil.models.registry import class_path, kinds
+from unveil.workflow.code import SCRIPTS, code_files, code_of
+
+STAGES = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of scripts, package and tables; returns its folder of scripts."""
+    top = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(SCRIPTS, top / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (top / "resources").mkdir()
+    for path in (SCRIPTS.parent / "resources").iterdir():
+        if path.is_file():
+            shutil.copy(path, top / "resources")
+    return top / "scripts"
+
+
+def codes(scripts: Path) -> dict[str, str]:
+    return {stage: code_of(stage, scripts=scripts) for stage in STAGES}
+
+
+def test_a_copy_has_the_same_code_wherever_it_lies(checkout):
+    assert codes(checkout) == {stage: code_of(stage) for stage in STAGES}
+
+
+def test_an_edit_of_any_file_changes_the_stages_that_reach_it_and_no_other(checkout):
+    before = codes(checkout)
+    reached = {stage: set(code_files(stage, scripts=checkout)) for stage in STAGES}
+    files = [path for path in checkout.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    for path in [*files, *(checkout.parent / "resources").iterdir()]:
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"\n#\n")
+        changed = {stage for stage, code in codes(checkout).items() if code != before[stage]}
+        path.write_bytes(whole)
+        assert changed == {stage for stage in STAGES if path in reached[stage]}, path
+
+
+def test_an_import_within_a_function_and_a_table_by_name_are_reached(checkout):
+    def names(stage):
+        found = code_files(stage, scripts=checkout)
+        return {path.relative_to(checkout.parent).as_posix() for path in found}
+
+    assert "scripts/unveil/weights/arrays.py" in names("infer")
+    assert "resources/published_weights.tsv" in names("infer")
+    assert "resources/stac_presets.yaml" in names("assemble_scene")
+    assert "resources/citations.bib" in names("render_report")
+    assert "scripts/unveil/report/templates/page.html.j2" in names("render_report")
+    assert not any("report" in name for name in names("infer"))
+
+
+def test_a_new_file_of_a_package_is_found_without_a_list(checkout):
+    package = checkout / "unveil"
+    before = codes(checkout)
+    (package / "novelty.py").write_text("VALUE = 1\n")
+    assert codes(checkout) == before, "nobody imports it"
+    raster = (package / "raster.py").read_text()
+    (package / "raster.py").write_text(raster + "\n\ndef new():\n    from .novelty import VALUE\n")
+    imported = code_of("infer", scripts=checkout)
+    (package / "novelty.py").write_text("VALUE = 2\n")
+    assert code_of("infer", scripts=checkout) != imported
+    (package / "novelty.py").unlink()
+    (package / "raster.py").write_text(raster)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_the_code_of_a_model_is_no_code_of_another(checkout, kind):
+    """Another row of the registry, and another model's file, leave its predictions alone."""
+    mine = class_path(kind)
+    before = code_of("infer", mine, scripts=checkout)
+    reached = code_files("infer", mine, scripts=checkout)
+    own = checkout.joinpath(*mine.partition(":")[0].split(".")).with_suffix(".py")
+    registry = checkout / "unveil/models/registry.py"
+    assert {own, registry} <= set(reached)
+    whole = registry.read_text()
+    first = next(line for line in whole.splitlines() if '"unveil.models.' in line)
+    new = first.replace("cloudy", "newest").replace("Cloudy", "Newest")
+    registry.write_text(whole.replace(first, f"{first}\n{new}"))
+    assert code_of("infer", mine, scripts=checkout) == before
+    registry.write_text(whole.replace("return model_class(", "return 1 * model_class("))
+    assert code_of("infer", mine, scripts=checkout) != before
+    registry.write_text(whole)
+
+
+def test_a_stage_without_a_script_is_refused(checkout):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        code_of("nowhere", scripts=checkout)
