@@ -11,7 +11,7 @@ import datetime as dt
 import difflib
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ import yaml
 from unveil.errors import InputError
 from unveil.inputs import reading_input
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMAS = REPOSITORY / "config" / "schemas"
+SHIPPED = ("config", "resources")
+"""Folders of the repository whose files are found from any working directory."""
 DEFAULT_CONTEXT = 12
 SERIES_SOURCES = ("safe", "sen12mscrts", "allclear")
 """Sources of real clouds whose target and truth can be chosen among their dates."""
@@ -51,6 +54,18 @@ class SceneRow:
     area: str = ""
     split: str = ""
     n_patches: int = 0
+
+
+def locate(path: str) -> str:
+    """Return where a path of the config or of a table leads.
+
+    It is relative to the working directory; a file that ships with the workflow (below
+    :data:`SHIPPED`) and is not there is the one beside the workflow.
+    """
+    if Path(path).parts[:1] and Path(path).parts[0] in SHIPPED and not Path(path).exists():
+        beside = REPOSITORY / path
+        return str(beside) if beside.exists() else path
+    return path
 
 
 def load_schema(name: str) -> dict[str, Any]:
@@ -230,7 +245,7 @@ def read_training(path: str | Path) -> dict[str, Any]:
 def select_models(
     models: dict[str, dict[str, Any]], wanted: list[str], *, file: str | Path
 ) -> dict[str, dict[str, Any]]:
-    """Return the wanted rows in order.
+    """Return the wanted rows in order, their weights where they are found (:func:`locate`).
 
     Raises:
         InputError: if an id is not in the table, with the nearest one that is.
@@ -243,14 +258,18 @@ def select_models(
                 field="run_models",
                 remedy=_nearest(model, list(models)),
             )
-    return {model: models[model] for model in wanted}
+    return {model: _with_weights(models[model]) for model in wanted}
+
+
+def _with_weights(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"weights": locate(row["weights"])} if "weights" in row else row
 
 
 def read_scenes(path: str | Path) -> list[SceneRow]:
     """Read and check the scene table.
 
     Accepts what spreadsheet programs write: a byte order mark, CRLF, quoted cells,
-    trailing empty columns and lines.
+    trailing empty columns and lines. Paths lead where they are found (:func:`locate`).
 
     Raises:
         InputError: naming the line and the column.
@@ -331,6 +350,7 @@ def _row(cells: list[str], header: list[str], *, file: Path, line: int) -> Scene
             record[name] = _number(cell, rules[name].get("type"))
     check(record, "scenes", file=file, where=f"line {line}")
     row = SceneRow(**record)
+    row = replace(row, path=locate(row.path), area=locate(row.area))
     _check_row(row, file=file, line=line)
     return row
 
