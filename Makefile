@@ -26,7 +26,7 @@ test: environment  ## run the whole test suite
 lint: environment  ## formatters, linters, spelling, Snakemake's own lint
 	@ruff check .
 	@ruff format --check .
-	@snakefmt --check Snakefile rules
+	@snakefmt --check Snakefile rules workflow
 	@codespell
 	@snakemake --lint
 

@@ -5,7 +5,14 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+include: "rules/package.smk"
+
+
+if (
+    MAIN and Path("config/config.yaml").is_file()
+):  # else the defaults, which are the same
+
+    configfile: "config/config.yaml"
 
 
 report: "report/workflow.rst"

@@ -8,13 +8,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import ExecMode, SharedFSUsage
 
-sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
-
 from unveil import needs
 from unveil.assembly.planning import expand_scenes
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.scene_table import read_scenes
-from unveil.config import load_config, read_models, read_training, select_models
+from unveil.config import load_config, locate, read_models, read_training, select_models
 from unveil.errors import InputError
 from unveil.jobs import hold_results
 from unveil.models.base import ModelSpec
@@ -33,12 +31,16 @@ SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
 STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
 COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])
-CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
+CONFIG_FILE = (
+    (", ".join(map(str, workflow.configfiles)) or "config/config.yaml")
+    if MAIN
+    else "config of the module"
+)
 
 try:
     config = load_config(config, file=CONFIG_FILE)
     MODELS = select_models(
-        read_models(config["models"]), config["run_models"], file=CONFIG_FILE
+        read_models(locate(config["models"])), config["run_models"], file=CONFIG_FILE
     )
     NETWORKS = {
         model
@@ -46,8 +48,8 @@ try:
         if create(ModelSpec.from_row(model, row)).network
     }
     TRAINING = (
-        read_training(config["training"])
-        if Path(config["training"]).exists()
+        read_training(locate(config["training"]))
+        if Path(locate(config["training"])).exists()
         else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
     )
     STAC = stac_settings(config)
@@ -58,7 +60,7 @@ try:
         SCENES = {
             row.scene: row
             for row in expand_scenes(
-                read_scenes(config["scenes"]),
+                read_scenes(locate(config["scenes"])),
                 ProtocolSettings(config["seed"], config["masks"]["dilate_px"]),
                 Path(config["cache"]),
             )
@@ -81,12 +83,24 @@ try:
     if not SHARED and not ELSEWHERE:
         write_plan(SCENES, SIZES, WEIGHTS, COMMAND)
         # Snakemake sends these with the workflow's own files, tracked by git or not.
-        workflow.configfiles += [str(PLAN), config["models"]]
+        workflow.configfiles += [str(PLAN), locate(config["models"])]
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
-HOME = f"{RESULTS}/scenes"
+
+
+def placed(path):
+    """Put a folder of results where a module's prefix puts the files that rules declare."""
+    return workflow.modifier.path_modifier.replace_prefix(path)
+
+
+HOME = placed(f"{RESULTS}/scenes")
+PREDICTIONS = placed(f"{RESULTS}/predictions")
+SCORES = placed(f"{RESULTS}/scores")
+LAND_COVER = config["metrics"]["land_cover"] or []
+if LAND_COVER and SHARED:
+    LAND_COVER = local(LAND_COVER)
 SHARDS = cut_shards(
     SIZES,
     scenes=config["inference"]["shard_size"],

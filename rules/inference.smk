@@ -30,7 +30,7 @@ rule infer:
         runtime=minutes("infer"),
         disk_mb=disk(4000),
     params:
-        predictions=f"{RESULTS}/predictions",
+        predictions=PREDICTIONS,
         home=HOME,
         models=get_options,
         code=get_code,

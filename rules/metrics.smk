@@ -2,7 +2,7 @@ rule score:
     input:
         scenes=rules.coregister_scene.output.record,
         record=f"{RESULTS}/inference/{{batch}}/{{shard}}.json",
-        land_cover=config["metrics"]["land_cover"] or [],
+        land_cover=LAND_COVER,
         archives=get_archives,
         predictions=carried("inference/{batch}/{shard}.tar"),
     output:
@@ -21,8 +21,8 @@ rule score:
         runtime=minutes("score"),
         disk_mb=disk(100),
     params:
-        predictions=f"{RESULTS}/predictions",
-        scores=f"{RESULTS}/scores",
+        predictions=PREDICTIONS,
+        scores=SCORES,
         home=HOME,
         weights=lambda wildcards: {
             model: row.get("weights") for model, row in get_models(wildcards).items()

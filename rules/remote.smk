@@ -33,7 +33,7 @@ def get_fetched(wildcards):
 
 def beside(*names):
     """Declare files of the repository, which travel with the workflow where nothing is shared."""
-    folder = f"{workflow.basedir}/resources"
+    folder = f"{HERE}/resources"
     return [local(f"{folder}/{name}") for name in names] if SHARED else []
 
 

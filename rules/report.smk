@@ -136,9 +136,9 @@ rule render_report:
     params:
         home=HOME,
         code=code_of("render_report"),
-        predictions=f"{RESULTS}/predictions",
+        predictions=PREDICTIONS,
         # beside the workflow, on whatever machine the job runs
-        resources=lambda wildcards: f"{workflow.basedir}/resources",
+        resources=lambda wildcards: f"{HERE}/resources",
         pictured=(
             [scene for shard in PICTURED for scene in SHARDS[shard]]
             if STORED

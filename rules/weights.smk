@@ -5,9 +5,7 @@ import re
 from unveil.weights.published import read_published
 
 try:
-    PUBLISHED = read_published(
-        Path(workflow.basedir) / "resources" / "published_weights.tsv"
-    )
+    PUBLISHED = read_published(HERE / "resources" / "published_weights.tsv")
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -17,7 +17,10 @@ import yaml
 from unveil.errors import InputError, did_you_mean
 from unveil.inputs import reading_input
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "config" / "schemas"
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMAS = REPOSITORY / "config" / "schemas"
+SHIPPED = ("config", "resources")
+"""Folders of the repository whose files are found from any working directory."""
 DEFAULT_CONTEXT = 12
 DEPTH_LIMIT, VALUES_LIMIT = 32, 1_000_000
 """Deepest nesting and most values of a file of settings."""
@@ -43,6 +46,18 @@ class SceneRow:
     area: str = ""
     split: str = ""
     n_patches: int = 0
+
+
+def locate(path: str) -> str:
+    """Return where a path of the config or of a table leads.
+
+    It is relative to the working directory; a file that ships with the workflow (below
+    :data:`SHIPPED`) and is not there is the one beside the workflow.
+    """
+    if Path(path).parts[:1] and Path(path).parts[0] in SHIPPED and not Path(path).exists():
+        beside = REPOSITORY / path
+        return str(beside) if beside.exists() else path
+    return path
 
 
 def load_schema(name: str) -> dict[str, Any]:
@@ -215,7 +230,7 @@ def read_training(path: str | Path) -> dict[str, Any]:
 def select_models(
     models: dict[str, dict[str, Any]], wanted: list[str], *, file: str | Path
 ) -> dict[str, dict[str, Any]]:
-    """Return the wanted rows in order.
+    """Return the wanted rows in order, their weights where they are found (:func:`locate`).
 
     Raises:
         InputError: if an id is not in the table, with the nearest one that is.
@@ -228,4 +243,8 @@ def select_models(
                 field="run_models",
                 remedy=did_you_mean(model, list(models)),
             )
-    return {model: models[model] for model in wanted}
+    return {model: _with_weights(models[model]) for model in wanted}
+
+
+def _with_weights(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"weights": locate(row["weights"])} if "weights" in row else row

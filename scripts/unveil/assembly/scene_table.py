@@ -7,12 +7,13 @@ import datetime as dt
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unveil.assembly.protocols.base import BadCell
 from unveil.assembly.protocols.registry import maker_of
-from unveil.config import SceneRow, check, load_schema
+from unveil.config import SceneRow, check, load_schema, locate
 from unveil.errors import InputError, did_you_mean
 from unveil.inputs import reading_input
 from unveil.protocols import PROTOCOLS
@@ -107,6 +108,7 @@ def _row(cells: list[str], header: list[str], *, file: Path, line: int) -> Scene
             record[name] = _number(cell, rules[name].get("type"))
     check(record, "scenes", file=file, where=f"line {line}")
     row = SceneRow(**record)
+    row = replace(row, path=locate(row.path), area=locate(row.area))
     _check_row(row, file=file, line=line)
     return row
 
