@@ -10,7 +10,6 @@ from snakemake.settings.types import ExecMode, SharedFSUsage
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from unveil import needs
 from unveil.config import (
     load_config,
     read_models,
@@ -19,14 +18,10 @@ from unveil.config import (
     select_models,
 )
 from unveil.errors import InputError
-from unveil.jobs import hold_results
 from unveil.models.base import ModelSpec
 from unveil.models.registry import class_path, create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
-from unveil.remote import PLAN, read_plan, write_plan
-from unveil.shards import cut_shards
-from unveil.slurm import check_slurm
 from unveil.sources import input_stamps
 from unveil.sources.locks import (
     lock_path,
@@ -35,11 +30,16 @@ from unveil.sources.locks import (
     request_pixels,
     stac_settings,
 )
+from unveil.workflow import resources as requests
 from unveil.workflow.code import code_of
+from unveil.workflow.job import hold_results
+from unveil.workflow.plan import PLAN, read_plan, write_plan
+from unveil.workflow.shards import cut_shards
+from unveil.workflow.slurm import check_slurm
 from unveil.workflow.stage import checksum
 
 # Where results are kept in a store, imagery is kept there in archives. Jobs on machines that
-# share no file system know nothing else of it, and cannot look at input files: unveil.remote.
+# share no file system know nothing else of it, and cannot look at input files: unveil.workflow.plan.
 SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
 STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
@@ -233,8 +233,8 @@ def size_of_scene(scene):
     """Find out how large a scene will be."""
     row = SCENES[scene]
     if row.source == "stac":
-        return needs.Size(request_pixels(make_request(row, STAC)), row.n_context + 1)
-    return needs.size_of(row)
+        return requests.Size(request_pixels(make_request(row, STAC)), row.n_context + 1)
+    return requests.size_of(row)
 
 
 def what_is_asked(need, stage):
@@ -247,7 +247,9 @@ def what_is_asked(need, stage):
         kinds = [MODELS[m]["kind"] for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds
         sizes *= len(models) if stage == "score" else 1
-        meeting = {"at_once": threads} if need is needs.memory_mb and not models else {}
+        meeting = (
+            {"at_once": threads} if need is requests.memory_mb and not models else {}
+        )
         return need(stage, sizes, kinds=kinds, attempt=attempt, **meeting)
 
     return asked
@@ -255,12 +257,12 @@ def what_is_asked(need, stage):
 
 def memory(stage):
     """Ask for the memory that a stage needs, and twice as much after each failure."""
-    return what_is_asked(needs.memory_mb, stage)
+    return what_is_asked(requests.memory_mb, stage)
 
 
 def minutes(stage):
     """Ask for the time that a stage needs, and twice as much after each failure."""
-    return what_is_asked(needs.minutes, stage)
+    return what_is_asked(requests.minutes, stage)
 
 
 def tile_memory(wildcards, attempt, threads):

@@ -8,14 +8,14 @@ sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is
 
 from unveil import raster
 from unveil.config import SceneRow
-from unveil.jobs import job
 from unveil.masks.stage import MaskOptions, detect_clouds
 from unveil.planning import assemble_row
 from unveil.protocols import ProtocolSettings
-from unveil.remote import unpack
-from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources import input_stamps
 from unveil.sources.locks import lock_path, ranges_folder
+from unveil.workflow.archives import unpack
+from unveil.workflow.job import job
+from unveil.workflow.shards import DOWNLOAD, make_scenes
 from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):

@@ -18,7 +18,7 @@ from tests.small_run import write_place
 from unveil import raster
 from unveil.config import load_config, read_models, read_scenes, read_training, read_yaml
 from unveil.errors import InputError
-from unveil.inference import InferenceOptions, run_shard
+from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.models.registry import create

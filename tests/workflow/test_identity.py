@@ -85,7 +85,9 @@ def test_a_job_runs_the_code_of_its_own_checkout_whichever_is_installed(tmp_path
         '"cloudy": "unveil.models.classical:Cloudy",',
         '"cloudy": "unveil.models.classical:Cloudy", "white": "unveil.models.white:White",',
     )
-    replace_once(package / "needs.py", '"cloudy", "least_cloudy",', '"cloudy", "white",')
+    replace_once(
+        package / "workflow/resources.py", '"cloudy", "least_cloudy",', '"cloudy", "white",'
+    )
     (package / "models/white.py").write_text(WHITE)
     folder = tmp_path / "run"
     write_place(folder / "place")

@@ -53,7 +53,7 @@ from unveil.report.summary import (
     scene_scores,
 )
 from unveil.scene import PROTOCOLS, Frame, Scene, bbox
-from unveil.shards import require_rasters
+from unveil.workflow.shards import require_rasters
 
 LOG = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from unveil import needs
 from unveil.config import SceneRow
-from unveil.needs import Size
+from unveil.workflow import resources
+from unveil.workflow.resources import Size
 
 
 def read(name):
@@ -20,7 +20,7 @@ def read(name):
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-SMALL = read("measured_needs.tsv")  # benchmarks/resources.py --write
+SMALL = read("measured_resources.tsv")  # benchmarks/resources.py --write
 MEASURED = SMALL + read("measured_tile.tsv")  # benchmarks/scale.py tile --write
 
 
@@ -28,8 +28,8 @@ def asked(row, **kwargs):
     size = Size(int(row["pixels"]), int(row["frames"]))
     kinds = [row["kind"]] if row["stage"] == "infer" else []
     return (
-        needs.memory_mb(row["stage"], [size], kinds=kinds, **kwargs),
-        needs.minutes(row["stage"], [size], kinds=kinds, **kwargs),
+        resources.memory_mb(row["stage"], [size], kinds=kinds, **kwargs),
+        resources.minutes(row["stage"], [size], kinds=kinds, **kwargs),
     )
 
 
@@ -43,21 +43,21 @@ def dearest(row, column):
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(list(row.values())[:4]))
 def test_a_job_asks_for_enough_and_not_for_far_more(row):
     memory, minutes = asked(row)
-    assert float(row["mb"]) + needs.SNAKEMAKE_MB < memory
-    assert memory < needs.SNAKEMAKE_MB + 5 * dearest(row, "mb")
+    assert float(row["mb"]) + resources.SNAKEMAKE_MB < memory
+    assert memory < resources.SNAKEMAKE_MB + 5 * dearest(row, "mb")
     assert float(row["cpu_seconds"]) < minutes * 60
     assert minutes <= 10 + 20 * dearest(row, "cpu_seconds") / 60
 
 
 def test_every_stage_and_kind_that_was_measured_has_a_cost():
     names = {row["kind"] if row["stage"] == "infer" else row["stage"] for row in MEASURED}
-    assert names <= set(needs.COSTS)
+    assert names <= set(resources.COSTS)
 
 
 def test_every_kind_of_model_has_a_cost():
     from unveil.models.registry import kinds
 
-    assert set(kinds()) <= set(needs.COSTS)
+    assert set(kinds()) <= set(resources.COSTS)
 
 
 def test_the_next_attempt_asks_for_twice_as_much():
@@ -67,9 +67,9 @@ def test_the_next_attempt_asks_for_twice_as_much():
 
 def test_scenes_of_a_shard_add_up_in_time_and_not_in_memory():
     size = Size(10**6, 13)
-    one = needs.memory_mb("infer", [size], kinds=["median"])
-    assert needs.memory_mb("infer", [size] * 50, kinds=["median"]) == one
-    assert needs.minutes("infer", [size] * 50, kinds=["median"]) > needs.minutes(
+    one = resources.memory_mb("infer", [size], kinds=["median"])
+    assert resources.memory_mb("infer", [size] * 50, kinds=["median"]) == one
+    assert resources.minutes("infer", [size] * 50, kinds=["median"]) > resources.minutes(
         "infer", [size], kinds=["median"]
     )
 
@@ -78,9 +78,9 @@ def test_scenes_in_work_at_the_same_time_add_up_in_memory():
     small, large = Size(10**5, 13), Size(10**6, 13)
 
     def memory(sizes, at_once):
-        return needs.memory_mb("mask_scene", sizes, at_once=at_once)
+        return resources.memory_mb("mask_scene", sizes, at_once=at_once)
 
-    fixed = needs.memory_mb("mask_scene", [Size(0, 13)])
+    fixed = resources.memory_mb("mask_scene", [Size(0, 13)])
     more = memory([large], 1) - fixed
     assert memory([large, small, large], 2) == pytest.approx(fixed + 2 * more, abs=2)
     assert memory([large, small, large], 1) == memory([large], 4) == memory([large], 1)
@@ -93,28 +93,30 @@ def test_the_size_in_a_header_is_the_one_that_gdal_reads(tmp_path, options):
         path, "w", driver="GTiff", width=321, height=123, count=2, dtype="uint16", **options
     ) as dataset:
         dataset.write(np.zeros((2, 123, 321), np.uint16))
-    assert needs.tiff_pixels(str(path)) == 321 * 123
+    assert resources.tiff_pixels(str(path)) == 321 * 123
 
 
 def test_the_size_of_a_scene_is_known_from_its_files(root, tmp_path):
     row = SceneRow("a", "local", str(root / "resources/example/romania"), "2018-01-01", "none")
-    assert needs.size_of(row) == Size(100 * 100, 13)
+    assert resources.size_of(row) == Size(100 * 100, 13)
     (tmp_path / "cloudy").mkdir()
     np.savez(tmp_path / "cloudy/b.npz", np.zeros((13, 40, 30), np.uint16))
-    assert needs.size_of(SceneRow("b", "npz", str(tmp_path), "2018-01-01", "none")).pixels == 1200
+    assert (
+        resources.size_of(SceneRow("b", "npz", str(tmp_path), "2018-01-01", "none")).pixels == 1200
+    )
 
 
 def test_a_missing_or_damaged_file_stops_no_plan(tmp_path):
     row = SceneRow("a", "local", str(tmp_path), "2018-01-01", "none")
-    assert needs.size_of(row).pixels == 0
+    assert resources.size_of(row).pixels == 0
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames/2018-01-01.tif").write_bytes(b"II*\0")
-    assert needs.size_of(row).pixels == 0
+    assert resources.size_of(row).pixels == 0
 
 
 def test_ten_thousand_sizes_are_known_in_seconds(root):
     frames = sorted((root / "resources/example/romania/frames").glob("*.tif"))
     begin = time.process_time()
     for path in frames:
-        needs.tiff_pixels.__wrapped__(str(path))
+        resources.tiff_pixels.__wrapped__(str(path))
     assert (time.process_time() - begin) / len(frames) * 10_000 < 5
