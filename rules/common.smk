@@ -8,25 +8,25 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import ExecMode, SharedFSUsage
 
-from unveil import needs
 from unveil.assembly.planning import expand_scenes
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.scene_table import read_scenes
 from unveil.config import load_config, locate, read_models, read_training, select_models
 from unveil.errors import InputError
-from unveil.jobs import hold_results
 from unveil.models.base import ModelSpec
 from unveil.models.registry import class_path, create
-from unveil.remote import PLAN, read_plan, write_plan
-from unveil.shards import cut_shards
-from unveil.slurm import check_slurm
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import lock_path, make_request, stac_settings
+from unveil.workflow import resources as requests
 from unveil.workflow.code import code_of
+from unveil.workflow.job import hold_results
+from unveil.workflow.plan import PLAN, read_plan, write_plan
+from unveil.workflow.shards import cut_shards
+from unveil.workflow.slurm import check_slurm
 from unveil.workflow.stage import checksum
 
 # Where results are kept in a store, imagery is kept there in archives. Jobs on machines that
-# share no file system know nothing else of it, and cannot look at input files: unveil.remote.
+# share no file system know nothing else of it, and cannot look at input files: unveil.workflow.plan.
 SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
 STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
@@ -246,7 +246,9 @@ def what_is_asked(need, stage):
         kinds = [MODELS[m]["kind"] for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds
         sizes *= len(models) if stage == "score" else 1
-        meeting = {"at_once": threads} if need is needs.memory_mb and not models else {}
+        meeting = (
+            {"at_once": threads} if need is requests.memory_mb and not models else {}
+        )
         return need(stage, sizes, kinds=kinds, attempt=attempt, **meeting)
 
     return asked
@@ -254,12 +256,12 @@ def what_is_asked(need, stage):
 
 def memory(stage):
     """Ask for the memory that a stage needs, and twice as much after each failure."""
-    return what_is_asked(needs.memory_mb, stage)
+    return what_is_asked(requests.memory_mb, stage)
 
 
 def minutes(stage):
     """Ask for the time that a stage needs, and twice as much after each failure."""
-    return what_is_asked(needs.minutes, stage)
+    return what_is_asked(requests.minutes, stage)
 
 
 def tile_memory(wildcards, attempt, threads):

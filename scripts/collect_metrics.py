@@ -4,8 +4,8 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
 from unveil.metrics.tables import SKIPPED_COLUMNS, collect
+from unveil.workflow.job import job
 from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
 from unveil.metrics.stage import TABLES, write_statistics
-from unveil.remote import unpack
-from unveil.shards import scene_files
+from unveil.workflow.archives import unpack
+from unveil.workflow.job import job
+from unveil.workflow.shards import scene_files
 from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):

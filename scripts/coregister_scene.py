@@ -6,9 +6,16 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.coregistration import CoregistrationOptions, coregister_scene
-from unveil.jobs import job
-from unveil.remote import pack, unpack
-from unveil.shards import MASKS, READY, make_scenes, read_shard, recorded_scenes, scene_files
+from unveil.workflow.archives import pack, unpack
+from unveil.workflow.job import job
+from unveil.workflow.shards import (
+    MASKS,
+    READY,
+    make_scenes,
+    read_shard,
+    recorded_scenes,
+    scene_files,
+)
 from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):

@@ -6,11 +6,11 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.config import SceneRow
-from unveil.jobs import job
-from unveil.remote import unpack
 from unveil.sources.fetched import pack_fetched
 from unveil.sources.stac.lock import stac_settings
 from unveil.sources.stac.read import fetch_stac
+from unveil.workflow.archives import unpack
+from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

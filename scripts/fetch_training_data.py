@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
 from unveil.training.datasets import fetch_image
+from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     fetch_image(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
-from unveil.remote import pack, unpack
 from unveil.weights.fetch import fetch, record_path
 from unveil.weights.published import PublishedWeights
+from unveil.workflow.archives import pack, unpack
+from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     entry = PublishedWeights(**snakemake.params.entry)

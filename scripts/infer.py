@@ -5,14 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.devices import visible_gpus
-from unveil.inference import InferenceOptions, run_shard
-from unveil.jobs import Failures, job
+from unveil.inference.devices import visible_gpus
+from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.predictions import files_of_records
-from unveil.remote import pack, unpack
-from unveil.shards import read_shard
+from unveil.workflow.archives import pack, unpack
+from unveil.workflow.job import Failures, job
+from unveil.workflow.shards import read_shard
 from unveil.workflow.stage import write_record
 
 with job(snakemake.log[0]) as log:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import Failures, job
 from unveil.metrics.shard import score_record
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import write_rows, write_skipped
-from unveil.remote import unpack
-from unveil.shards import read_shard, recorded_scenes
+from unveil.workflow.archives import unpack
+from unveil.workflow.job import Failures, job
+from unveil.workflow.shards import read_shard, recorded_scenes
 from unveil.workflow.stage import made_of, read_record, record_checksums
 
 with job(snakemake.log[0]) as log:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
 from unveil.sources.stac.lock import write_lock
 from unveil.sources.stac.search import search_scene
+from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     params = snakemake.params

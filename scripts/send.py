@@ -4,8 +4,8 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
-from unveil.remote import pack
+from unveil.workflow.archives import pack
+from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     pack(snakemake.output, snakemake.params.files)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
+from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     from unveil.training.run import set_threads, train_run

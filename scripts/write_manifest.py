@@ -5,11 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.jobs import job
-from unveil.provenance import write_manifest
-from unveil.remote import unpack
 from unveil.scene import load_scene
-from unveil.shards import scene_files
+from unveil.workflow.archives import unpack
+from unveil.workflow.job import job
+from unveil.workflow.manifest import write_manifest
+from unveil.workflow.shards import scene_files
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -63,26 +65,41 @@ def write_config(folder: Path, rows: list[str], **config) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
 
 
-def command(*arguments: str, configfile: str | None = "mine.yaml") -> list[str]:
+def copy_checkout(folder: Path) -> Path:
+    """Copy what a run of the project needs; return the copy's Snakefile."""
+    for name in ("rules", "scripts", "config", "envs", "report", "profiles", "resources"):
+        ignored = shutil.ignore_patterns("__pycache__", "example")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    return Path(shutil.copy(ROOT / "Snakefile", folder))
+
+
+def command(
+    *arguments: str, configfile: str | None = "mine.yaml", snakefile: Path = ROOT / "Snakefile"
+) -> list[str]:
     """Return the words that run Snakemake on the project."""
-    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     words += ["--configfile", configfile] if configfile else []
     return [*words, "--cores", "2", "--nocolor", *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which the project's own package is found."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    """Return an environment without search paths: jobs find their own checkout's package."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def snakemake(
-    folder: Path, *arguments: str, configfile: str = "mine.yaml", **kwargs
+    folder: Path,
+    *arguments: str,
+    configfile: str = "mine.yaml",
+    snakefile: Path = ROOT / "Snakefile",
+    variables: Mapping[str, str] | None = None,
+    **kwargs,
 ) -> subprocess.CompletedProcess:
     """Run Snakemake on the project in a working directory of its own."""
     return subprocess.run(
-        command(*arguments, configfile=configfile),
+        command(*arguments, configfile=configfile, snakefile=snakefile),
         cwd=folder,
-        env=environment(),
+        env=environment() | dict(variables or {}),
         capture_output=True,
         text=True,
         **kwargs,

@@ -25,7 +25,7 @@ from tests.small_run import ROOT
 from tests.synthetic_results import CITATIONS, Recipe, make_results
 from tests.unit.test_weights import tensor_of, write_checkpoint
 
-from unveil import raster, remote
+from unveil import raster
 from unveil.assembly.planning import survey
 from unveil.assembly.scene_table import read_scenes
 from unveil.bands import CORE6, SAR2
@@ -45,7 +45,6 @@ from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
-from unveil.provenance import costs
 from unveil.raster import Grid
 from unveil.report.evidence import read_citations, read_evidence
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
@@ -69,6 +68,8 @@ from unveil.weights.fetch import fetch
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 from unveil.weights.published import PublishedWeights, read_published
 from unveil.weights.torch_zip import read_torch_zip
+from unveil.workflow import archives
+from unveil.workflow.manifest import costs
 from unveil.workflow.stage import kept, write_record
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 20, 24)
@@ -526,13 +527,13 @@ def write_sent(folder: Path) -> None:
         for name in ("a.bin", "b/c.bin"):
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).write_bytes(RNG.bytes(600))
-        remote.pack(["a.tar"], ["a.bin", "b/c.bin"])
+        archives.pack(["a.tar"], ["a.bin", "b/c.bin"])
 
 
 def unpack_sent(folder: Path) -> None:
     (folder / "there").mkdir(exist_ok=True)
     with contextlib.chdir(folder / "there"):
-        remote.unpack(["../a.tar"])
+        archives.unpack(["../a.tar"])
 
 
 READERS: dict[str, Reader] = {

@@ -29,7 +29,7 @@ def ends() -> dict[str, list[dict]]:
     words += [f"{name}:0:{EACH + 1}" for name in READERS]
     # One thread each: forks and pools of threads do not mix.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    paths = os.pathsep.join((str(ROOT), environment()["PYTHONPATH"]))
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "scripts")))
     done = subprocess.run(
         words,
         cwd=ROOT,

@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
-from unveil import inference, raster
+from unveil import raster
 from unveil.bands import CLOUD
-from unveil.devices import Device, choose_precision, claim_device, claim_gpu
 from unveil.errors import InputError, SceneSkipped
-from unveil.inference import (
+from unveil.inference import engine
+from unveil.inference.devices import CPU, Device, choose_precision, claim_device, claim_gpu
+from unveil.inference.engine import (
     InferenceOptions,
     Joint,
     even_tile,
@@ -133,7 +134,7 @@ def test_a_model_is_loaded_once_for_many_scenes_and_finished_results_are_kept(tm
 
 
 def test_a_long_preparation_tells_how_far_it_is(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(inference, "SILENCE_SECONDS", 0)
+    monkeypatch.setattr(engine, "SILENCE_SECONDS", 0)
     model, scene = create(ModelSpec("regressed", "regressed")), make_scene(tmp_path / "scene")
     with caplog.at_level("INFO"):
         options = InferenceOptions(tile_px=64)
@@ -268,7 +269,7 @@ def test_precision_follows_the_wish_the_model_and_the_hardware(wanted, supported
 CLAIM = """
 import os, sys
 from pathlib import Path
-from unveil.devices import claim_gpu
+from unveil.inference.devices import claim_gpu
 number, folder = sys.argv[1:]
 def tell(words):
     os.write(1, f"{number} {words}\\n".encode())  # whole lines, whoever else writes
@@ -323,7 +324,7 @@ def tell_to_leave(job) -> None:
 
 TWO_NETWORKS = """
 import os
-from unveil.devices import claim_device
+from unveil.inference.devices import claim_device
 first = claim_device("preferred")
 print(os.environ["CUDA_VISIBLE_DEVICES"], claim_device("preferred") is first, flush=True)
 input()
@@ -341,7 +342,8 @@ def test_networks_of_a_job_stay_on_its_gpu_and_another_job_takes_the_next(tmp_pa
 
 
 def test_a_gpu_that_tensorflow_does_not_see_is_said(tmp_path):
-    program = "import logging; logging.basicConfig(); from unveil.devices import claim_device\n"
+    program = "import logging; logging.basicConfig()\n"
+    program += "from unveil.inference.devices import claim_device\n"
     program += "print(claim_device('preferred').kind)"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "7", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", program]
@@ -361,8 +363,8 @@ def test_a_killed_job_frees_its_gpu(tmp_path):
 
 def test_tensorflows_own_error_counts_as_out_of_memory():
     tf = pytest.importorskip("tensorflow")
-    assert inference.is_out_of_memory(tf.errors.ResourceExhaustedError(None, None, "OOM"))
-    assert not inference.is_out_of_memory(tf.errors.InternalError(None, None, "else"))
+    assert engine.is_out_of_memory(tf.errors.ResourceExhaustedError(None, None, "OOM"))
+    assert not engine.is_out_of_memory(tf.errors.InternalError(None, None, "else"))
 
 
 def test_out_of_memory_is_an_error_at_once_where_no_tile_is_smaller(tmp_path):
@@ -407,7 +409,7 @@ def with_costs(bytes_per_px, receptive_field=34):
 def test_automatic_tiles_fit_the_memory_with_their_halo(bytes_per_px, memory_mb):
     grid = Grid("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), 10980, 10980)
     options, resident = InferenceOptions(memory_mb=memory_mb), 10**9
-    edge = largest_tile(with_costs(bytes_per_px), options, inference.CPU, resident=resident)
+    edge = largest_tile(with_costs(bytes_per_px), options, CPU, resident=resident)
     even = even_tile(grid, edge)
     for tile in tiles_of(grid, tile_px=even, halo=34):
         window = tile.outer.width * tile.outer.height * bytes_per_px
@@ -431,7 +433,7 @@ def test_the_halo_of_the_published_network_costs_at_most_a_tenth_of_a_whole_prod
     model.backend, model.precision = backend, precision
     model.bytes_per_px = model.window_bytes_per_px()
     grid = Grid("", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 10980, 10980)
-    edge = largest_tile(model, InferenceOptions(), inference.CPU, resident=10**9)
+    edge = largest_tile(model, InferenceOptions(), CPU, resident=10**9)
     tiles = tiles_of(grid, tile_px=even_tile(grid, edge), halo=model.receptive_field)
     computed = sum(tile.outer.width * tile.outer.height for tile in tiles)
     assert computed <= 1.10 * grid.pixels
@@ -440,11 +442,11 @@ def test_the_halo_of_the_published_network_costs_at_most_a_tenth_of_a_whole_prod
 @pytest.mark.parametrize(
     ("options", "model", "device", "expected"),
     [
-        ({"tile_px": 333}, with_costs(2000), inference.CPU, 333),
-        ({}, with_costs(None), inference.CPU, 1024),
-        ({}, with_costs(2000, None), inference.CPU, 1024),
+        ({"tile_px": 333}, with_costs(2000), CPU, 333),
+        ({}, with_costs(None), CPU, 1024),
+        ({}, with_costs(2000, None), CPU, 1024),
         ({}, with_costs(2000), Device("GPU 0", "GPU"), 1024),
-        ({"memory_mb": 1000}, with_costs(2000), inference.CPU, inference.SMALLEST_TILE_PX),
+        ({"memory_mb": 1000}, with_costs(2000), CPU, engine.SMALLEST_TILE_PX),
     ],
 )
 def test_tiles_are_usual_where_nobody_knows_what_a_pixel_costs(options, model, device, expected):
@@ -619,7 +621,7 @@ def test_the_only_tile_of_a_small_scene_is_read_once(tmp_path, monkeypatch):
         def prepare(self, scene, tiles):
             self.prepared = list(tiles)
 
-    monkeypatch.setattr(inference, "read_inputs", counted)
+    monkeypatch.setattr(engine, "read_inputs", counted)
     scene = make_scene(tmp_path / "scene")
     for tile_px, expected in ((1024, 1), (64, 4 + 4)):  # four tiles, for prepare and predict
         model = Prepared(ModelSpec("prepared", "blur"))
@@ -642,7 +644,7 @@ def test_the_next_small_scene_is_read_while_one_is_computed(tmp_path, monkeypatc
             assert second_was_read.wait(20), "the second scene was not read meanwhile"
             return super().predict(inputs)
 
-    monkeypatch.setattr(inference, "read_inputs", watched)
+    monkeypatch.setattr(engine, "read_inputs", watched)
     scenes = [make_scene(tmp_path / name, scene=name) for name in "ab"]
     model = Patient(ModelSpec("patient", "blur"))
     run_shard(model, scenes, tmp_path / "out", InferenceOptions(), code="x")

@@ -20,7 +20,7 @@ from unveil.assembly.planning import survey
 from unveil.assembly.scene_table import read_scenes
 from unveil.config import load_config, read_models, read_training, read_yaml
 from unveil.errors import InputError
-from unveil.inference import InferenceOptions, run_shard
+from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.models.registry import create

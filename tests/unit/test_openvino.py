@@ -12,9 +12,9 @@ import pytest
 
 from unveil import raster
 from unveil.bands import CORE6
-from unveil.devices import Device, choose_backend
 from unveil.errors import InputError
-from unveil.inference import InferenceOptions, run_shard
+from unveil.inference.devices import Device, choose_backend
+from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.metrics import definitions
 from unveil.models.base import ModelSpec
 from unveil.models.dsen2cr import int8, openvino
@@ -234,8 +234,9 @@ def test_openvino_by_name_must_be_installed_and_auto_goes_on_without(monkeypatch
 HUNGRY = """
 import resource
 import numpy as np
-from unveil.inference import is_out_of_memory
+from unveil.inference.engine import is_out_of_memory
 from unveil.models.dsen2cr.openvino import compile_network
+from unveil.inference.engine import is_out_of_memory
 widths = [2, 64, 64, 64, 2]
 layers = [(np.ones((3, 3, a, b), np.float32), np.ones(b, np.float32))
           for a, b in zip(widths, widths[1:])]
@@ -261,7 +262,7 @@ def test_openvino_out_of_memory_is_told_apart_and_smaller_tiles_go_on():
 WITHOUT_TENSORFLOW = """
 import sys
 from pathlib import Path
-from unveil.inference import InferenceOptions, run_shard
+from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.scene import load_scene

@@ -12,7 +12,7 @@ import yaml
 
 from unveil import raster
 from unveil.bands import CORE6, band_positions
-from unveil.inference import InferenceOptions, run_shard
+from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.metrics import definitions
 from unveil.models.base import ModelSpec
 from unveil.models.dsen2cr import int8, openvino

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unveil.errors import InputError
-from unveil.provenance import count_parameters
 from unveil.weights import arrays as weights
 from unveil.weights.arrays import NamedArrays, check_shapes, check_values
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 from unveil.weights.read import format_of, read_weights
 from unveil.weights.torch_zip import read_torch_zip
+from unveil.workflow.manifest import count_parameters
 
 # ---------------------------------------------------------------- checkpoints made by hand
 

@@ -53,8 +53,8 @@ from unveil.report.summary import (
     rank,
     scene_scores,
 )
-from unveil.scene import Frame, Scene, bbox
-from unveil.shards import require_rasters
+from unveil.scene import PROTOCOLS, Frame, Scene, bbox
+from unveil.workflow.shards import require_rasters
 
 LOG = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from unveil import needs
 from unveil.config import SceneRow
 from unveil.sources.base import Size
 from unveil.sources.local import tiff_pixels
 from unveil.sources.registry import source_of
+from unveil.workflow import resources
 
 
 def read(name):
@@ -21,7 +21,7 @@ def read(name):
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-SMALL = read("measured_needs.tsv")  # benchmarks/resources.py --write
+SMALL = read("measured_resources.tsv")  # benchmarks/resources.py --write
 MEASURED = SMALL + read("measured_tile.tsv")  # benchmarks/scale.py tile --write
 
 
@@ -29,8 +29,8 @@ def asked(row, **kwargs):
     size = Size(int(row["pixels"]), int(row["frames"]))
     kinds = [row["kind"]] if row["stage"] == "infer" else []
     return (
-        needs.memory_mb(row["stage"], [size], kinds=kinds, **kwargs),
-        needs.minutes(row["stage"], [size], kinds=kinds, **kwargs),
+        resources.memory_mb(row["stage"], [size], kinds=kinds, **kwargs),
+        resources.minutes(row["stage"], [size], kinds=kinds, **kwargs),
     )
 
 
@@ -44,21 +44,21 @@ def dearest(row, column):
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(list(row.values())[:4]))
 def test_a_job_asks_for_enough_and_not_for_far_more(row):
     memory, minutes = asked(row)
-    assert float(row["mb"]) + needs.SNAKEMAKE_MB < memory
-    assert memory < needs.SNAKEMAKE_MB + 5 * dearest(row, "mb")
+    assert float(row["mb"]) + resources.SNAKEMAKE_MB < memory
+    assert memory < resources.SNAKEMAKE_MB + 5 * dearest(row, "mb")
     assert float(row["cpu_seconds"]) < minutes * 60
     assert minutes <= 10 + 20 * dearest(row, "cpu_seconds") / 60
 
 
 def test_every_stage_and_kind_that_was_measured_has_a_cost():
     names = {row["kind"] if row["stage"] == "infer" else row["stage"] for row in MEASURED}
-    assert names <= set(needs.COSTS)
+    assert names <= set(resources.COSTS)
 
 
 def test_every_kind_of_model_has_a_cost():
     from unveil.models.registry import kinds
 
-    assert set(kinds()) <= set(needs.COSTS)
+    assert set(kinds()) <= set(resources.COSTS)
 
 
 def test_the_next_attempt_asks_for_twice_as_much():
@@ -68,9 +68,9 @@ def test_the_next_attempt_asks_for_twice_as_much():
 
 def test_scenes_of_a_shard_add_up_in_time_and_not_in_memory():
     size = Size(10**6, 13)
-    one = needs.memory_mb("infer", [size], kinds=["median"])
-    assert needs.memory_mb("infer", [size] * 50, kinds=["median"]) == one
-    assert needs.minutes("infer", [size] * 50, kinds=["median"]) > needs.minutes(
+    one = resources.memory_mb("infer", [size], kinds=["median"])
+    assert resources.memory_mb("infer", [size] * 50, kinds=["median"]) == one
+    assert resources.minutes("infer", [size] * 50, kinds=["median"]) > resources.minutes(
         "infer", [size], kinds=["median"]
     )
 
@@ -79,9 +79,9 @@ def test_scenes_in_work_at_the_same_time_add_up_in_memory():
     small, large = Size(10**5, 13), Size(10**6, 13)
 
     def memory(sizes, at_once):
-        return needs.memory_mb("mask_scene", sizes, at_once=at_once)
+        return resources.memory_mb("mask_scene", sizes, at_once=at_once)
 
-    fixed = needs.memory_mb("mask_scene", [Size(0, 13)])
+    fixed = resources.memory_mb("mask_scene", [Size(0, 13)])
     more = memory([large], 1) - fixed
     assert memory([large, small, large], 2) == pytest.approx(fixed + 2 * more, abs=2)
     assert memory([large, small, large], 1) == memory([large], 4) == memory([large], 1)

@@ -31,8 +31,8 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from unveil import raster
-from unveil.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.errors import SceneSkipped
+from unveil.inference.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.models.base import Model, Prediction
 from unveil.predictions import image_path, record_path, std_path, write_prediction_record
 from unveil.raster import Grid
@@ -66,8 +66,8 @@ class InferenceOptions:
             allows for models that know what a pixel costs, :data:`USUAL_TILE_PX` for others.
         memory_mb: most memory of the whole process on a CPU, in units of 10^6 bytes.
         gpu: ``required``, ``preferred`` or ``never``.
-        backend: one of :data:`unveil.devices.BACKENDS`.
-        precision: one of :data:`unveil.devices.PRECISIONS`.
+        backend: one of :data:`unveil.inference.devices.BACKENDS`.
+        precision: one of :data:`unveil.inference.devices.PRECISIONS`.
     """
 
     tile_px: int | Literal["auto"] = "auto"

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import InputError
-from unveil.jobs import Failures
-from unveil.remote import pack
 from unveil.scene import Scene, document_of, load_scene
+from unveil.workflow.archives import pack
+from unveil.workflow.job import Failures
 from unveil.workflow.stage import (
     again,
     content_of,
@@ -88,7 +88,7 @@ def make_scenes(
         rule: the rule whose job this is.
         at_once: scenes made at the same time, each in a thread: most of the work is in libraries
             that leave Python's lock to others.
-        archives: what the stage made, for a store (:mod:`unveil.remote`).
+        archives: what the stage made, for a store (:mod:`unveil.workflow.archives`).
 
     Raises:
         InputError: naming each scene that could not be made; all others are finished.

@@ -1,63 +1,21 @@
-"""Results in a store, and jobs on machines that share nothing else: what travels, and back.
+"""Results in a store: imagery travels in archives, and back.
 
 Snakemake keeps in a store, and hands to a job, the files that rules declare. Imagery is not
 declared, as it is too much for the graph; with a store it travels in archives, one a shard, stage
 and batch of models, which are declared there alone. An archive holds what its job added.
-
-Without a shared file system, a job also reads the tables again to find out what it is, and cannot
-see the input files. What was learnt from them where the workflow was started goes with the
-workflow's own files: the plan.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from unveil import raster
-from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.inputs import reading_input
-
-PLAN = Path(".snakemake/unveil-plan.json.gz")
-"""In the working directory, on both machines."""
-
-
-def write_plan(
-    scenes: Mapping[str, SceneRow],
-    sizes: Mapping[str, int],
-    weights: Mapping[str, int],
-    command: str,
-) -> None:
-    """Write down what jobs elsewhere cannot find out.
-
-    Args:
-        scenes: scene id -> row, planned.
-        sizes: scene id -> bytes of its input.
-        weights: weights that are there -> bytes.
-        command: the command line of the workflow.
-    """
-    document = {
-        "scenes": [asdict(row) for row in scenes.values()],
-        "sizes": dict(sizes),
-        "weights": dict(weights),
-        "command": command,
-    }
-    with raster.replacing(PLAN) as temporary:
-        temporary.write_bytes(gzip.compress(json.dumps(document).encode(), mtime=0))
-
-
-def read_plan() -> tuple[dict[str, SceneRow], dict[str, int], dict[str, int], str]:
-    """Return what :func:`write_plan` was given."""
-    document = json.loads(gzip.decompress(PLAN.read_bytes()))
-    scenes = {row["scene"]: SceneRow(**row) for row in document["scenes"]}
-    return scenes, document["sizes"], document["weights"], document["command"]
 
 
 def pack(archives: Iterable[str | Path], files: Iterable[str | Path]) -> None:

@@ -1,0 +1,1 @@
+"""Running models on scenes: tiles, devices, progress, records; no model is known by name."""
