@@ -25,7 +25,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
-from unveil.remote import PLAN, read_plan, write_plan
+from unveil.workflow.archives import PLAN, read_plan, write_plan
 from unveil.shards import checksum, cut_shards
 from unveil.slurm import check_slurm
 from unveil.sources import input_stamps
@@ -39,7 +39,7 @@ from unveil.sources.locks import (
 
 PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 # Where results are kept in a store, imagery is kept there in archives. Jobs on machines that
-# share no file system know nothing else of it, and cannot look at input files: unveil.remote.
+# share no file system know nothing else of it, and cannot look at input files: unveil.workflow.archives.
 SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
 STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT

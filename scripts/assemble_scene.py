@@ -9,17 +9,17 @@ from unveil.jobs import job
 from unveil.masks.stage import MaskOptions, detect_clouds
 from unveil.planning import assemble_row
 from unveil.protocols import ProtocolSettings
-from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, make_scenes
 from unveil.sources import input_stamps
 from unveil.sources.locks import lock_path, ranges_folder
+from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)
     params = snakemake.params
     sources = dict(params.sources)
     for archive in snakemake.input.fetched:
-        from unveil.sources.fetched import take_fetched  # loads what speaks HTTP
+        from unveil.remote.cache_archive import take_fetched  # loads what speaks HTTP
 
         take_fetched(Path(archive), ranges_folder(sources["stac"]))
     masks = MaskOptions(**params.detection)

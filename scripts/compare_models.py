@@ -4,8 +4,8 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.metrics.stage import TABLES, write_statistics
-from unveil.remote import unpack
 from unveil.shards import scene_files
+from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.jobs import job
-from unveil.remote import pack, unpack
 from unveil.shards import MASKS, READY, content_of, make_scenes, read_shard, scene_files
+from unveil.workflow.archives import pack, unpack
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from unveil.config import SceneRow
 from unveil.jobs import job
-from unveil.remote import unpack
-from unveil.sources.fetched import pack_fetched
+from unveil.remote.cache_archive import pack_fetched
 from unveil.sources.locks import stac_settings
 from unveil.sources.stac import fetch_stac
+from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

@@ -6,9 +6,9 @@ Rule fetch_one_weights; rule store_weights also packs it for a store.
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.remote import pack, unpack
 from unveil.weights.fetch import fetch, record_path
 from unveil.weights.published import PublishedWeights
+from unveil.workflow.archives import pack, unpack
 
 with job(snakemake.log[0]):
     entry = PublishedWeights(**snakemake.params.entry)

@@ -11,8 +11,8 @@ from unveil.jobs import Failures, job
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.provenance import prediction_files
-from unveil.remote import pack, unpack
 from unveil.shards import read_shard
+from unveil.workflow.archives import pack, unpack
 
 with job(snakemake.log[0]) as log:
     unpack(snakemake.input.archives)

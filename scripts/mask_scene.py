@@ -4,8 +4,8 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.masks.stage import MaskOptions, mask_scene
-from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, MASKS, content_of, make_scenes, read_shard
+from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

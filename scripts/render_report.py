@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.remote import unpack
 from unveil.report import ReportOptions, render
 from unveil.shards import scene_files
+from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

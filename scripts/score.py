@@ -7,8 +7,8 @@ from unveil.jobs import Failures, job
 from unveil.metrics.shard import score_record
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import write_rows, write_skipped
-from unveil.remote import unpack
 from unveil.shards import read_shard
+from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]) as log:
     unpack([*snakemake.input.archives, *snakemake.input.predictions])

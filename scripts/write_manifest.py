@@ -4,9 +4,9 @@ from pathlib import Path
 
 from unveil.jobs import job
 from unveil.provenance import write_manifest
-from unveil.remote import unpack
 from unveil.scene import load_scene
 from unveil.shards import scene_files
+from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.archives)

@@ -19,8 +19,8 @@ from typing import Any
 from unveil import raster
 from unveil.errors import InputError
 from unveil.jobs import Failures
-from unveil.remote import pack
 from unveil.scene import Scene, load_scene, save_scene
+from unveil.workflow.archives import pack
 
 LOG = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def make_scenes(
         record: the shard's record, scene id -> checksum of the scene's content.
         at_once: scenes made at the same time, each in a thread: most of the work is in libraries
             that leave Python's lock to others.
-        archives: what the stage made, for a store (:mod:`unveil.remote`).
+        archives: what the stage made, for a store (:mod:`unveil.workflow.archives`).
 
     Raises:
         InputError: naming each scene that could not be made; all others are finished.

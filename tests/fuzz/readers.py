@@ -25,7 +25,7 @@ from tests.small_run import ROOT
 from tests.synthetic_results import CITATIONS, Recipe, make_results
 from tests.unit.test_weights import tensor_of, write_checkpoint
 
-from unveil import raster, remote
+from unveil import raster
 from unveil.bands import CORE6, SAR2
 from unveil.config import (
     SceneRow,
@@ -47,14 +47,14 @@ from unveil.models.external import External
 from unveil.planning import survey
 from unveil.provenance import costs
 from unveil.raster import Grid
+from unveil.remote.cache_archive import pack_fetched, take_fetched
+from unveil.remote.range_cache import RangeCache, Remote
 from unveil.report.evidence import read_citations, read_evidence
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
 from unveil.sources import open_source
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
-from unveil.sources.fetched import pack_fetched, take_fetched
 from unveil.sources.locks import make_request, read_lock, write_lock
-from unveil.sources.ranges import RangeCache, Remote
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.packages import unpack
 from unveil.training.series import (
@@ -69,6 +69,7 @@ from unveil.weights.fetch import fetch
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 from unveil.weights.published import PublishedWeights, read_published
 from unveil.weights.torch_zip import read_torch_zip
+from unveil.workflow import archives
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 20, 24)
 DATES = ("2020-05-11", "2020-06-11")
@@ -527,13 +528,13 @@ def write_sent(folder: Path) -> None:
         for name in ("a.bin", "b/c.bin"):
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).write_bytes(RNG.bytes(600))
-        remote.pack(["a.tar"], ["a.bin", "b/c.bin"])
+        archives.pack(["a.tar"], ["a.bin", "b/c.bin"])
 
 
 def unpack_sent(folder: Path) -> None:
     (folder / "there").mkdir(exist_ok=True)
     with contextlib.chdir(folder / "there"):
-        remote.unpack(["../a.tar"])
+        archives.unpack(["../a.tar"])
 
 
 READERS: dict[str, Reader] = {

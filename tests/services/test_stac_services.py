@@ -29,11 +29,11 @@ from tests.small_run import snakemake as small_snakemake
 
 from unveil import raster
 from unveil.config import SceneRow, load_config
+from unveil.remote.cache_archive import pack_fetched, take_fetched
+from unveil.remote.range_cache import merge, subtract
 from unveil.scene import load_scene
 from unveil.sources import stac_search
-from unveil.sources.fetched import pack_fetched, take_fetched
 from unveil.sources.locks import lock_path, make_request, ranges_folder, read_lock, write_lock
-from unveil.sources.ranges import merge, subtract
 from unveil.sources.stac import fetch_stac, open_stac
 from unveil.sources.stac_search import search_scene
 

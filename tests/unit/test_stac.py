@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from unveil.bands import BANDS
 from unveil.config import SceneRow, fill_defaults, load_config, load_schema
 from unveil.errors import InputError
-from unveil.sources import signing, stac_search
+from unveil.remote import signing
+from unveil.remote.range_cache import Request
+from unveil.sources import stac_search
 from unveil.sources.area import area_box
 from unveil.sources.locks import (
     MASK,
@@ -27,7 +29,6 @@ from unveil.sources.locks import (
     write_lock,
 )
 from unveil.sources.radiometry import offset_of_item
-from unveil.sources.ranges import Request
 from unveil.sources.selection import Look
 from unveil.sources.stac import (
     acquisition_of,

@@ -31,9 +31,11 @@ from unveil.bands import SAR2
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
+from unveil.remote.range_cache import RangeCache, Remote, require_space, run_parallel
+from unveil.remote.raster_windows import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
+from unveil.remote.signing import make_signer
 from unveil.sources import radiometry
 from unveil.sources.base import SourceRaster, SourceSeries
-from unveil.sources.cutouts import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
 from unveil.sources.locks import (
     MASK,
     Preset,
@@ -44,9 +46,7 @@ from unveil.sources.locks import (
     read_lock,
 )
 from unveil.sources.radiometry import Offset
-from unveil.sources.ranges import RangeCache, Remote, require_space, run_parallel
 from unveil.sources.selection import Acquisition, parse_time
-from unveil.sources.signing import make_signer
 
 LOG = logging.getLogger(__name__)
 

@@ -32,11 +32,11 @@ from unveil import raster
 from unveil.bands import SAR2
 from unveil.errors import InputError, SceneSkipped
 from unveil.raster import Grid
+from unveil.remote.range_cache import RangeCache, run_parallel
+from unveil.remote.raster_windows import mosaic, plan_cut, write_cut
 from unveil.sources import selection
 from unveil.sources.area import TILE, Box, area_grid
-from unveil.sources.cutouts import mosaic, plan_cut, write_cut
 from unveil.sources.locks import LOCK_VERSION, MASK, Preset, get_preset
-from unveil.sources.ranges import RangeCache, run_parallel
 from unveil.sources.selection import Acquisition, Limits, Look
 from unveil.sources.stac import (
     acquisition_of,

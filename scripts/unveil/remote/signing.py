@@ -11,8 +11,8 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from unveil.errors import InputError
-from unveil.http import AGENT
-from unveil.sources.ranges import Request, Sign, unsigned
+from unveil.remote.http import AGENT
+from unveil.remote.range_cache import Request, Sign, unsigned
 
 MARGIN = dt.timedelta(minutes=5)
 """A token that ends sooner is renewed before it is used."""

@@ -26,7 +26,7 @@ from rasterio.windows import Window, from_bounds
 
 from unveil.errors import InputError
 from unveil.raster import Grid, grid_of
-from unveil.sources.ranges import RangeCache, Remote, RemoteFile, Span
+from unveil.remote.range_cache import RangeCache, Remote, RemoteFile, Span
 
 MARGIN = 4
 """Pixels around the grid that interpolation may look at."""

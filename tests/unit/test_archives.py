@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from unveil import remote
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.workflow import archives
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def test_files_lie_elsewhere_as_they_did_here(machine, tmp_path):
     (here / "results/scenes/a/scene.json").write_text("{}")
     (here / "link.tif").symlink_to("results/scenes/a/scene.json")
     archive = tmp_path / "a.tar"
-    remote.pack([archive], [Path("results/scenes/a/scene.json"), here / "link.tif"])
+    archives.pack([archive], [Path("results/scenes/a/scene.json"), here / "link.tif"])
     there = machine("there")
-    remote.unpack([archive])
-    remote.unpack([archive])
+    archives.unpack([archive])
+    archives.unpack([archive])
     files = {p.relative_to(there).as_posix() for p in there.rglob("*") if p.is_file()}
     assert files == {"results/scenes/a/scene.json", "link.tif"}
     assert (there / "link.tif").read_text() == "{}" and not (there / "link.tif").is_symlink()
@@ -42,7 +42,7 @@ def test_files_lie_elsewhere_as_they_did_here(machine, tmp_path):
 
 def test_nothing_is_packed_where_machines_share_a_file_system(machine):
     here = machine("here")
-    remote.pack([], ["missing.tif"])
+    archives.pack([], ["missing.tif"])
     assert not list(here.iterdir())
 
 
@@ -50,7 +50,7 @@ def test_a_file_outside_the_working_directory_is_not_sent(machine, tmp_path):
     machine("here")
     (tmp_path / "secret.tif").write_text("x")
     with pytest.raises(InputError, match=r"secret\.tif.*absolute path of a volume"):
-        remote.pack([tmp_path / "a.tar"], ["../secret.tif"])
+        archives.pack([tmp_path / "a.tar"], ["../secret.tif"])
     assert not (tmp_path / "a.tar").exists()
 
 
@@ -62,7 +62,7 @@ def test_an_archive_writes_nothing_outside_the_working_directory(machine, tmp_pa
         member.size = 1
         tar.addfile(member, io.BytesIO(b"x"))
     with pytest.raises(InputError, match="no plain file of this project"):
-        remote.unpack([tmp_path / "bad.tar"])
+        archives.unpack([tmp_path / "bad.tar"])
     assert not list(tmp_path.rglob("out.tif"))
 
 
@@ -74,17 +74,17 @@ def test_links_and_devices_of_an_archive_are_refused(machine, tmp_path):
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
         with pytest.raises(InputError, match="no plain file of this project"):
-            remote.unpack([tmp_path / "bad.tar"])
+            archives.unpack([tmp_path / "bad.tar"])
 
 
 def test_a_cut_off_archive_leaves_no_file_half_written(machine, tmp_path):
     here = machine("here")
     (here / "large.tif").write_bytes(bytes(100_000))
-    remote.pack([tmp_path / "a.tar"], ["large.tif"])
+    archives.pack([tmp_path / "a.tar"], ["large.tif"])
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:50_000])
     there = machine("there")
     with pytest.raises(InputError, match=r"a\.tar.*unexpected end of data"):
-        remote.unpack([tmp_path / "a.tar"])
+        archives.unpack([tmp_path / "a.tar"])
     assert not list(there.iterdir())
 
 
@@ -92,5 +92,5 @@ def test_a_plan_says_elsewhere_what_was_seen_here(machine):
     machine("here")
     row = SceneRow("a", "local", "place", "2020-01-01", "simulate", cloud_level=0.5)
     given = {"a": row}, {"a": 12}, {"weights.npz": 7}, "snakemake --cores 2"
-    remote.write_plan(*given)
-    assert remote.read_plan() == given
+    archives.write_plan(*given)
+    assert archives.read_plan() == given

@@ -1,0 +1,1 @@
+"""How jobs run the stages: identity, archives of a store, resources."""
