@@ -119,7 +119,9 @@ rule assemble_scene:
     params:
         rows=get_rows,
         stamp=get_stamp,
-        code=code("sources", "remote", "protocols", "planning", "clouds", "masks", "shards"),
+        code=code(
+            "sources", "remote", "protocols", "planning", "clouds", "masks", "shards"
+        ),
         home=HOME,
         sources=get_source_settings,
         seed=config["seed"],

@@ -59,18 +59,21 @@ def _unreadable(error: Exception, path: str | Path, kind: str, remedy: str) -> I
     return InputError(f"cannot be read as {kind} ({reason})", file=path, remedy=remedy)
 
 
-def require_plausible(declared: int, path: str | Path, *, ratio: int) -> None:
+def require_plausible(
+    declared: int, path: str | Path, *, ratio: int, size: int | None = None
+) -> None:
     """Refuse a file that declares far more data than it can hold, before memory is taken.
 
     Args:
         declared: bytes of the data once read.
         path: the file.
         ratio: most bytes of data that a byte of such a file can stand for.
+        size: bytes of the file, where it is no local one.
 
     Raises:
         InputError: if it declares more.
     """
-    size = Path(path).stat().st_size
+    size = Path(path).stat().st_size if size is None else size
     if declared > max(ALWAYS_PLAUSIBLE, ratio * size):
         raise InputError(
             f"declares {declared / 2**30:,.1f} GiB of data in {size:,} bytes",

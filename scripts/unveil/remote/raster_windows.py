@@ -25,7 +25,7 @@ from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window, from_bounds
 
 from unveil.errors import InputError
-from unveil.raster import Grid, grid_of
+from unveil.raster import HEAD_BYTES, Grid, grid_of, open_alone, open_raster
 from unveil.remote.range_cache import RangeCache, Remote, RemoteFile, Span
 
 MARGIN = 4
@@ -78,21 +78,36 @@ def open_remote(
             if file.error:
                 raise file.error
 
-    options = {} if level is None else {"overview_level": level}
     try:
-        with (
-            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-            rasterio.open(name, opener=opener, **options) as dataset,
-        ):
+        with _opened(cache, remote, name, level, opener) as dataset:
             yield dataset
     except (RasterioError, OSError) as error:
         reraise()
-        raise InputError(
-            f"cannot be read as a raster ({error})",
-            file=remote.href,
-            remedy="the server's file is damaged; leave the item out (sources.stac.leave_out)",
-        ) from error
+        raise _damaged(remote, error) from error
     reraise()  # what GDAL took for the end of the file
+
+
+def _opened(
+    cache: RangeCache, remote: Remote, name: str, level: int | None, opener: Callable
+) -> rasterio.DatasetReader:
+    with cache.open(remote) as file:
+        head = file.read(HEAD_BYTES)
+    try:
+        return open_alone(
+            name, head=head, size=remote.size, file=remote.href, level=level, opener=opener
+        )
+    except InputError:
+        raise
+    except ValueError as error:
+        raise _damaged(remote, error) from error
+
+
+def _damaged(remote: Remote, error: Exception) -> InputError:
+    return InputError(
+        f"cannot be read as a raster ({error})",
+        file=remote.href,
+        remedy="the server's file is damaged; leave the item out (sources.stac.leave_out)",
+    )
 
 
 # --- which bytes ----------------------------------------------------------------------------
@@ -278,7 +293,7 @@ def mosaic(
     from odc.stac import load  # loads dask, which takes a second
 
     items = [_item(number, files) for number, files in enumerate(parts)]
-    with rasterio.open(next(iter(parts[0].values()))) as first:
+    with open_raster(next(iter(parts[0].values()))) as first:
         dtype = first.dtypes[0]
     box = GeoBox(grid.shape, grid.affine, grid.crs)
     profile = {"driver": "GTiff", "count": len(bands), "dtype": dtype, "nodata": nodata}
@@ -319,7 +334,7 @@ def _item(number: int, files: Mapping[str, Path]):
         ],
     )
     for name, path in files.items():
-        with rasterio.open(path) as dataset:
+        with open_raster(path) as dataset:
             fields = {
                 "proj:code": grid_of(dataset).crs,
                 "proj:shape": list(dataset.shape),

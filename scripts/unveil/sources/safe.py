@@ -390,9 +390,7 @@ def _parse(data: bytes, path: Path, name: str) -> ElementTree.Element:
 
 
 def _gdal_name(path: Path, name: str) -> str:
-    if path.suffix.lower() == ".zip":
-        return f"/vsizip/{{{path.resolve()}}}/{name}"
-    return str(path / name)
+    return raster.name_in_zip(path, name) if path.suffix.lower() == ".zip" else str(path / name)
 
 
 # --- choosing and reading ------------------------------------------------------------------
@@ -449,13 +447,8 @@ def _image_grid(name: str) -> Grid:
 @contextlib.contextmanager
 def _open_image(name: str) -> Iterator[rasterio.DatasetReader]:
     with reading_input(name, "an image", remedy=AGAIN):
-        with rasterio.open(name, driver=_driver(name)) as dataset:
+        with raster.open_dataset(name) as dataset:
             yield dataset
-
-
-def _driver(name: str) -> str:
-    """Name the one driver that may open an image, whatever its content claims to be."""
-    return "JP2OpenJPEG" if name.lower().endswith(".jp2") else "GTiff"
 
 
 def _covers(product: Product, grid: Grid) -> bool:
@@ -583,7 +576,7 @@ def _read_image(
 @lru_cache(maxsize=OPEN_IMAGES)
 def _warped(name: str, grid: Grid, mask: bool) -> WarpedVRT:
     """Keep an image open, so that its decoded JPEG 2000 tiles serve the next window."""
-    dataset = rasterio.open(name, driver=_driver(name))
+    dataset = raster.open_dataset(name)
     if not dataset.crs:
         raise InputError("it has no coordinate reference system", file=name, remedy=AGAIN)
     same = mask or raster.grid_of(dataset).crs == grid.crs
