@@ -25,6 +25,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.planning import expand_scenes
 from unveil.protocols import ProtocolSettings
+from unveil.redaction import redact
 from unveil.workflow.archives import PLAN, read_plan, write_plan
 from unveil.shards import checksum, cut_shards
 from unveil.slurm import check_slurm
@@ -43,7 +44,7 @@ PACKAGE = Path(workflow.basedir) / "scripts" / "unveil"
 SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
 STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
-COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])
+COMMAND = redact("snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:]))
 CONFIG_FILE = ", ".join(map(str, workflow.configfiles)) or "config/config.yaml"
 
 try:

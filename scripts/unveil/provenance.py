@@ -12,6 +12,7 @@ from typing import Any
 
 from unveil import raster
 from unveil.inputs import read_json, reading_input
+from unveil.redaction import redact, redact_tree
 from unveil.scene import Scene
 
 PACKAGES = (
@@ -142,10 +143,10 @@ def write_manifest(
         command: the command line of the workflow.
     """
     document = {
-        "command": command,
+        "command": redact(command),
         "versions": versions(),
         "hardware": hardware(),
-        "config": config,
+        "config": redact_tree(config),
         "models": {model: describe_model(row, model) for model, row in models.items()},
         "costs": costs(records),
         "scenes": {scene.id: describe_scene(scene) for scene in scenes},

@@ -50,7 +50,10 @@ class Servers:
     def __init__(self, api, files, proxy, items, folder):
         self.api, self.files, self.proxy, self.items = api, files, proxy, items
         self.presets = folder / "presets.yaml"
-        signed = {"token_url": f"{proxy.url}/token/{{account}}/{{container}}"}
+        signed = {
+            "token_url": f"{proxy.url}/token/{{account}}/{{container}}",
+            "hosts": ["127.0.0.1"],
+        }
         own = {
             "earth-search-sentinel-2-l2a": {"api": api},
             "planetary-computer-sentinel-1-rtc": {"api": api, "sign": signed},

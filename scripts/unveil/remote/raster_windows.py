@@ -24,14 +24,15 @@ from rasterio.transform import GCPTransformer, array_bounds, xy
 from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window, from_bounds
 
-from unveil.errors import InputError
 from unveil.raster import HEAD_BYTES, Grid, grid_of, open_alone, open_raster
-from unveil.remote.range_cache import RangeCache, Remote, RemoteFile, Span
+from unveil.remote.range_cache import BadFileError, RangeCache, Remote, RemoteFile, Span
 
 MARGIN = 4
 """Pixels around the grid that interpolation may look at."""
 SLANT_MARGIN = 64
 """The same where the place of a pixel is only known from control points."""
+FINEST = 400
+"""Most pixels of a raster for one of the grid: half a metre under ten."""
 BLOCK = 2048
 """Edge of the windows in which mosaics are made, so that large places fit into memory."""
 
@@ -62,7 +63,8 @@ def open_remote(
     """Open a raster on a server; bytes come through the cache.
 
     Raises:
-        InputError: if it cannot be fetched, or is no raster.
+        BadFileError: if it is gone, damaged, or no raster that may be read.
+        InputError: if it cannot be fetched.
     """
     name = f"{uuid.uuid4().hex}/{remote.name}"
     files: list[RemoteFile] = []
@@ -96,14 +98,12 @@ def _opened(
         return open_alone(
             name, head=head, size=remote.size, file=remote.href, level=level, opener=opener
         )
-    except InputError:
-        raise
-    except ValueError as error:
+    except ValueError as error:  # an InputError, too: the file is at fault, not the network
         raise _damaged(remote, error) from error
 
 
-def _damaged(remote: Remote, error: Exception) -> InputError:
-    return InputError(
+def _damaged(remote: Remote, error: Exception) -> BadFileError:
+    return BadFileError(
         f"cannot be read as a raster ({error})",
         file=remote.href,
         remedy="the server's file is damaged; leave the item out (sources.stac.leave_out)",
@@ -132,10 +132,22 @@ def plan_cut(cache: RangeCache, remote: Remote, grid: Grid) -> Cut | None:
             with open_remote(cache, remote, level=level) as overview:
                 window, blocks = _window(overview, grid), overview.block_shapes[0]
                 shape = overview.shape
+        _require_bounded(window, grid, remote)
         spans = ((0, remote.size),)
         if dataset.driver == "GTiff":
             spans = tuple(_spans(dataset, window, level, blocks))
         return Cut(remote, level, window, shape, spans)
+
+
+def _require_bounded(window: Window, grid: Grid, remote: Remote) -> None:
+    """Refuse rasters so fine that what lies under the grid does not fit into memory."""
+    if window.width * window.height > FINEST * grid.pixels + (2 * SLANT_MARGIN + 2048) ** 2:
+        raise BadFileError(
+            f"{window.width:,} x {window.height:,} of its pixels lie under {grid.width} x "
+            f"{grid.height} of the scene",
+            file=remote.href,
+            remedy="leave the item out (sources.stac.leave_out)",
+        )
 
 
 def _window(dataset: rasterio.DatasetReader, grid: Grid) -> Window | None:

@@ -31,6 +31,7 @@ from unveil.bands import SAR2
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
+from unveil.redaction import public_address
 from unveil.remote.range_cache import RangeCache, Remote, require_space, run_parallel
 from unveil.remote.raster_windows import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
 from unveil.remote.signing import make_signer
@@ -60,14 +61,17 @@ BORDER_FLOOR = 1e-3
 def band_assets(
     item: Mapping[str, Any], preset: Preset, bands: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the assets of the bands that an item has, by ESA name, with whole addresses."""
+    """Return the assets of the bands that an item has, by ESA name.
+
+    Their addresses are whole, and without signatures and keys, which belong into no lock.
+    """
     links = {link.get("rel"): link.get("href", "") for link in item.get("links", [])}
     found = {}
     for band in bands:
         for name in preset.assets.get(band, ()):
             if name in item.get("assets", {}):
                 asset = dict(item["assets"][name])
-                asset["href"] = urljoin(links.get("self", ""), asset["href"])
+                asset["href"] = public_address(urljoin(links.get("self", ""), asset["href"]))
                 found[band] = asset
                 break
     return found
