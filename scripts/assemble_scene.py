@@ -15,9 +15,10 @@ from unveil.sources.locks import lock_path, ranges_folder
 from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
     params = snakemake.params
     sources = dict(params.sources)
+    inputs = [row[key] for row in params.rows for key in ("path", "area") if row[key]]
+    unpack(snakemake.input.archives, [*inputs, sources["stac"]["locks"]])
     for archive in snakemake.input.fetched:
         from unveil.remote.cache_archive import take_fetched  # loads what speaks HTTP
 

@@ -8,7 +8,7 @@ from unveil.shards import scene_files
 from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.archives, [snakemake.params.home])
     write_statistics(
         metrics=Path(snakemake.input.metrics),
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),

@@ -8,7 +8,7 @@ from unveil.shards import MASKS, READY, content_of, make_scenes, read_shard, sce
 from unveil.workflow.archives import pack, unpack
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.archives, [snakemake.params.home])
     params = snakemake.params
     home = Path(params.home)
     options = CoregistrationOptions(**params.options)

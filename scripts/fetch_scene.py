@@ -10,6 +10,7 @@ from unveil.sources.stac import fetch_stac
 from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
-    caches = fetch_stac(SceneRow(**snakemake.params.row), stac_settings(snakemake.config))
+    settings = stac_settings(snakemake.config)
+    unpack(snakemake.input.archives, [settings["locks"]])
+    caches = fetch_stac(SceneRow(**snakemake.params.row), settings)
     pack_fetched(Path(snakemake.output.archive), caches)

@@ -12,13 +12,13 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.provenance import prediction_files
 from unveil.shards import read_shard
-from unveil.workflow.archives import pack, unpack
+from unveil.workflow.archives import pack, unpack, weights_files
 
 with job(snakemake.log[0]) as log:
-    unpack(snakemake.input.archives)
+    params = snakemake.params
+    unpack(snakemake.input.archives, [params.home, *weights_files(params.models)])
     given = ", ".join(visible_gpus()) or "none"
     log.info("GPUs asked for: %d, visible: %s", snakemake.resources.get("gpu", 0), given)
-    params = snakemake.params
     scenes = list(read_shard(snakemake.input.scenes, params.home).values())
     records, failures = {}, Failures("model")
     for model, row in params.models.items():

@@ -8,7 +8,7 @@ from unveil.shards import DOWNLOAD, MASKS, content_of, make_scenes, read_shard
 from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.archives, [snakemake.params.home])
     params = snakemake.params
     home = Path(params.home)
     options = MaskOptions(**params.options)

@@ -11,8 +11,9 @@ from unveil.shards import read_shard
 from unveil.workflow.archives import unpack
 
 with job(snakemake.log[0]) as log:
-    unpack([*snakemake.input.archives, *snakemake.input.predictions])
     params = snakemake.params
+    archives = [*snakemake.input.archives, *snakemake.input.predictions]
+    unpack(archives, [params.home, params.predictions])
     scenes = read_shard(snakemake.input.scenes, params.home)
     contents = json.loads(Path(snakemake.input.scenes).read_text())
     batch = json.loads(Path(snakemake.input.record).read_text())["models"]

@@ -6,10 +6,11 @@ from unveil.jobs import job
 from unveil.provenance import write_manifest
 from unveil.scene import load_scene
 from unveil.shards import scene_files
-from unveil.workflow.archives import unpack
+from unveil.workflow.archives import unpack, weights_files
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    params = snakemake.params
+    unpack(snakemake.input.archives, [params.home, *weights_files(params.models)])
     write_manifest(
         snakemake.output[0],
         config=dict(snakemake.config),

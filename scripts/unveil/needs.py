@@ -174,7 +174,8 @@ def size_of(row: SceneRow) -> Size:
 
 @cache
 def _frames(folder: str) -> tuple[str, int]:
-    names = [name for name in os.listdir(folder) if name.endswith((".tif", ".tiff"))]
+    files = (name for name in os.listdir(folder) if not name.startswith("."))
+    names = [name for name in files if name.endswith((".tif", ".tiff"))]
     return f"{folder}/{min(names)}", len(names)
 
 

@@ -534,7 +534,7 @@ def write_sent(folder: Path) -> None:
 def unpack_sent(folder: Path) -> None:
     (folder / "there").mkdir(exist_ok=True)
     with contextlib.chdir(folder / "there"):
-        archives.unpack(["../a.tar"])
+        archives.unpack(["../a.tar"], ["a.bin", "b"])
 
 
 READERS: dict[str, Reader] = {

@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.metrics.tables import harmless
 from unveil.raster import Grid
 from unveil.report import figures as charts
 from unveil.report import images
@@ -292,7 +293,14 @@ def write_figures(
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
         _write(folder / name, environment.get_template(f"{name}.j2").render(**context))
-    _write(folder / "metrics_table.csv", pooled_scores(context["tables"]).to_csv(index=False))
+    _write(folder / "metrics_table.csv", as_csv(pooled_scores(context["tables"])))
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV in which no text is a formula to a spreadsheet."""
+    return table.map(lambda held: harmless(held) if isinstance(held, str) else held).to_csv(
+        index=False
+    )
 
 
 # --- words and numbers ----------------------------------------------------------------

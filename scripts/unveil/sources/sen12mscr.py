@@ -78,7 +78,7 @@ def split_patches(row: SceneRow) -> list[tuple[str, str]]:
     for group, places in split_places("sen12mscr", row.split, file=row.path).items():
         for number in places:
             folder = Path(row.path) / f"{group}_s2_cloudy" / f"s2_cloudy_{number}"
-            names = [path.stem.replace("_s2_cloudy", "") for path in folder.glob("*.tif")]
+            names = [path.stem.replace("_s2_cloudy", "") for path in folder.glob("[!.]*.tif")]
             for name in sorted(names, key=lambda n: int(n.rpartition("_p")[2])):
                 paths = patch_paths(replace(row, name=name))
                 if all(path.exists() for path in paths.values()):

@@ -32,7 +32,7 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.redaction import public_address
-from unveil.remote.range_cache import RangeCache, Remote, require_space, run_parallel
+from unveil.remote.range_cache import BadFileError, RangeCache, Remote, require_space, run_parallel
 from unveil.remote.raster_windows import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
 from unveil.remote.signing import make_signer
 from unveil.sources import radiometry
@@ -51,6 +51,7 @@ from unveil.sources.selection import Acquisition, parse_time
 
 LOG = logging.getLogger(__name__)
 
+MOST_ANNOTATION_BYTES = 64 * 2**20
 BORDER_FLOOR = 1e-3
 """Linear power below which a pixel at the rim of a swath may be border noise (-30 dB)."""
 
@@ -523,6 +524,18 @@ def _decibel_reader(path: Path):
     return lambda window: radiometry.to_decibel(raster.read(path, window=window))
 
 
+def _annotation(cache: RangeCache, remote: Remote) -> bytes:
+    if remote.size > MOST_ANNOTATION_BYTES:
+        raise BadFileError(
+            f"an annotation of {remote.size / 2**20:,.0f} MB",
+            file=remote.href,
+            remedy="leave the item out (sources.stac.leave_out)",
+        )
+    cache.ensure(remote, [(0, remote.size)])
+    with cache.open(remote) as file:
+        return file.read()
+
+
 def _calibrator(cache: RangeCache, part: _Wanted, preset: Preset):
     """Return what turns stored radar numbers into linear power, NaN where there is none."""
     if preset.pixels == "linear":
@@ -537,9 +550,8 @@ def _calibrator(cache: RangeCache, part: _Wanted, preset: Preset):
         if asset is None:
             continue
         remote = remote_of(asset)
-        cache.ensure(remote, [(0, remote.size)])
-        with cache.open(remote) as file:
-            tables[kind] = radiometry.read_lut(file.read().decode(), name, file=remote.href)
+        text = _annotation(cache, remote)
+        tables[kind] = radiometry.read_lut(text, name, file=remote.href)
     if "calibration" not in tables:
         raise InputError(
             f"{part.item['id']} has no calibration of {part.band}",
