@@ -29,7 +29,6 @@ from unveil.config import SceneRow, load_config
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.masks.mask_scene import MaskOptions, mask_scene
-from unveil.masks.options import MaskOptions
 from unveil.metrics.scoring import score_scene
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create

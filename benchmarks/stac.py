@@ -41,8 +41,8 @@ from tests.services.stac_data import write_cog  # noqa: E402
 from tests.services.stac_servers import FileServer, file_server  # noqa: E402
 
 from unveil.raster import Grid  # noqa: E402
-from unveil.sources.cutouts import mosaic, plan_cut, write_cut  # noqa: E402
-from unveil.sources.ranges import RangeCache, run_parallel, total  # noqa: E402
+from unveil.remote.range_cache import RangeCache, run_parallel, total  # noqa: E402
+from unveil.remote.raster_windows import mosaic, plan_cut, write_cut  # noqa: E402
 from unveil.sources.stac.read import as_stored  # noqa: E402
 
 CRS, WEST, NORTH, PIXELS = "EPSG:32631", 499_980, 5_700_000, 10_980

@@ -15,6 +15,7 @@ from unveil.config import load_config, locate, read_models, read_training, selec
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 from unveil.models.registry import class_path, create
+from unveil.redaction import redact
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import lock_path, make_request, stac_settings
 from unveil.workflow import resources as requests
@@ -30,7 +31,7 @@ from unveil.workflow.stage import checksum
 SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
 STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
-COMMAND = "snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:])
+COMMAND = redact("snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:]))
 CONFIG_FILE = (
     (", ".join(map(str, workflow.configfiles)) or "config/config.yaml")
     if MAIN

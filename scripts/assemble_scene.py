@@ -10,7 +10,6 @@ from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
 from unveil.masks.mask_scene import MaskOptions, detect_clouds
-from unveil.masks.options import MaskOptions
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import ranges_folder
 from unveil.workflow.archives import unpack
@@ -19,11 +18,12 @@ from unveil.workflow.shards import DOWNLOAD, make_scenes
 from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
     params = snakemake.params
     sources = dict(params.sources)
+    inputs = [row[key] for row in params.rows for key in ("path", "area") if row[key]]
+    unpack(snakemake.input.archives, [*inputs, sources["stac"]["locks"]])
     for archive in snakemake.input.fetched:
-        from unveil.sources.fetched import take_fetched  # loads what speaks HTTP
+        from unveil.remote.cache_archive import take_fetched  # loads what speaks HTTP
 
         take_fetched(Path(archive), ranges_folder(sources["stac"]))
     masks = MaskOptions(**params.detection)

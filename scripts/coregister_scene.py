@@ -19,7 +19,7 @@ from unveil.workflow.shards import (
 from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.archives, [snakemake.params.home])
     params = snakemake.params
     home = Path(params.home)
     options = CoregistrationOptions(**params.options)

@@ -6,13 +6,14 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.config import SceneRow
-from unveil.sources.fetched import pack_fetched
+from unveil.remote.cache_archive import pack_fetched
 from unveil.sources.stac.lock import stac_settings
 from unveil.sources.stac.read import fetch_stac
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
-    caches = fetch_stac(SceneRow(**snakemake.params.row), stac_settings(snakemake.config))
+    settings = stac_settings(snakemake.config)
+    unpack(snakemake.input.archives, [settings["locks"]])
+    caches = fetch_stac(SceneRow(**snakemake.params.row), settings)
     pack_fetched(Path(snakemake.output.archive), caches)

@@ -15,6 +15,6 @@ from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     entry = PublishedWeights(**snakemake.params.entry)
-    unpack(snakemake.input.get("archives", []))
+    unpack(snakemake.input.get("archives", []), [snakemake.params.folder])
     path = fetch(entry, Path(snakemake.params.folder))
     pack(snakemake.output.get("archives", []), [path, record_path(path)])

@@ -10,16 +10,16 @@ from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.predictions import files_of_records
-from unveil.workflow.archives import pack, unpack
+from unveil.workflow.archives import pack, unpack, weights_files
 from unveil.workflow.job import Failures, job
 from unveil.workflow.shards import read_shard
 from unveil.workflow.stage import write_record
 
 with job(snakemake.log[0]) as log:
-    unpack(snakemake.input.archives)
+    params = snakemake.params
+    unpack(snakemake.input.archives, [params.home, *weights_files(params.models)])
     given = ", ".join(visible_gpus()) or "none"
     log.info("GPUs asked for: %d, visible: %s", snakemake.resources.get("gpu", 0), given)
-    params = snakemake.params
     scenes = list(read_shard(snakemake.input.scenes, params.home).values())
     # What decides no pixel is no parameter of the rule, so that changing it repeats nothing.
     machine = {key: snakemake.config["inference"][key] for key in ("tile_px", "memory_mb")}

@@ -6,14 +6,13 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.masks.mask_scene import MaskOptions, mask_scene
-from unveil.masks.options import MaskOptions
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import DOWNLOAD, MASKS, make_scenes, read_shard, recorded_scenes
 from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.archives, [snakemake.params.home])
     params = snakemake.params
     home = Path(params.home)
     options = MaskOptions(**params.options)

@@ -13,7 +13,7 @@ from unveil.workflow.shards import scene_files
 from unveil.workflow.stage import read_record, require_recorded
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.archives, [snakemake.params.home, snakemake.params.predictions])
     given = snakemake.input
     require_recorded(given.checksums, [given.metrics, given.skipped])
     require_recorded(given.statistics, [given[name] for name in TABLES])

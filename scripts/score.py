@@ -14,8 +14,9 @@ from unveil.workflow.shards import read_shard, recorded_scenes
 from unveil.workflow.stage import made_of, read_record, record_checksums
 
 with job(snakemake.log[0]) as log:
-    unpack([*snakemake.input.archives, *snakemake.input.predictions])
     params = snakemake.params
+    archives = [*snakemake.input.archives, *snakemake.input.predictions]
+    unpack(archives, [params.home, params.predictions])
     scenes = read_shard(snakemake.input.scenes, params.home)
     contents = recorded_scenes(snakemake.input.scenes)
     batch = read_record(snakemake.input.record, kind="an inference record")

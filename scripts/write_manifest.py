@@ -6,13 +6,14 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.scene import load_scene
-from unveil.workflow.archives import unpack
+from unveil.workflow.archives import unpack, weights_files
 from unveil.workflow.job import job
 from unveil.workflow.manifest import write_manifest
 from unveil.workflow.shards import scene_files
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    params = snakemake.params
+    unpack(snakemake.input.archives, [params.home, *weights_files(params.models)])
     write_manifest(
         snakemake.output[0],
         config=dict(snakemake.config),

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from unveil.redaction import redact
+
 LONGEST = 600
 """Most characters of a message: what was found may be a whole file."""
 
@@ -34,8 +36,8 @@ class InputError(ValueError):
             for part in (str(file) if file else "", f"field '{field}'" if field else "")
             if part
         )
-        text = one_line(f"{where}: {message}" if where else message)
-        super().__init__(f"{text}. Remedy: {one_line(remedy)}." if remedy else text)
+        text = one_line(redact(f"{where}: {message}" if where else message))
+        super().__init__(f"{text}. Remedy: {one_line(redact(remedy))}." if remedy else text)
 
 
 def one_line(text: str) -> str:

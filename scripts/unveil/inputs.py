@@ -13,6 +13,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 
@@ -59,18 +61,21 @@ def _unreadable(error: Exception, path: str | Path, kind: str, remedy: str) -> I
     return InputError(f"cannot be read as {kind} ({reason})", file=path, remedy=remedy)
 
 
-def require_plausible(declared: int, path: str | Path, *, ratio: int) -> None:
+def require_plausible(
+    declared: int, path: str | Path, *, ratio: int, size: int | None = None
+) -> None:
     """Refuse a file that declares far more data than it can hold, before memory is taken.
 
     Args:
         declared: bytes of the data once read.
         path: the file.
         ratio: most bytes of data that a byte of such a file can stand for.
+        size: bytes of the file, where it is no local one.
 
     Raises:
         InputError: if it declares more.
     """
-    size = Path(path).stat().st_size
+    size = Path(path).stat().st_size if size is None else size
     if declared > max(ALWAYS_PLAUSIBLE, ratio * size):
         raise InputError(
             f"declares {declared / 2**30:,.1f} GiB of data in {size:,} bytes",
@@ -95,6 +100,30 @@ def read_npz(path: str | Path, *, kind: str, remedy: str) -> dict[str, np.ndarra
         if other:
             raise TypeError(f"{other[0]!r} is no array")
     return arrays
+
+
+def read_xml(data: bytes, *, file: str | Path, remedy: str) -> ElementTree.Element:
+    """Read an XML document without any declaration of entities, in any encoding.
+
+    Entities stand for other entities, and so for gigabytes, or for other files.
+
+    Args:
+        data: its bytes.
+        file: what errors call it.
+        remedy: what to do about a damaged one.
+
+    Raises:
+        InputError: if it is damaged, or has a document type.
+    """
+    with reading_input(file, "XML", remedy=remedy):
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = _refuse_doctype
+        parser.Parse(data, True)
+        return ElementTree.fromstring(data)
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise ValueError("it declares a document type, which no such file does")
 
 
 def read_json(path: str | Path, *, kind: str, remedy: str) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -38,6 +39,12 @@ MAGIC = {
     "JP2OpenJPEG": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
 }
 """The formats that are read, by GDAL's driver, and how their files begin."""
+IN_ZIP = re.compile(r"/vsizip/\{(?P<archive>.*?)\}/(?P<member>[^}]*)", re.DOTALL)
+HEAD_BYTES = 12
+WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".tab")
+MOST_SIDE_BYTES = 1 << 20
+MOST_BLOCK_BYTES = 2**30
+"""A block is read as a whole; an untiled image of a whole tile has 241 MB."""
 LEVELS = {"zstd": 1, "deflate": 6}
 """Higher ones save 5 % of the bytes and take up to five times as long."""
 PROBE_BYTES = 8 << 20
@@ -131,21 +138,16 @@ def _crs_code(crs: CRS | None) -> str:
 def open_raster(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading, with errors that name the file and the remedy.
 
-    The driver follows from the first bytes: other formats of GDAL, such as a VRT under the
-    name of a GeoTIFF, can name further files and addresses, which would be read.
+    Only the file itself is read: neither files beside it nor others that it names.
 
     Raises:
-        InputError: if the file is missing, empty, truncated, no GeoTIFF or JPEG 2000, or
-            declares far more pixels than it can hold.
+        InputError: if the file is missing, empty, truncated, no GeoTIFF or JPEG 2000, names
+            other files, or declares far more pixels than it can hold.
     """
-    path = Path(path)
     remedy = "the file is truncated or no GeoTIFF; copy or download it again"
     with reading_input(path, "a raster", remedy=remedy):
-        dataset = rasterio.open(path, driver=_driver(path))
+        dataset = open_dataset(path)
     with dataset:
-        item = max(np.dtype(name).itemsize for name in dataset.dtypes)
-        declared = dataset.count * dataset.height * dataset.width * item
-        require_plausible(declared, path, ratio=RASTER_RATIO)
         try:
             yield dataset
         except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
@@ -154,13 +156,139 @@ def open_raster(path: str | Path) -> Iterator[rasterio.DatasetReader]:
             ) from error
 
 
-def _driver(path: Path) -> str:
-    with open(path, "rb") as stream:
-        head = stream.read(12)
+def open_dataset(path: str | Path) -> rasterio.DatasetReader:
+    """Open a local raster, or one in a zip archive by :func:`name_in_zip`, until it is closed.
+
+    Raises:
+        InputError: if it names other files, keeps its place in one, or declares far more pixels
+            than it can hold.
+        ValueError: if its first bytes are of no format that is read.
+        OSError: if it cannot be read.
+    """
+    head, size = _head(str(path))
+    dataset = open_alone(str(path), head=head, size=size, file=path)
+    try:
+        _require_own_place(dataset, Path(path))
+    except InputError:
+        dataset.close()
+        raise
+    return dataset
+
+
+def open_alone(
+    name: str,
+    *,
+    head: bytes,
+    size: int,
+    file: str | Path,
+    level: int | None = None,
+    opener: Callable[..., Any] | None = None,
+) -> rasterio.DatasetReader:
+    """Open what lies under a name of GDAL, and nothing else.
+
+    The driver follows from the first bytes: other formats of GDAL, such as a VRT under the
+    name of a GeoTIFF, can name further files and addresses, which would be read. The settings
+    in :mod:`unveil.gdal` keep GDAL from files beside it.
+
+    Args:
+        name: the name.
+        head: the first bytes.
+        size: bytes of the file.
+        file: what errors call it.
+        level: overview to open instead of the full resolution.
+        opener: opens the name for GDAL (see :func:`rasterio.open`).
+
+    Raises:
+        InputError: if the raster names other files, or declares far more than it can hold.
+        ValueError: if the first bytes are of no format that is read.
+        OSError: if it cannot be opened.
+    """
+    driver = _driver(head)
+    dataset = rasterio.open(name, driver=driver, opener=opener)
+    try:
+        _require_alone(dataset, file)
+        _require_bounded(dataset, size, file)
+    except InputError:
+        dataset.close()
+        raise
+    if level is None:
+        return dataset
+    dataset.close()
+    return rasterio.open(name, driver=driver, opener=opener, overview_level=level)
+
+
+def name_in_zip(archive: Path, member: str) -> str:
+    """Return GDAL's name of a file in a zip archive.
+
+    Raises:
+        InputError: if the name of the archive has braces that GDAL cannot pair.
+    """
+    path = str(archive.resolve())
+    depth = [path[:end].count("{") - path[:end].count("}") for end in range(len(path) + 1)]
+    if min(depth) < 0 or depth[-1]:
+        raise InputError(
+            "its path has a brace without its partner", file=path, remedy="rename it or its folder"
+        )
+    return f"/vsizip/{{{path}}}/{member}"
+
+
+def _head(name: str) -> tuple[bytes, int]:
+    """Return the first bytes and the size of a file, on disk or in a zip archive."""
+    inside = IN_ZIP.fullmatch(name)
+    if inside:
+        with zipfile.ZipFile(inside["archive"]) as archive:
+            with archive.open(inside["member"]) as stream:
+                return stream.read(HEAD_BYTES), archive.getinfo(inside["member"]).file_size
+    with open(name, "rb") as stream:
+        return stream.read(HEAD_BYTES), os.fstat(stream.fileno()).st_size
+
+
+def _driver(head: bytes) -> str:
     for driver, marks in MAGIC.items():
         if head.startswith(marks):
             return driver
     raise ValueError(f"it begins with {head[:8]!r}")
+
+
+def _require_alone(dataset: rasterio.DatasetReader, file: str | Path) -> None:
+    """Refuse a raster whose overviews are another file, before GDAL looks for them."""
+    other = dataset.tags(ns="OVERVIEWS")
+    if other:
+        raise InputError(
+            f"it takes overviews from another file ({', '.join(other.values())})",
+            file=file,
+            remedy="leave it out, or copy its pixels: gdal_translate -co COPY_SRC_MDD=NO",
+        )
+
+
+def _require_bounded(dataset: rasterio.DatasetReader, size: int, file: str | Path) -> None:
+    item = max(np.dtype(name).itemsize for name in dataset.dtypes)
+    declared = dataset.count * dataset.height * dataset.width * item
+    require_plausible(declared, file, ratio=RASTER_RATIO, size=size)
+    block = item * max(high * wide for high, wide in dataset.block_shapes)
+    if block > MOST_BLOCK_BYTES:
+        raise InputError(
+            f"its blocks have {block / 2**30:,.1f} GiB",
+            file=file,
+            remedy="write it in tiles, e.g. gdal_translate -of COG",
+        )
+
+
+def _require_own_place(dataset: rasterio.DatasetReader, path: Path) -> None:
+    """Refuse a raster whose place on earth lies in a file beside it, which is not read."""
+    if dataset.crs or not dataset.transform.is_identity or dataset.gcps[0]:
+        return
+    for other in (path.with_name(f"{path.name}.aux.xml"), *map(path.with_suffix, WORLD_FILES)):
+        if not other.is_file():
+            continue
+        with open(other, "rb") as stream:
+            text = stream.read(MOST_SIDE_BYTES)
+        if other.suffix != ".xml" or b"<GeoTransform" in text or b"<SRS" in text:
+            raise InputError(
+                f"its place on earth lies in {other.name}, which is not read",
+                file=path,
+                remedy=f"write it into the file: gdal_translate {path.name} new.tif",
+            )
 
 
 def read(path: str | Path, *, window: Window | None = None) -> np.ndarray:
@@ -247,7 +375,7 @@ def _require_whole(path: Path) -> None:
     Raises:
         RasterioError: if it did not get to the disk.
     """
-    with rasterio.open(path) as dataset:
+    with contextlib.closing(open_dataset(path)) as dataset:
         row, col = (max(0, (side - 1) // BLOCK * BLOCK) for side in dataset.shape)
         dataset.read(window=Window(col, row, dataset.width - col, dataset.height - row))
 

@@ -46,12 +46,12 @@ from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.raster import Grid
+from unveil.remote.cache_archive import pack_fetched, take_fetched
+from unveil.remote.range_cache import RangeCache, Remote
 from unveil.report.evidence import read_citations, read_evidence
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
-from unveil.sources.fetched import pack_fetched, take_fetched
-from unveil.sources.ranges import RangeCache, Remote
 from unveil.sources.registry import open_source
 from unveil.sources.stac.lock import make_request, read_lock, write_lock
 from unveil.training.datasets import image_bbox, read_core_image
@@ -533,7 +533,7 @@ def write_sent(folder: Path) -> None:
 def unpack_sent(folder: Path) -> None:
     (folder / "there").mkdir(exist_ok=True)
     with contextlib.chdir(folder / "there"):
-        archives.unpack(["../a.tar"])
+        archives.unpack(["../a.tar"], ["a.bin", "b"])
 
 
 READERS: dict[str, Reader] = {

@@ -29,9 +29,9 @@ from tests.small_run import snakemake as small_snakemake
 
 from unveil import raster
 from unveil.config import SceneRow, load_config
+from unveil.remote.cache_archive import pack_fetched, take_fetched
+from unveil.remote.range_cache import merge, subtract
 from unveil.scene import load_scene
-from unveil.sources.fetched import pack_fetched, take_fetched
-from unveil.sources.ranges import merge, subtract
 from unveil.sources.stac import search as stac_search
 from unveil.sources.stac.lock import lock_path, make_request, ranges_folder, read_lock, write_lock
 from unveil.sources.stac.read import fetch_stac, open_stac
@@ -50,7 +50,10 @@ class Servers:
     def __init__(self, api, files, proxy, items, folder):
         self.api, self.files, self.proxy, self.items = api, files, proxy, items
         self.presets = folder / "presets.yaml"
-        signed = {"token_url": f"{proxy.url}/token/{{account}}/{{container}}"}
+        signed = {
+            "token_url": f"{proxy.url}/token/{{account}}/{{container}}",
+            "hosts": ["127.0.0.1"],
+        }
         own = {
             "earth-search-sentinel-2-l2a": {"api": api},
             "planetary-computer-sentinel-1-rtc": {"api": api, "sign": signed},

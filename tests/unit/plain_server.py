@@ -51,7 +51,10 @@ class PlainServer:
         self._answer(handler)
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        data = (self.root / handler.path.lstrip("/")).read_bytes()
+        path = self.root / handler.path.lstrip("/")
+        if not path.is_file():
+            return self._refuse(handler)
+        data = path.read_bytes()
         tag = f'"{md5(data).hexdigest()}"'
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
         start, end = (int(match[1]), min(int(match[2]) + 1, len(data))) if match else (0, len(data))
@@ -70,6 +73,14 @@ class PlainServer:
             handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         handler.end_headers()
         handler.wfile.write(body)
+
+    def _refuse(self, handler: BaseHTTPRequestHandler) -> None:
+        with self.lock:
+            self.log.append(Row(handler.path, 0, 0, 404, handler.client_address[1]))
+            self.at_once -= 1
+        handler.send_response(404)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
 
 
 @contextlib.contextmanager

@@ -33,8 +33,8 @@ def test_files_lie_elsewhere_as_they_did_here(machine, tmp_path):
     archive = tmp_path / "a.tar"
     archives.pack([archive], [Path("results/scenes/a/scene.json"), here / "link.tif"])
     there = machine("there")
-    archives.unpack([archive])
-    archives.unpack([archive])
+    archives.unpack([archive], ["results", "link.tif"])
+    archives.unpack([archive], ["results", "link.tif"])
     files = {p.relative_to(there).as_posix() for p in there.rglob("*") if p.is_file()}
     assert files == {"results/scenes/a/scene.json", "link.tif"}
     assert (there / "link.tif").read_text() == "{}" and not (there / "link.tif").is_symlink()
@@ -62,8 +62,23 @@ def test_an_archive_writes_nothing_outside_the_working_directory(machine, tmp_pa
         member.size = 1
         tar.addfile(member, io.BytesIO(b"x"))
     with pytest.raises(InputError, match="no plain file of this project"):
-        archives.unpack([tmp_path / "bad.tar"])
+        archives.unpack([tmp_path / "bad.tar"], ["."])
     assert not list(tmp_path.rglob("out.tif"))
+
+
+@pytest.mark.parametrize(
+    "name", ["Snakefile", "config/config.yaml", "results/scenes.py", ".snakemake/x", "results"]
+)
+def test_an_archive_writes_only_what_its_job_expects(machine, tmp_path, name):
+    here = machine("here")
+    with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+        for path in ("results/scenes/a.tif", name):
+            member = tarfile.TarInfo(path)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(InputError, match=f"{name}' is not what this job expects"):
+        archives.unpack([tmp_path / "bad.tar"], [here / "results/scenes", "weights.npz"])
+    assert not (here / name).is_file()
 
 
 def test_links_and_devices_of_an_archive_are_refused(machine, tmp_path):
@@ -74,7 +89,7 @@ def test_links_and_devices_of_an_archive_are_refused(machine, tmp_path):
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
         with pytest.raises(InputError, match="no plain file of this project"):
-            archives.unpack([tmp_path / "bad.tar"])
+            archives.unpack([tmp_path / "bad.tar"], ["."])
 
 
 def test_a_cut_off_archive_leaves_no_file_half_written(machine, tmp_path):
@@ -84,7 +99,7 @@ def test_a_cut_off_archive_leaves_no_file_half_written(machine, tmp_path):
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:50_000])
     there = machine("there")
     with pytest.raises(InputError, match=r"a\.tar.*unexpected end of data"):
-        archives.unpack([tmp_path / "a.tar"])
+        archives.unpack([tmp_path / "a.tar"], ["large.tif"])
     assert not list(there.iterdir())
 
 

@@ -132,6 +132,7 @@ def test_patches_are_counted_in_their_order(tmp_path, real):
                 / f"ROIs2017_winter_{kind}/{kind}_63/ROIs2017_winter_{kind}_63_p{patch}.tif"
             )
             write(path, *real[name])
+    path.with_name(f"._{path.name}").write_bytes(b"a companion of macOS")
     rows = expanded(row(tmp_path, "sen12mscr", split="test", target_date="2018-01-01"))
     assert [r.name.rpartition("_")[2] for r in rows] == ["p1", "p2", "p10"]
     few = row(tmp_path, "sen12mscr", split="test", target_date="2018-01-01", n_patches=2)

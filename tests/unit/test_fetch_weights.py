@@ -479,7 +479,7 @@ def test_two_runs_do_not_write_one_file_together(tmp_path):
 
 
 def test_progress_is_logged_where_there_is_no_terminal(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("unveil.http.LOG_EVERY", 0.0)
+    monkeypatch.setattr("unveil.remote.http.LOG_EVERY", 0.0)
     with serving(Answer(chunk=100_000, pause=0.002)) as server, caplog.at_level("INFO"):
         get(entry(server, **KNOWN), tmp_path)
     lines = [text for text in caplog.messages if "MB/s" in text]

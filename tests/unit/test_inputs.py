@@ -8,6 +8,7 @@ import os
 import tarfile
 import zipfile
 from itertools import pairwise
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ from unveil.assembly.scene_table import read_scenes
 from unveil.config import load_config, read_models, read_training, read_yaml
 from unveil.errors import InputError
 from unveil.inference.engine import InferenceOptions, run_shard
+from unveil.inputs import read_xml
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.models.registry import create
@@ -28,7 +30,7 @@ from unveil.raster import Grid
 from unveil.scene import load_scene
 from unveil.sources.npz import load_array
 from unveil.training.packages import unpack
-from unveil.training.series.sample import load_series
+from unveil.training.series.sample import load_series, read_worldcereal
 from unveil.weights.arrays import read_arrays
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 
@@ -90,6 +92,90 @@ def test_hdf5_weights_that_were_never_written_are_refused(tmp_path):
 
 
 # ------------------------------------------------------------------ other files, other code
+
+
+def keras_file(path, put):
+    """Write weights of one layer, whose kernel is put there by a function."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = np.array([b"conv"])
+        layer = file.create_group("conv")
+        layer.attrs["weight_names"] = np.array([b"kernel:0"])
+        put(layer)
+    return path
+
+
+def elsewhere(folder):
+    with h5py.File(folder / "secret.h5", "w") as file:
+        file["kernel"] = np.arange(4.0)
+    return folder / "secret.h5"
+
+
+def link_out(layer):
+    layer["kernel:0"] = h5py.ExternalLink(
+        str(elsewhere(Path(layer.file.filename).parent)), "kernel"
+    )
+
+
+def soft_link(layer):
+    layer.file["own"] = np.arange(4.0)
+    layer["kernel:0"] = h5py.SoftLink("/own")
+
+
+def stored_outside(layer):
+    secret = Path(layer.file.filename).with_name("secret.txt")
+    secret.write_bytes(bytes(32))
+    layer.create_dataset("kernel:0", (4,), "f8", external=[(str(secret), 0, 32)])
+
+
+def virtual(layer):
+    layout = h5py.VirtualLayout(shape=(4,), dtype="f8")
+    secret = elsewhere(Path(layer.file.filename).parent)
+    layout[:] = h5py.VirtualSource(str(secret), "kernel", shape=(4,))
+    layer.create_virtual_dataset("kernel:0", layout)
+
+
+def a_group_out(layer):
+    secret = elsewhere(Path(layer.file.filename).parent)
+    layer["kernel:0"] = np.arange(4.0)
+    layer.file["more"] = h5py.ExternalLink(str(secret), "/")
+
+
+@pytest.mark.parametrize(
+    ("put", "words"),
+    [
+        (link_out, "'kernel:0' is a link"),
+        (soft_link, "'kernel:0' is a link"),
+        (stored_outside, "the data of 'kernel:0' lie in another file"),
+        (virtual, "the data of 'kernel:0' lie in another file"),
+        (a_group_out, "'more' is a link"),
+    ],
+)
+def test_hdf5_that_names_other_files_is_refused_as_weights_and_as_series(tmp_path, put, words):
+    path = keras_file(tmp_path / "w_32631_a_b.h5", put)
+    refused(lambda: read_keras_hdf5(path), "w_32631_a_b.h5", words)
+    refused(lambda: read_worldcereal([path], name="a"), "w_32631_a_b.h5", words)
+
+
+def test_hdf5_whose_groups_hold_each_other_is_read_to_an_end(tmp_path):
+    def circle(layer):
+        layer["kernel:0"] = np.arange(4.0)
+        layer["up"] = layer.file["/"]
+
+    assert read_keras_hdf5(keras_file(tmp_path / "w.h5", circle)).arrays["kernel:0"].size == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1"])
+def test_entities_that_multiply_are_not_multiplied(encoding):
+    bomb = [f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">']
+    bomb += [f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(12)]
+    text = "".join(bomb) + "]><a>&a12;</a>"
+    refused(
+        lambda: read_xml(text.encode(encoding), file="a.xml", remedy="none"),
+        "a.xml",
+        "document type",
+    )
+    plain = f'<?xml version="1.0" encoding="{encoding}"?><a>b</a>'.encode(encoding)
+    assert read_xml(plain, file="a.xml", remedy="none").text == "b"
 
 
 def test_a_vrt_under_the_name_of_a_geotiff_opens_nothing(tmp_path):

@@ -8,6 +8,8 @@ from tests.synthetic_results import Recipe, make_results, write_tables
 
 from unveil.metrics.published import FIGURES
 from unveil.metrics.stage import name_levels
+from unveil.metrics.tables import harmless, write_skipped
+from unveil.report.page import as_csv
 from unveil.report.summary import level_labels, level_of
 
 
@@ -71,3 +73,33 @@ def test_cloud_levels_are_those_of_the_report(bounds):
     assert [level.name for level in levels] == level_labels(bounds)
     positions = level_of(pd.Series([level.low for level in levels]), bounds)
     assert positions.tolist() == list(range(len(levels)))
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
+        ("-2+3+cmd|' /C calc'!A0", "'-2+3+cmd|' /C calc'!A0"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("-3.25", "-3.25"),
+        ("+1e-4", "+1e-4"),
+        ("-inf", "-inf"),
+        ("DSen2-CR", "DSen2-CR"),
+        ("", ""),
+    ],
+)
+def test_what_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(text, written):
+    assert harmless(text) == written
+
+
+def test_reasons_of_what_was_skipped_run_in_no_spreadsheet(tmp_path):
+    write_skipped([["a", "m", "inference", "=1+1"]], tmp_path / "skipped.csv")
+    assert (tmp_path / "skipped.csv").read_text().splitlines()[1] == "a,m,inference,'=1+1"
+
+
+def test_scores_beside_the_page_run_in_no_spreadsheet():
+    table = pd.DataFrame({"title": ["=1+1", "Nearest"], "value": [-0.5, 2.0]})
+    assert as_csv(table) == "title,value\n'=1+1,-0.5\nNearest,2.0\n"

@@ -232,7 +232,7 @@ def test_band_ids_of_product_metadata_count_in_esa_order():
 
 # --- radar ------------------------------------------------------------------------------
 
-CALIBRATION = """<?xml version="1.0"?>
+CALIBRATION = b"""<?xml version="1.0"?>
 <calibration><calibrationVectorList count="2">
 <calibrationVector><line>0</line><pixel count="3">0 40 80</pixel>
 <sigmaNought count="3">100 200 300</sigmaNought><gamma count="3">1 1 1</gamma></calibrationVector>
@@ -240,7 +240,7 @@ CALIBRATION = """<?xml version="1.0"?>
 <sigmaNought count="3">300 400 500</sigmaNought><gamma count="3">1 1 1</gamma></calibrationVector>
 </calibrationVectorList></calibration>"""
 
-NOISE = """<noise><noiseRangeVectorList count="1"><noiseRangeVector><line>0</line>
+NOISE = b"""<noise><noiseRangeVectorList count="1"><noiseRangeVector><line>0</line>
 <pixel count="2">0 80</pixel><noiseRangeLut count="2">400 400</noiseRangeLut>
 </noiseRangeVector></noiseRangeVectorList></noise>"""
 
@@ -276,7 +276,7 @@ def test_thermal_noise_is_subtracted_and_what_drowns_in_it_is_dim_not_nodata():
 
 
 @pytest.mark.parametrize(
-    "xml", ["no xml", "<calibration/>", CALIBRATION.replace("100 200 300", "100 200")]
+    "xml", [b"no xml", b"<calibration/>", CALIBRATION.replace(b"100 200 300", b"100 200")]
 )
 def test_damaged_annotations_are_refused(xml):
     with pytest.raises(InputError, match="Remedy"):

@@ -317,18 +317,90 @@ def test_links_out_of_a_folder_are_refused_and_links_within_are_not(tmp_path, pr
     refused(tmp_path, "link out of the product")
 
 
-def test_metadata_with_entities_are_refused(tmp_path, product):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_metadata_with_entities_are_refused_in_any_encoding(tmp_path, product, encoding):
     path = product / "MTD_MSIL1C.xml"
-    bomb = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbb">]>'
-    path.write_text(path.read_text().replace('<?xml version="1.0"', bomb + '<?x version="1.0"', 1))
-    refused(tmp_path, "entities")
+    bomb = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY b "bbbb">]>'
+    _, _, rest = path.read_text().partition("?>")
+    path.write_bytes((bomb + rest).encode(encoding))
+    refused(tmp_path, "MTD_MSIL1C.xml", "document type")
+
+
+def patched(archive, offset, change):
+    """Change a 16-bit field of every entry, where it lies in the central directory and before."""
+    data = bytearray(archive.read_bytes())
+    for mark, at in ((b"PK\x03\x04", offset), (b"PK\x01\x02", offset + 2)):
+        found = data.find(mark)
+        while found >= 0:
+            field = slice(found + at, found + at + 2)
+            data[field] = change(int.from_bytes(data[field], "little")).to_bytes(2, "little")
+            found = data.find(mark, found + 4)
+    archive.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("offset", "change", "words"),
+    [
+        (8, lambda method: 9 if method == 8 else method, "packed with Deflate64"),
+        (8, lambda method: 97 if method == 8 else method, "packed with method 97"),
+        (6, lambda flags: flags | 1, "encrypted"),
+    ],
+)
+def test_archives_that_cannot_be_read_in_place_are_to_be_unpacked(
+    tmp_path, product, offset, change, words
+):
+    archive = safe.zipped(product, tmp_path / "zips" / "p.zip")
+    patched(archive, offset, change)
+    refused(archive.parent, "p.zip", words, "unpack it (7-Zip, unzip) and give the folder")
+
+
+def test_an_archive_of_archives_is_to_be_unpacked_once(tmp_path, product):
+    inner = safe.zipped(product, tmp_path / "inner.zip")
+    outer = tmp_path / "outer" / "all.zip"
+    outer.parent.mkdir()
+    with zipfile.ZipFile(outer, "w") as target:
+        target.write(inner, "inner.zip")
+    refused(outer.parent, "all.zip", "an archive of archives (inner.zip ...)", "unpack it once")
+
+
+def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path, product):
+    archive = safe.zipped(product, tmp_path / "zips" / "p.zip")
+    data = bytearray(archive.read_bytes())
+    at = data.index(b"MTD_MSIL1C.xml", data.index(b"PK\x01\x02")) - len(product.name) - 1 - 46
+    data[at + 24 : at + 28] = (100).to_bytes(4, "little")
+    archive.write_bytes(data)
+    refused(archive.parent, "p.zip")
+
+
+def companions(folder):
+    """Lay beside each file what macOS leaves there on disks of other systems."""
+    blob = bytes.fromhex("00051607000200004d6163204f532058") + bytes(4080)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(blob)
+
+
+def test_companions_that_macos_leaves_are_passed_over(tmp_path, product):
+    archive = safe.zipped(product, tmp_path / "zips" / "p.zip")
+    with zipfile.ZipFile(archive, "a") as target:
+        for name in target.namelist():
+            folder, _, last = name.rpartition("/")
+            target.writestr(f"__MACOSX/{folder}/._{last}", b"x")
+    honest = opened(tmp_path / product.name).optical["2021-09-08"].read(WHOLE)
+    find_products.cache_clear()
+    companions(tmp_path)
+    for place in (tmp_path / product.name, archive.parent):
+        find_products.cache_clear()
+        np.testing.assert_array_equal(opened(place).optical["2021-09-08"].read(WHOLE), honest)
 
 
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
         (lambda p: (p / "MTD_MSIL1C.xml").unlink(), ("product metadata files",)),
-        (lambda p: (p / "MTD_MSIL1C.xml").write_text("<a><b></a>"), ("MTD_MSIL1C.xml", "damaged")),
+        (
+            lambda p: (p / "MTD_MSIL1C.xml").write_text("<a><b></a>"),
+            ("MTD_MSIL1C.xml", "cannot be read as XML"),
+        ),
         (lambda p: (p / "MTD_MSIL1C.xml").write_text("<a/>"), ("PROCESSING_LEVEL",)),
         (lambda p: shutil.rmtree(p / "GRANULE"), ("no images",)),
         (

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from unveil.bands import BANDS
 from unveil.config import SceneRow, fill_defaults, load_config, load_schema
 from unveil.errors import InputError
-from unveil.sources import signing
+from unveil.remote import signing
+from unveil.remote.range_cache import Request
 from unveil.sources.area import area_box
 from unveil.sources.radiometry import offset_of_item
-from unveil.sources.ranges import Request
 from unveil.sources.selection import Look
 from unveil.sources.stac import search as stac_search
 from unveil.sources.stac.lock import (
@@ -565,3 +565,38 @@ def test_the_reader_pays_where_the_preset_says_so(monkeypatch):
 )
 def test_scenes_of_one_area_are_of_one_place(area, name):
     assert place_name(area) == name
+
+
+# --- what lies, and what is gone --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"geometry": {"type": "Polygon", "coordinates": [[["a", "b"]]]}},
+        {"geometry": {"type": "Polygon", "coordinates": [[[2, 50], [3, 51]]]}},
+        {"properties": {"datetime": "yesterday"}},
+        {"properties": {"datetime": None}},
+        {"properties": {"datetime": "9999-12-31T23:59:59-23:00"}},
+        {"assets": None},
+        {"assets": {"blue": {"href": 7}}},
+        {"assets": {"blue": {}}},
+        {"assets": {"blue": {"href": "http://[x"}}},
+        {"links": 7},
+    ],
+)
+def test_an_item_that_makes_no_sense_is_left_out_and_the_others_go_on(
+    tmp_path, monkeypatch, caplog, changes
+):
+    found, left_out = answer([plain_item("odd", **changes), plain_item("good"), None], tmp_path,
+                             monkeypatch)  # fmt: skip
+    assert found == ["good"]
+    assert left_out["odd"].startswith("unusable: ") and left_out["no item"]
+    assert "Traceback" not in caplog.text and caplog.text.count("odd") <= 2
+
+
+def test_signatures_and_keys_of_a_catalogue_get_into_no_lock():
+    href = "https://me:pw@h.example/x.tif?f=1&subscription-key=K&X-Amz-Signature=S"
+    item = plain_item("a", assets={"blue": {"href": href}})
+    preset = load_presets()["earth-search-sentinel-2-l2a"]
+    assert band_assets(item, preset, ["B02"])["B02"]["href"] == "https://h.example/x.tif?f=1"

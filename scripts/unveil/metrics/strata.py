@@ -61,7 +61,7 @@ class LandCover:
     """A raster of land cover classes, in any projection; scenes read it at their pixels.
 
     Attributes:
-        path: one band of integer codes (GeoTIFF, VRT ...).
+        path: one band of integer codes (GeoTIFF).
         classes: name of a region -> its code.
     """
 

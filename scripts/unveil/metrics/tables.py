@@ -38,7 +38,18 @@ def write_skipped(rows: Iterable[Sequence[str]], path: str | Path) -> None:
     with raster.replacing(path) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(SKIPPED_COLUMNS)
-        writer.writerows(rows)
+        writer.writerows([harmless(str(text)) for text in row] for row in rows)
+
+
+def harmless(text: str) -> str:
+    """Return a text that no spreadsheet runs as a formula; numbers stay as they are."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def collect(

@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.metrics.tables import harmless
 from unveil.predictions import find_images
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
@@ -53,7 +54,7 @@ from unveil.report.summary import (
     rank,
     scene_scores,
 )
-from unveil.scene import PROTOCOLS, Frame, Scene, bbox
+from unveil.scene import Frame, Scene, bbox
 from unveil.workflow.shards import require_rasters
 
 LOG = logging.getLogger(__name__)
@@ -278,7 +279,14 @@ def write_figures(
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
         _write(folder / name, environment.get_template(f"{name}.j2").render(**context))
-    _write(folder / "metrics_table.csv", pooled_scores(context["tables"]).to_csv(index=False))
+    _write(folder / "metrics_table.csv", as_csv(pooled_scores(context["tables"])))
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV in which no text is a formula to a spreadsheet."""
+    return table.map(lambda held: harmless(held) if isinstance(held, str) else held).to_csv(
+        index=False
+    )
 
 
 # --- words and numbers ----------------------------------------------------------------

@@ -140,7 +140,7 @@ class AllClear(Source):
 def _dataset_file(row: SceneRow) -> Path:
     """Find the dataset file of a split: by its name, or the only one of ``test``, ``val`` ..."""
     folder = Path(row.path) / "metadata" / "datasets"
-    names = sorted(path.stem for path in folder.glob("*.json"))
+    names = sorted(path.stem for path in folder.glob("[!.]*.json"))
     fit = [name for name in names if name == row.split]
     fit = fit or [name for name in names if name.startswith(f"{row.split}_")]
     if len(fit) != 1:

@@ -26,7 +26,6 @@ Arrays are ``(B, H, W)`` or ``(H, W)``; nothing here opens a file.
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,6 +35,7 @@ from scipy.ndimage import binary_propagation
 
 from unveil.bands import L1C13, REFLECTANCE_SCALE
 from unveil.errors import InputError
+from unveil.inputs import read_xml
 
 DN_NODATA, DN_SATURATED = 0, 65_535
 BASELINE_OFFSET = -1000
@@ -414,11 +414,11 @@ class AnnotationLut:
         return table(np.broadcast_arrays(lines, pixels))
 
 
-def read_lut(xml: str, name: str, *, file: str = "annotation") -> AnnotationLut:
+def read_lut(xml: bytes, name: str, *, file: str = "annotation") -> AnnotationLut:
     """Read one table of a calibration or noise annotation.
 
     Args:
-        xml: text of ``annotation/calibration/calibration-*.xml`` or ``noise-*.xml``.
+        xml: bytes of ``annotation/calibration/calibration-*.xml`` or ``noise-*.xml``.
         name: ``sigmaNought``, ``betaNought``, ``gamma``; ``noise`` for thermal noise, which
             annotations call ``noiseRangeLut`` (IPF 2.9 and later) or ``noiseLut``.
         file: named in errors.
@@ -426,10 +426,7 @@ def read_lut(xml: str, name: str, *, file: str = "annotation") -> AnnotationLut:
     Raises:
         InputError: if the text is no such annotation, or its vectors are incomplete.
     """
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise InputError(f"not XML ({error})", file=file, remedy="fetch it again") from error
+    root = read_xml(xml, file=file, remedy="fetch it again")
     tags = ("noiseRangeLut", "noiseLut") if name == "noise" else (name,)
     vectors = []
     for node in root.iter():

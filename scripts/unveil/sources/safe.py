@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import rasterio
@@ -40,7 +40,7 @@ from unveil import raster
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.inputs import read_xml, reading_input
 from unveil.raster import Grid
 from unveil.sources import radiometry, selection
 from unveil.sources.area import TILE, area_box, area_grid, box_pixels
@@ -55,6 +55,9 @@ METADATA = re.compile(r"(MTD_MSIL(1C|2A)|S2[A-D]_(OPER|USER)_MTD_(SAFL1C|SAFL2A)
 IMAGE = re.compile(r"_(?P<band>B\d\d|B8A|SCL)(?:_(?P<metres>10|20|60)m)?\.(jp2|tiff?)$")
 TILE_IN_NAME = re.compile(r"_T(\d\d[A-Z]{3})_")
 DATASTRIP = re.compile(r"_S(\d{8}T\d{6})_N")
+PACKINGS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}
+"""Names of what zip archives may be packed with and GDAL cannot read (APPNOTE 4.4.5)."""
+ENCRYPTED = 0x1
 MOST_METADATA_BYTES = 64 * 2**20
 CHECKED_BANDS = ("B02", "B04", "B8A", "B10", "B12")
 """Bands whose darkest pixels are held against the offset."""
@@ -192,9 +195,12 @@ def product_paths(folder: Path) -> list[Path]:
         return [folder]
     found = []
     for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_companion(name)]
         inside = [name for name in folders if name.upper().endswith(".SAFE")]
         folders[:] = sorted(set(folders) - set(inside))
-        archives = [name for name in files if name.lower().endswith(".zip")]
+        archives = [
+            name for name in files if name.lower().endswith(".zip") and not is_companion(name)
+        ]
         found += [Path(parent) / name for name in (*inside, *archives)]
     return sorted(found)
 
@@ -206,15 +212,23 @@ def read_product(path: Path) -> list[Product]:
         InputError: if it is damaged, hostile, or not a Sentinel-2 product of L1C or L2A.
     """
     files = _list_archive(path) if path.suffix.lower() == ".zip" else _list_folder(path)
+    files = [name for name in files if not any(map(is_companion, PurePosixPath(name).parts))]
     metadata = [name for name in files if METADATA.fullmatch(PurePosixPath(name).name)]
     metadata = [name for name in metadata if "GRANULE" not in PurePosixPath(name).parts]
+    inner = [name for name in files if name.lower().endswith(".zip")]
+    if not metadata and inner:
+        raise InputError(
+            f"an archive of archives ({PurePosixPath(inner[0]).name} ...)",
+            file=path,
+            remedy="unpack it once; the archives in it are read as they are",
+        )
     if len(metadata) != 1:
         raise InputError(
             f"{len(metadata)} product metadata files (MTD_MSIL1C.xml or MTD_MSIL2A.xml)",
             file=path,
             remedy="download the product again, whole",
         )
-    root = _parse(_read_bytes(path, metadata[0]), path, metadata[0])
+    root = read_xml(_read_bytes(path, metadata[0]), file=path / metadata[0], remedy=AGAIN)
     facts = _product_facts(root, path)
     granules: dict[str, dict[str, tuple[int, str]]] = {}
     for name in files:
@@ -263,7 +277,7 @@ def _product(
     return Product(path, facts["level"], acquisition, offset, names, facts["cloud_cover"])
 
 
-def _product_facts(root: ElementTree.Element, path: Path) -> dict[str, Any]:
+def _product_facts(root: Element, path: Path) -> dict[str, Any]:
     """Read what the product metadata state; tags differ between versions in prefixes only."""
     texts: dict[str, str] = {}
     offsets: dict[str, int] = {}
@@ -329,7 +343,7 @@ def _product_facts(root: ElementTree.Element, path: Path) -> dict[str, Any]:
     }
 
 
-def _granule_folder(node: ElementTree.Element) -> str:
+def _granule_folder(node: Element) -> str:
     """Return the granule's folder from the path of its first image; empty in old products."""
     for child in node:
         parts = PurePosixPath((child.text or "").strip()).parts
@@ -339,6 +353,11 @@ def _granule_folder(node: ElementTree.Element) -> str:
 
 
 # --- files: folders and archives, nothing outside them ------------------------------------
+
+
+def is_companion(name: str) -> bool:
+    """Tell whether a file or folder is what macOS leaves beside others."""
+    return name.startswith("._") or name == "__MACOSX"
 
 
 def _list_folder(path: Path) -> list[str]:
@@ -370,7 +389,19 @@ def _list_archive(path: Path) -> list[str]:
                 file=path,
                 remedy="do not use this archive; download the product from a source you trust",
             )
-    return sorted(member.filename for member in members if not member.is_dir())
+    files = [member for member in members if not member.is_dir()]
+    _require_unpackable(path, files)
+    return sorted(member.filename for member in files)
+
+
+def _require_unpackable(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    by_hand = "unpack it (7-Zip, unzip) and give the folder in its place"
+    for member in members:
+        kind = PACKINGS.get(member.compress_type, f"method {member.compress_type}")
+        if member.flag_bits & ENCRYPTED:
+            raise InputError("is encrypted", file=path, remedy=by_hand)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"is packed with {kind}", file=path, remedy=by_hand)
 
 
 @contextlib.contextmanager
@@ -407,23 +438,8 @@ def _read_bytes(path: Path, name: str) -> bytes:
     return read()
 
 
-def _parse(data: bytes, path: Path, name: str) -> ElementTree.Element:
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise InputError(
-            f"{name} declares entities, which no product does",
-            file=path,
-            remedy="do not use it; download the product from a source you trust",
-        )
-    try:
-        return ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
-        raise InputError(f"{name} is damaged ({error})", file=path, remedy=AGAIN) from error
-
-
 def _gdal_name(path: Path, name: str) -> str:
-    if path.suffix.lower() == ".zip":
-        return f"/vsizip/{{{path.resolve()}}}/{name}"
-    return str(path / name)
+    return raster.name_in_zip(path, name) if path.suffix.lower() == ".zip" else str(path / name)
 
 
 # --- choosing and reading ------------------------------------------------------------------
@@ -480,13 +496,8 @@ def _image_grid(name: str) -> Grid:
 @contextlib.contextmanager
 def _open_image(name: str) -> Iterator[rasterio.DatasetReader]:
     with reading_input(name, "an image", remedy=AGAIN):
-        with rasterio.open(name, driver=_driver(name)) as dataset:
+        with raster.open_dataset(name) as dataset:
             yield dataset
-
-
-def _driver(name: str) -> str:
-    """Name the one driver that may open an image, whatever its content claims to be."""
-    return "JP2OpenJPEG" if name.lower().endswith(".jp2") else "GTiff"
 
 
 def _covers(product: Product, grid: Grid) -> bool:
@@ -614,7 +625,7 @@ def _read_image(
 @lru_cache(maxsize=OPEN_IMAGES)
 def _warped(name: str, grid: Grid, mask: bool) -> WarpedVRT:
     """Keep an image open, so that its decoded JPEG 2000 tiles serve the next window."""
-    dataset = rasterio.open(name, driver=_driver(name))
+    dataset = raster.open_dataset(name)
     if not dataset.crs:
         raise InputError("it has no coordinate reference system", file=name, remedy=AGAIN)
     same = mask or raster.grid_of(dataset).crs == grid.crs

@@ -54,7 +54,7 @@ class Sen12MsCr(Source):
         for group, places in split_places(self.kind, row.split, file=row.path).items():
             for number in places:
                 folder = Path(row.path) / f"{group}_s2_cloudy" / f"s2_cloudy_{number}"
-                names = [path.stem.replace("_s2_cloudy", "") for path in folder.glob("*.tif")]
+                names = [path.stem.replace("_s2_cloudy", "") for path in folder.glob("[!.]*.tif")]
                 for name in sorted(names, key=lambda n: int(n.rpartition("_p")[2])):
                     paths = patch_paths(replace(row, name=name))
                     if all(path.exists() for path in paths.values()):

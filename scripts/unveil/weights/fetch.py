@@ -29,7 +29,7 @@ import urllib3
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.http import (
+from unveil.remote.http import (
     AGENT,
     LONGEST_WAIT,
     Progress,

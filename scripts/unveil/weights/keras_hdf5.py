@@ -15,6 +15,7 @@ import numpy as np
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.hdf5 import open_hdf5
 from unveil.inputs import reading_input
 from unveil.weights.arrays import (
     DOWNLOAD_AGAIN,
@@ -40,7 +41,8 @@ def read_keras_hdf5(path: str | Path) -> NamedArrays:
         Arrays named ``LAYER/kernel:0`` as in the file, in the file's dtypes.
 
     Raises:
-        InputError: if the file is missing, empty, truncated, no HDF5 or no Keras file.
+        InputError: if the file is missing, empty, truncated, no HDF5, no Keras file, or names
+            other files.
     """
     path = require_file(path)
     with open(path, "rb") as stream:
@@ -51,7 +53,7 @@ def read_keras_hdf5(path: str | Path) -> NamedArrays:
                 remedy=DOWNLOAD_AGAIN,
             )
     kind = f"HDF5, it is damaged or truncated at {path.stat().st_size:,} bytes"
-    with reading_input(path, kind, remedy=DOWNLOAD_AGAIN), h5py.File(path, "r") as file:
+    with reading_input(path, kind, remedy=DOWNLOAD_AGAIN), open_hdf5(path) as file:
         arrays = _read_layers(_weights_group(file, path), path)
     return NamedArrays(arrays, path, raster.sha256(path))
 

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from unveil import raster
 from unveil.errors import InputError
@@ -42,16 +43,21 @@ def pack(archives: Iterable[str | Path], files: Iterable[str | Path]) -> None:
                 tar.add(os.path.realpath(file), name, recursive=False)
 
 
-def unpack(archives: Iterable[str | Path]) -> None:
-    """Put the files of archives into the working directory, each whole or not at all.
+def unpack(archives: Iterable[str | Path], into: Iterable[str | Path]) -> None:
+    """Put the files of archives where the job expects them, each whole or not at all.
 
     A file that is there, of the same size and time, is left alone. Jobs of one machine may unpack
     the same archive at the same time.
 
+    Args:
+        archives: the archives.
+        into: files, and folders with all below them, that they may write; a store may hold what
+            others put there.
+
     Raises:
-        InputError: if an archive is damaged, or holds anything but plain files below that
-            directory.
+        InputError: if an archive is damaged, or holds anything but plain files at these places.
     """
+    allowed = [PurePosixPath(os.path.relpath(place)) for place in into]
     remedy = "delete it and run the workflow again"
     for archive in archives:
         with reading_input(archive, "an archive of files", remedy=remedy):
@@ -61,12 +67,20 @@ def unpack(archives: Iterable[str | Path]) -> None:
                     stream = tar.extractfile(member) if member.isfile() else None
                     if stream is None or path.is_absolute() or ".." in path.parts:
                         raise ValueError(f"{member.name!r} is no plain file of this project")
+                    if not any(path.is_relative_to(place) for place in allowed):
+                        raise ValueError(f"{member.name!r} is not what this job expects")
                     if _is_there(Path(path), member):
                         continue
                     with raster.replacing(Path(path)) as temporary:
                         with temporary.open("wb") as out:
                             shutil.copyfileobj(stream, out)
                         os.utime(temporary, (member.mtime, member.mtime))
+
+
+def weights_files(models: Mapping[str, Mapping[str, Any]]) -> list[Path]:
+    """List the weights of rows of the model table, with their cards."""
+    weights = [Path(row["weights"]) for row in models.values() if row.get("weights")]
+    return [*weights, *(path.with_suffix(".json") for path in weights)]
 
 
 def _is_there(path: Path, member: tarfile.TarInfo) -> bool:

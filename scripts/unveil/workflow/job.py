@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unveil.errors import InputError
+from unveil.redaction import redact
 
 LOG = logging.getLogger(__name__)
 BLOCK_CACHE_MB = 512
@@ -43,12 +44,9 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
     logging.raiseExceptions = False  # a log on a full disk must not bury the reason
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    for handler in handlers:
+        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     for noisy in ("rasterio", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -66,6 +64,11 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
             sys.exit(1)
         logger.exception("unexpected error; please report it with this log")
         sys.exit(1)
+
+
+class _Redacting(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 class Failures:

@@ -9,6 +9,7 @@ from typing import Any
 
 from unveil import raster
 from unveil.inputs import reading_input
+from unveil.redaction import redact, redact_tree
 from unveil.scene import Scene
 from unveil.workflow.machine import hardware, versions
 from unveil.workflow.stage import again, read_record, write_record
@@ -83,10 +84,10 @@ def write_manifest(
         rule: the rule whose job this is.
     """
     document = {
-        "command": command,
+        "command": redact(command),
         "versions": versions(),
         "hardware": hardware(),
-        "config": config,
+        "config": redact_tree(config),
         "models": {model: describe_model(row, model) for model, row in models.items()},
         "costs": costs(records),
         "scenes": {scene.id: describe_scene(scene) for scene in scenes},

@@ -109,8 +109,8 @@
     !(node.classList && (node.classList.contains("hidden-text") || node.tagName === "SMALL")))
     .map((node) => node.textContent).join("").trim();
   const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  // A leading =, + or @ would be run as a formula by a spreadsheet.
-  const harmless = (text) => (/^[=+@]/.test(text) ? `'${text}` : text);
+  // A spreadsheet would run what begins like this as a formula, unless it is a number.
+  const harmless = (text) => (/^[=+@\-\t\r]/.test(text) && isNaN(text) ? `'${text}` : text);
   const rowsOf = (table) => [...table.rows].map((row) => [...row.cells].map((cell) => harmless(cellText(cell))));
   const download = (name, text) => {
     const link = make("a", { download: name, href: URL.createObjectURL(new Blob([text], { type: "text/csv" })) });

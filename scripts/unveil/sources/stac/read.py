@@ -31,13 +31,14 @@ from unveil.bands import SAR2
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
+from unveil.redaction import public_address
+from unveil.remote.range_cache import BadFileError, RangeCache, Remote, require_space, run_parallel
+from unveil.remote.raster_windows import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
+from unveil.remote.signing import make_signer
 from unveil.sources import radiometry
 from unveil.sources.base import SourceRaster, SourceSeries
-from unveil.sources.cutouts import Convert, Cut, mosaic, plan_cut, read_cut, write_cut
 from unveil.sources.radiometry import Offset
-from unveil.sources.ranges import RangeCache, Remote, require_space, run_parallel
 from unveil.sources.selection import Acquisition, parse_time
-from unveil.sources.signing import make_signer
 from unveil.sources.stac.lock import (
     MASK,
     Preset,
@@ -50,6 +51,7 @@ from unveil.sources.stac.lock import (
 
 LOG = logging.getLogger(__name__)
 
+MOST_ANNOTATION_BYTES = 64 * 2**20
 BORDER_FLOOR = 1e-3
 """Linear power below which a pixel at the rim of a swath may be border noise (-30 dB)."""
 
@@ -60,14 +62,17 @@ BORDER_FLOOR = 1e-3
 def band_assets(
     item: Mapping[str, Any], preset: Preset, bands: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the assets of the bands that an item has, by ESA name, with whole addresses."""
+    """Return the assets of the bands that an item has, by ESA name.
+
+    Their addresses are whole, and without signatures and keys, which belong into no lock.
+    """
     links = {link.get("rel"): link.get("href", "") for link in item.get("links", [])}
     found = {}
     for band in bands:
         for name in preset.assets.get(band, ()):
             if name in item.get("assets", {}):
                 asset = dict(item["assets"][name])
-                asset["href"] = urljoin(links.get("self", ""), asset["href"])
+                asset["href"] = public_address(urljoin(links.get("self", ""), asset["href"]))
                 found[band] = asset
                 break
     return found
@@ -519,6 +524,18 @@ def _decibel_reader(path: Path):
     return lambda window: radiometry.to_decibel(raster.read(path, window=window))
 
 
+def _annotation(cache: RangeCache, remote: Remote) -> bytes:
+    if remote.size > MOST_ANNOTATION_BYTES:
+        raise BadFileError(
+            f"an annotation of {remote.size / 2**20:,.0f} MB",
+            file=remote.href,
+            remedy="leave the item out (sources.stac.leave_out)",
+        )
+    cache.ensure(remote, [(0, remote.size)])
+    with cache.open(remote) as file:
+        return file.read()
+
+
 def _calibrator(cache: RangeCache, part: _Wanted, preset: Preset):
     """Return what turns stored radar numbers into linear power, NaN where there is none."""
     if preset.pixels == "linear":
@@ -533,9 +550,8 @@ def _calibrator(cache: RangeCache, part: _Wanted, preset: Preset):
         if asset is None:
             continue
         remote = remote_of(asset)
-        cache.ensure(remote, [(0, remote.size)])
-        with cache.open(remote) as file:
-            tables[kind] = radiometry.read_lut(file.read().decode(), name, file=remote.href)
+        text = _annotation(cache, remote)
+        tables[kind] = radiometry.read_lut(text, name, file=remote.href)
     if "calibration" not in tables:
         raise InputError(
             f"{part.item['id']} has no calibration of {part.band}",

@@ -17,26 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pystac_client
-import requests
 import shapely
-from pystac_client.stac_api_io import StacApiIO
 from shapely.affinity import translate
 from shapely.geometry import box as rectangle
 from shapely.geometry import mapping, shape
 from shapely.ops import unary_union
-from urllib3 import Retry
 
 from unveil import classes as classmap
 from unveil import raster
-from unveil.bands import SAR2
+from unveil.bands import BANDS, SAR2
 from unveil.errors import InputError, SceneSkipped
+from unveil.inputs import reading_input
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
+from unveil.remote.catalogue import ask_catalogue, name_of, require_usable
+from unveil.remote.range_cache import BadFileError, RangeCache, Remote, run_parallel
+from unveil.remote.raster_windows import mosaic, plan_cut, write_cut
 from unveil.sources import selection
 from unveil.sources.area import TILE, Box, area_grid
-from unveil.sources.cutouts import mosaic, plan_cut, write_cut
-from unveil.sources.ranges import RangeCache, run_parallel
 from unveil.sources.selection import Acquisition, Limits, Look
 from unveil.sources.stac.lock import LOCK_VERSION, MASK, Preset, get_preset
 from unveil.sources.stac.read import (
@@ -53,6 +51,8 @@ LOG = logging.getLogger(__name__)
 
 PARTNER = dt.timedelta(minutes=10)
 """L1C and L2A items of one tile within this time are one acquisition."""
+RASTERS = (*BANDS, MASK, *SAR2)
+"""Assets that are images, by ESA name; the others are annotation."""
 SEEN = 0.05
 """A look that shows less of the place is no use, even as context."""
 KEPT = (
@@ -110,21 +110,24 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     by_id = {f.seen_as.id: f for f in found}
     looks = selection.group_looks(f.seen_as for f in found)
     left_out += _superseded(found, looks)
-    looks = [_measured(look, by_id, preset, cache, grid, request, settings) for look in looks]
+    looks, gone = _measure_all(looks, by_id, preset, cache, grid, request, settings)
+    left_out += gone
     looks = selection.one_look_a_day(look for look in looks if look.valid >= SEEN)
-    chosen, notes = _choose(looks, request)
-    wanted = [look for look in looks if look.date in _optical_dates(chosen)]
-    passes = _choose_passes(wanted, chosen, request, settings)
-    used = (*request["bands"], MASK)
-    items = [
-        {**_plain(f, preset, used), "kind": "optical", "date": look.date}
-        for look in wanted
-        for f in _members(look, by_id)
-    ]
-    items = _describe(items, cache)
-    if passes:
-        radar = get_preset(request["radar"], settings["presets"], kind="radar")
-        items += _describe(passes, make_cache(settings, radar))
+    while True:
+        chosen, notes = _choose(looks, request, left_out)
+        wanted = [look for look in looks if look.date in _optical_dates(chosen)]
+        try:
+            items = _optical_items(wanted, by_id, preset, cache, grid, request)
+            break
+        except BadFileError as error:
+            bad = [look for look in wanted if _has_file(_members(look, by_id), error)]
+            left_out += [row for look in bad for row in _without(look, error)]
+            looks = [look for look in looks if look not in bad]
+            if not bad:
+                raise
+    passes, gone = _radar_items(wanted, chosen, grid, request, settings)
+    left_out += gone
+    items += passes
     return {
         "unveil_lock": LOCK_VERSION,
         "request": request,
@@ -184,38 +187,55 @@ def _find(
     tile = request["area"].zfill(5) if TILE.fullmatch(request["area"]) else ""
     found, left_out = {}, []
     for item in _ask(preset, request["box"], first, last, settings):
-        reason = None
-        if item.get("id") in request["leave_out"]:
-            reason = "left out by the config"
-        elif item.get("collection") not in (*preset.collections, None):
-            reason = f"of collection {item.get('collection')}"
-        assets = band_assets(item, preset, preset.assets)
-        missing = [band for band in bands if band not in assets]
-        reason = reason or (f"without {', '.join(missing)}" if missing else None)
-        if not reason:
-            seen_as, share = acquisition_of(item), overlap(request["box"], item.get("geometry"))
-            if not first <= seen_as.time < last:
-                reason = f"of {seen_as.time.date()}, outside the window"
-            elif share == 0:
-                reason = "not over the place"
-            elif tile and seen_as.tile not in ("", tile):
-                reason = f"of tile {seen_as.tile}"
-            else:
-                reason = _wrong_mode(item) if preset.kind == "radar" else None
-        if reason:
-            left_out.append({"id": str(item.get("id")), "reason": reason})
+        try:
+            with reading_input(name_of(item), "a STAC item", remedy="tell the catalogue's keeper"):
+                require_usable(item)
+                verdict = _judge(item, preset, (first, last), tile, bands, request)
+        except InputError as error:
+            verdict = f"unusable: {str(error).partition('. Remedy: ')[0]}"
+            LOG.warning("%s: left out, %s", preset.id, verdict)
+        if isinstance(verdict, str):
+            left_out.append({"id": name_of(item), "reason": verdict})
         else:
-            found[seen_as.id] = _Found(item, assets, seen_as, share)
+            found[verdict.seen_as.id] = verdict
     LOG.info("%s: %d items fit, %d do not", preset.id, len(found), len(left_out))
     return list(found.values()), left_out
 
 
+def _judge(
+    item: Mapping[str, Any],
+    preset: Preset,
+    window: tuple[dt.datetime, dt.datetime],
+    tile: str,
+    bands: Sequence[str],
+    request: Mapping[str, Any],
+) -> _Found | str:
+    """Return what is used of an item, or why it does not fit."""
+    if item["id"] in request["leave_out"]:
+        return "left out by the config"
+    if item.get("collection") not in (*preset.collections, None):
+        return f"of collection {item['collection']}"
+    assets = band_assets(item, preset, preset.assets)
+    missing = [band for band in bands if band not in assets]
+    if missing:
+        return f"without {', '.join(missing)}"
+    seen_as, share = acquisition_of(item), overlap(request["box"], item.get("geometry"))
+    if not window[0] <= seen_as.time < window[1]:
+        return f"of {seen_as.time.date()}, outside the window"
+    if share == 0:
+        return "not over the place"
+    if tile and seen_as.tile not in ("", tile):
+        return f"of tile {seen_as.tile}"
+    wrong = _wrong_mode(item) if preset.kind == "radar" else None
+    return wrong or _Found(item, assets, seen_as, share)
+
+
 def _wrong_mode(item: Mapping[str, Any]) -> str | None:
     properties = item.get("properties", {})
-    mode = properties.get("sar:instrument_mode", "IW")
+    mode = properties.get("sar:instrument_mode") or "IW"
     if mode != "IW":
         return f"of mode {mode}"
-    polarisations = properties.get("sar:polarizations", SAR2)
+    polarisations = properties.get("sar:polarizations") or SAR2
     return None if set(SAR2) <= set(polarisations) else f"of polarisation {polarisations}"
 
 
@@ -225,39 +245,16 @@ def _ask(
     first: dt.datetime,
     last: dt.datetime,
     settings: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    retry = Retry(
-        total=settings["retries"],
-        backoff_factor=1,
-        backoff_jitter=1,
-        status_forcelist=(408, 425, 429, 500, 502, 503, 504),
-        allowed_methods=None,
-        respect_retry_after_header=True,
+) -> list[Any]:
+    query = {
+        "collections": [preset.collections[0]],
+        "intersects": cut_at_antimeridian(box),
+        "datetime": [first, last],
+        "limit": 100,
+    }
+    return ask_catalogue(
+        preset.api, query, retries=settings["retries"], timeout=settings["timeout_s"]
     )
-    try:
-        client = pystac_client.Client.open(
-            preset.api, stac_io=StacApiIO(max_retries=retry, timeout=settings["timeout_s"])
-        )
-        search = client.search(
-            collections=[preset.collections[0]],
-            intersects=cut_at_antimeridian(box),
-            datetime=[first, last],
-            limit=100,
-        )
-        return list(search.items_as_dicts())
-    except (
-        pystac_client.exceptions.APIError,
-        requests.RequestException,
-        ValueError,
-        KeyError,
-        TypeError,
-    ) as error:
-        raise InputError(
-            f"the search failed ({' '.join(str(error).split())[:300]})",
-            file=preset.api,
-            field=f"preset {preset.id}",
-            remedy="check network and address; try later, or use another preset",
-        ) from error
 
 
 def _with_masks(
@@ -309,6 +306,40 @@ def _members(look: Look, by_id: Mapping[str, _Found]) -> list[_Found]:
 
 
 # --- looking at the place -------------------------------------------------------------------
+
+
+def _measure_all(
+    looks: Iterable[Look],
+    by_id: Mapping[str, _Found],
+    preset: Preset,
+    cache: RangeCache,
+    grid: Grid,
+    request: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> tuple[list[Look], list[dict[str, str]]]:
+    """Return the looks with their cover, and those whose files are bad, with the reason."""
+    measured, left_out = [], []
+    for look in looks:
+        try:
+            measured.append(_measured(look, by_id, preset, cache, grid, request, settings))
+        except BadFileError as error:
+            left_out += _without(look, error)
+    return measured, left_out
+
+
+def _without(look: Look, error: BadFileError) -> list[dict[str, str]]:
+    """Say why the items of a look are left out."""
+    return [_left_out(member.id, look.time, error) for member in look.members]
+
+
+def _left_out(name: str, time: dt.datetime, error: BadFileError) -> dict[str, str]:
+    reason = f"{time.date()}: {str(error).partition('. Remedy: ')[0]}"
+    LOG.warning("%s: left out: %s", name, reason)
+    return {"id": name, "reason": reason}
+
+
+def _has_file(members: Iterable[_Found], error: BadFileError) -> bool:
+    return any(asset["href"] == error.file for f in members for asset in f.assets.values())
 
 
 def _measured(
@@ -392,7 +423,11 @@ def _cover(look: Look, by_id: Mapping[str, _Found]) -> dict[str, Any]:
 # --- choosing -------------------------------------------------------------------------------
 
 
-def _choose(looks: Sequence[Look], request: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _choose(
+    looks: Sequence[Look],
+    request: Mapping[str, Any],
+    left_out: Sequence[Mapping[str, str]] = (),
+) -> tuple[dict[str, Any], list[str]]:
     """Choose target, truth, cloud donor and context; what could not be had is a note.
 
     Raises:
@@ -405,8 +440,10 @@ def _choose(looks: Sequence[Look], request: Mapping[str, Any]) -> tuple[dict[str
         if protocol.clouds == "lent" and not donor:
             donor = _choose_donor(looks, target, request["cloud_level"], limits).date
     except SceneSkipped as error:
+        date = request["target_date"]
+        why = [row["reason"] for row in left_out if row["reason"].startswith(date)]
         raise InputError(
-            str(error),
+            "; ".join([str(error), *why]),
             field="sources.selection",
             remedy="widen sources.selection or sources.stac.days, or choose another date",
         ) from error
@@ -465,16 +502,43 @@ def _optical_dates(chosen: Mapping[str, Any]) -> set[str]:
     return {chosen["target"], chosen["reference"], chosen["donor"], *chosen["context"]} - {""}
 
 
+def _radar_items(
+    wanted: Sequence[Look],
+    chosen: Mapping[str, Any],
+    grid: Grid,
+    request: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Choose radar passes whose files are good; return them, and what was left out and why."""
+    left_out: list[dict[str, str]] = []
+    if not request["radar"]:
+        return [], left_out
+    preset = get_preset(request["radar"], settings["presets"], kind="radar")
+    cache = make_cache(settings, preset)
+    while True:
+        names = [*request["leave_out"], *(row["id"] for row in left_out)]
+        passes = _choose_passes(wanted, chosen, request | {"leave_out": names}, settings, preset)
+        items = [
+            {**_plain(found, preset, preset.assets), "kind": "radar", "date": date}
+            for date, found in passes
+        ]
+        try:
+            return _describe(items, cache, grid), left_out
+        except BadFileError as error:
+            bad = [found for _, found in passes if _has_file([found], error)]
+            left_out += [_left_out(found.seen_as.id, found.seen_as.time, error) for found in bad]
+            if not bad:
+                raise
+
+
 def _choose_passes(
     wanted: Sequence[Look],
     chosen: Mapping[str, Any],
     request: Mapping[str, Any],
     settings: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Search the radar passes of the chosen optical dates; return their items."""
-    if not request["radar"]:
-        return []
-    preset = get_preset(request["radar"], settings["presets"], kind="radar")
+    preset: Preset,
+) -> list[tuple[str, _Found]]:
+    """Search the radar passes of the chosen optical dates; return dates and items."""
     reach = max(selection.days_between(look.date, chosen["target"]) for look in wanted)
     limits = Limits(**request["selection"])
     around = {**request, "target_date": chosen["target"]}
@@ -488,11 +552,7 @@ def _choose_passes(
     target = next(look for look in wanted if look.date == chosen["target"])
     others = [look.time for look in wanted if look.date in chosen["context"]]
     passes = selection.choose_passes(looks, target.time, others, max_days=limits.radar_days)
-    return [
-        {**_plain(f, preset, preset.assets), "kind": "radar", "date": look.date}
-        for look in passes
-        for f in _members(look, by_id)
-    ]
+    return [(look.date, found) for look in passes for found in _members(look, by_id)]
 
 
 # --- writing down ---------------------------------------------------------------------------
@@ -509,12 +569,41 @@ def _plain(found: _Found, preset: Preset, used: Iterable[str]) -> dict[str, Any]
     }
 
 
-def _describe(items: Sequence[dict[str, Any]], cache: RangeCache) -> list[dict[str, Any]]:
-    """Give every asset its size and version; keep what later steps ask of it."""
-    jobs = [asset for item in items for asset in item["assets"].values()]
-    remotes = run_parallel(
-        lambda asset: cache.describe(asset["href"]), jobs, workers=cache.connections
-    )
+def _optical_items(
+    wanted: Sequence[Look],
+    by_id: Mapping[str, _Found],
+    preset: Preset,
+    cache: RangeCache,
+    grid: Grid,
+    request: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    used = (*request["bands"], MASK)
+    items = [
+        {**_plain(found, preset, used), "kind": "optical", "date": look.date}
+        for look in wanted
+        for found in _members(look, by_id)
+    ]
+    return _describe(items, cache, grid)
+
+
+def _describe(
+    items: Sequence[dict[str, Any]], cache: RangeCache, grid: Grid
+) -> list[dict[str, Any]]:
+    """Give every asset its size and version; keep what later steps ask of it.
+
+    Raises:
+        BadFileError: if one is gone, or a raster that cannot be used.
+    """
+    jobs = [(band, asset) for item in items for band, asset in item["assets"].items()]
+
+    def describe(job: tuple[str, Mapping[str, Any]]) -> Remote:
+        band, asset = job
+        remote = cache.describe(asset["href"])
+        if band in RASTERS:
+            plan_cut(cache, remote, grid)  # of what will be fetched anyway
+        return remote
+
+    remotes = run_parallel(describe, jobs, workers=cache.connections)
     kept = ("type", "file:checksum", "raster:bands", "bands", "raster:scale", "raster:offset")
     plain = iter(
         {
@@ -523,6 +612,6 @@ def _describe(items: Sequence[dict[str, Any]], cache: RangeCache) -> list[dict[s
             "version": remote.validator,
             **{key: asset[key] for key in kept if key in asset},
         }
-        for asset, remote in zip(jobs, remotes, strict=True)
+        for (_, asset), remote in zip(jobs, remotes, strict=True)
     )
     return [{**item, "assets": {band: next(plain) for band in item["assets"]}} for item in items]

@@ -37,6 +37,7 @@ from unveil.assembly.simulated_clouds import (
 from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, NODATA, REFLECTANCE_SCALE, SAR2, band_positions
 from unveil.classes import SCL_TO_CLASS
 from unveil.errors import InputError
+from unveil.hdf5 import open_hdf5
 from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible
 from unveil.models.chronos.learning import Sample
 from unveil.scene import Inputs, is_clear, is_occluded
@@ -185,7 +186,7 @@ def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -
     edge, bbox = 0, None
     remedy = "fetch the file again"
     for path in paths:
-        with reading_input(path, "a WorldCereal series", remedy=remedy), h5py.File(path) as file:
+        with reading_input(path, "a WorldCereal series", remedy=remedy), open_hdf5(path) as file:
             declared = sum(v.size * v.dtype.itemsize for v in file.values())
             require_plausible(declared, path, ratio=ARRAYS_RATIO)
             edge = max(edge, file["x"].shape[0])

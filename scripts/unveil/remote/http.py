@@ -1,4 +1,4 @@
-"""What every download shares: versions of files, pauses, progress.
+"""What every download shares: requests and redirects, versions of files, pauses, progress.
 
 RFC 9110: entity tags and ``If-Range``/``If-Match`` (sections 8.8 and 13.1), ranges (14),
 ``Retry-After`` (10.2.3).
@@ -15,12 +15,22 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
+import requests
 from tqdm import tqdm
 
 AGENT = "Mozilla/5.0 (compatible; unveil)"
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks for a longer pause is not waited for."""
+REDIRECTS = 10
+"""Most redirects that one request follows."""
+FOR_ANYBODY = (
+    *("accept", "accept-encoding", "content-type", "user-agent"),
+    *("range", "if-match", "if-none-match", "if-modified-since", "if-range"),
+)
+"""Headers that may go to a host that another host named; any other may be a credential."""
 LOG_EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -31,6 +41,67 @@ class TryAgainError(Exception):
     def __init__(self, reason: str, *, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
+
+
+def send(
+    session: requests.Session,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    timeout: float,
+    json: Any = None,
+) -> requests.Response:
+    """Send a request and return the answer, whose body is still to be read.
+
+    Redirects are followed here: what is meant for one host (signatures, keys) goes to no other.
+
+    Raises:
+        requests.RequestException: if no answer comes, or only redirects do.
+        ValueError: if an address makes no sense, or leads away from the web.
+    """
+    for _ in range(REDIRECTS + 1):
+        response = session.request(
+            method,
+            url,
+            headers=dict(headers),
+            json=json,
+            timeout=timeout,
+            stream=True,
+            allow_redirects=False,
+        )
+        if not response.is_redirect:
+            return response
+        response.close()
+        target = urljoin(url, response.headers["Location"])
+        if urlsplit(target).scheme not in ("http", "https"):
+            raise requests.exceptions.InvalidSchema(f"{url} redirects to {target}")
+        if _origin(target) != _origin(url):
+            headers = {k: v for k, v in headers.items() if k.lower() in FOR_ANYBODY}
+        if response.status_code == 303 or (response.status_code in (301, 302) and method == "POST"):
+            method, json = "GET", None  # as browsers do (RFC 9110, 15.4)
+        url = target
+    raise requests.TooManyRedirects(f"more than {REDIRECTS} redirects")
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or default
+
+
+def read_bounded(response: requests.Response, most: int) -> bytes:
+    """Return the body of an answer, unpacked.
+
+    Raises:
+        ValueError: if it has more than ``most`` bytes, however few were sent.
+    """
+    body = bytearray()
+    while data := response.raw.read(1 << 16, decode_content=True):
+        body += data
+        if len(body) > most:
+            raise ValueError(f"the answer has more than {most / 2**20:.0f} MB")
+    return bytes(body)
 
 
 def validator_of(headers: Mapping[str, str]) -> str:

@@ -32,7 +32,8 @@ import urllib3
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.http import (
+from unveil.redaction import redact
+from unveil.remote.http import (
     AGENT,
     LONGEST_WAIT,
     Progress,
@@ -41,6 +42,7 @@ from unveil.http import (
     number,
     pause,
     retry_after,
+    send,
     validator_of,
 )
 
@@ -65,6 +67,14 @@ Span = tuple[int, int]
 
 class RemoteChangedError(InputError):
     """The server's file is no longer the version that was asked for."""
+
+
+class BadFileError(InputError):
+    """A file of a catalogue is gone, damaged or hostile: others of the same search may do.
+
+    Attributes:
+        file: its address.
+    """
 
 
 @dataclass(frozen=True)
@@ -383,7 +393,7 @@ class RangeCache:
 
     def _failed(self, answer: _Answer, error: Exception, failures: int, farthest: int) -> int:
         failures = 0 if answer.at >= farthest + GAIN else failures + 1
-        reason = without_query(str(error))
+        reason = redact(str(error))
         if failures > self._retries:
             raise InputError(
                 f"{answer.remote.href} failed {failures} times in a row, last: {reason}; "
@@ -465,16 +475,11 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 def _require_within(remote: Remote, spans: Sequence[Span]) -> None:
     end = max((end for _, end in spans), default=0)
     if end > remote.size:
-        raise InputError(
+        raise BadFileError(
             f"needs bytes up to {end}, the server's file has {remote.size}: it is truncated",
             file=remote.href,
             remedy="leave the item out (sources.stac.leave_out), or tell the catalogue's keeper",
         )
-
-
-def without_query(text: str) -> str:
-    """Return a message without the query of any address in it, which may hold a signature."""
-    return re.sub(r"\?[^\s'\")>]+", "?...", text)
 
 
 def run_parallel(work: Callable, items: Sequence, *, workers: int) -> list:
@@ -538,10 +543,11 @@ class _Answer:
             tag = self._known.validator
             headers["If-None-Match" if tag.startswith('"') else "If-Modified-Since"] = tag
         try:
-            response = session.get(signed.url, headers=headers, stream=True, timeout=timeout)
+            response = send(session, "GET", signed.url, headers=headers, timeout=timeout)
         except ValueError as error:  # requests reports addresses that make no sense this way
-            raise InputError(
-                f"{self.remote.href}: {without_query(str(error))}",
+            raise BadFileError(
+                redact(str(error)),
+                file=self.remote.href,
                 field="href",
                 remedy="the catalogue's item is wrong; leave it out (sources.stac.leave_out)",
             ) from error
@@ -604,7 +610,8 @@ class _Answer:
             raise TryAgainError(f"{problem}; signing again", wait=0.0)
         if status in (412, 416) and self.remote.size >= 0:
             self._changed(f"is answered with {status} {response.reason}")
-        raise InputError(
+        gone = status in (404, 410)
+        raise (BadFileError if gone else InputError)(
             problem,
             file=self.remote.href,
             remedy={

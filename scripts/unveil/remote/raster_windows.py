@@ -24,14 +24,15 @@ from rasterio.transform import GCPTransformer, array_bounds, xy
 from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window, from_bounds
 
-from unveil.errors import InputError
-from unveil.raster import Grid, grid_of
-from unveil.sources.ranges import RangeCache, Remote, RemoteFile, Span
+from unveil.raster import HEAD_BYTES, Grid, grid_of, open_alone, open_raster
+from unveil.remote.range_cache import BadFileError, RangeCache, Remote, RemoteFile, Span
 
 MARGIN = 4
 """Pixels around the grid that interpolation may look at."""
 SLANT_MARGIN = 64
 """The same where the place of a pixel is only known from control points."""
+FINEST = 400
+"""Most pixels of a raster for one of the grid: half a metre under ten."""
 BLOCK = 2048
 """Edge of the windows in which mosaics are made, so that large places fit into memory."""
 
@@ -62,7 +63,8 @@ def open_remote(
     """Open a raster on a server; bytes come through the cache.
 
     Raises:
-        InputError: if it cannot be fetched, or is no raster.
+        BadFileError: if it is gone, damaged, or no raster that may be read.
+        InputError: if it cannot be fetched.
     """
     name = f"{uuid.uuid4().hex}/{remote.name}"
     files: list[RemoteFile] = []
@@ -78,21 +80,34 @@ def open_remote(
             if file.error:
                 raise file.error
 
-    options = {} if level is None else {"overview_level": level}
     try:
-        with (
-            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-            rasterio.open(name, opener=opener, **options) as dataset,
-        ):
+        with _opened(cache, remote, name, level, opener) as dataset:
             yield dataset
     except (RasterioError, OSError) as error:
         reraise()
-        raise InputError(
-            f"cannot be read as a raster ({error})",
-            file=remote.href,
-            remedy="the server's file is damaged; leave the item out (sources.stac.leave_out)",
-        ) from error
+        raise _damaged(remote, error) from error
     reraise()  # what GDAL took for the end of the file
+
+
+def _opened(
+    cache: RangeCache, remote: Remote, name: str, level: int | None, opener: Callable
+) -> rasterio.DatasetReader:
+    with cache.open(remote) as file:
+        head = file.read(HEAD_BYTES)
+    try:
+        return open_alone(
+            name, head=head, size=remote.size, file=remote.href, level=level, opener=opener
+        )
+    except ValueError as error:  # an InputError, too: the file is at fault, not the network
+        raise _damaged(remote, error) from error
+
+
+def _damaged(remote: Remote, error: Exception) -> BadFileError:
+    return BadFileError(
+        f"cannot be read as a raster ({error})",
+        file=remote.href,
+        remedy="the server's file is damaged; leave the item out (sources.stac.leave_out)",
+    )
 
 
 # --- which bytes ----------------------------------------------------------------------------
@@ -117,10 +132,22 @@ def plan_cut(cache: RangeCache, remote: Remote, grid: Grid) -> Cut | None:
             with open_remote(cache, remote, level=level) as overview:
                 window, blocks = _window(overview, grid), overview.block_shapes[0]
                 shape = overview.shape
+        _require_bounded(window, grid, remote)
         spans = ((0, remote.size),)
         if dataset.driver == "GTiff":
             spans = tuple(_spans(dataset, window, level, blocks))
         return Cut(remote, level, window, shape, spans)
+
+
+def _require_bounded(window: Window, grid: Grid, remote: Remote) -> None:
+    """Refuse rasters so fine that what lies under the grid does not fit into memory."""
+    if window.width * window.height > FINEST * grid.pixels + (2 * SLANT_MARGIN + 2048) ** 2:
+        raise BadFileError(
+            f"{window.width:,} x {window.height:,} of its pixels lie under {grid.width} x "
+            f"{grid.height} of the scene",
+            file=remote.href,
+            remedy="leave the item out (sources.stac.leave_out)",
+        )
 
 
 def _window(dataset: rasterio.DatasetReader, grid: Grid) -> Window | None:
@@ -278,7 +305,7 @@ def mosaic(
     from odc.stac import load  # loads dask, which takes a second
 
     items = [_item(number, files) for number, files in enumerate(parts)]
-    with rasterio.open(next(iter(parts[0].values()))) as first:
+    with open_raster(next(iter(parts[0].values()))) as first:
         dtype = first.dtypes[0]
     box = GeoBox(grid.shape, grid.affine, grid.crs)
     profile = {"driver": "GTiff", "count": len(bands), "dtype": dtype, "nodata": nodata}
@@ -319,7 +346,7 @@ def _item(number: int, files: Mapping[str, Path]):
         ],
     )
     for name, path in files.items():
-        with rasterio.open(path) as dataset:
+        with open_raster(path) as dataset:
             fields = {
                 "proj:code": grid_of(dataset).crs,
                 "proj:shape": list(dataset.shape),

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import requests
 
 from unveil.errors import InputError
-from unveil.http import AGENT
-from unveil.sources.ranges import Request, Sign, unsigned
+from unveil.remote.http import AGENT, read_bounded, send
+from unveil.remote.range_cache import Request, Sign, unsigned
 
 MARGIN = dt.timedelta(minutes=5)
 """A token that ends sooner is renewed before it is used."""
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+MOST_TOKEN_BYTES = 1 << 16
 
 
 def make_signer(section: Mapping[str, Any], *, profile: str = "") -> Sign:
@@ -23,13 +27,14 @@ def make_signer(section: Mapping[str, Any], *, profile: str = "") -> Sign:
 
     Args:
         section: section ``sign`` of a preset: ``how`` (``none``, ``token`` or ``s3``) and what
-            it needs.
+            it needs. Signatures go only to hosts that it names: ``hosts`` for tokens (``*``
+            stands for any part of a name), ``endpoint`` for S3.
         profile: profile of the shared AWS files with the S3 credentials; empty for those of
             the environment.
     """
     how = section.get("how", "none")
     if how == "token":
-        return _Tokens(section["token_url"])
+        return _Tokens(section["token_url"], section["hosts"])
     if how == "s3":
         return _S3(section, profile)
     return unsigned
@@ -42,12 +47,14 @@ class _Tokens:
     (planetarycomputer.microsoft.com/docs/concepts/sas).
     """
 
-    def __init__(self, token_url: str) -> None:
-        self._url, self._lock = token_url, threading.Lock()
+    def __init__(self, token_url: str, hosts: Sequence[str]) -> None:
+        self._url, self._hosts, self._lock = token_url, hosts, threading.Lock()
         self._tokens: dict[str, tuple[str, dt.datetime]] = {}
 
     def __call__(self, href: str, again: bool) -> Request:
         parts = urlsplit(href)
+        if not self._is_named(parts):
+            return Request(href)
         account = (parts.hostname or "").partition(".")[0]
         container = parts.path.lstrip("/").partition("/")[0]
         url = self._url.format(account=account, container=container)
@@ -57,12 +64,19 @@ class _Tokens:
                 token, ends = self._tokens[url] = _fetch_token(url)
         return Request(f"{href}{'&' if parts.query else '?'}{token}")
 
+    def _is_named(self, parts: SplitResult) -> bool:
+        """Tell whether an address may get a token: one of the preset's hosts, not overheard."""
+        host = parts.hostname or ""
+        private = parts.scheme == "https" or host in LOOPBACK
+        return private and any(fnmatchcase(host, pattern) for pattern in self._hosts)
+
 
 def _fetch_token(url: str) -> tuple[str, dt.datetime]:
     try:
-        response = requests.get(url, headers={"User-Agent": AGENT}, timeout=60)
-        response.raise_for_status()
-        document = response.json()
+        with requests.Session() as session:
+            response = send(session, "GET", url, headers={"User-Agent": AGENT}, timeout=60)
+            response.raise_for_status()
+            document = json.loads(read_bounded(response, MOST_TOKEN_BYTES))
         ends = dt.datetime.fromisoformat(document["msft:expiry"].replace("Z", "+00:00"))
         return document["token"], ends
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:

@@ -15,8 +15,16 @@ from tests.services.stac_servers import Fault, Proxy
 from tests.unit.plain_server import serve
 
 from unveil.errors import InputError
-from unveil.sources import ranges
-from unveil.sources.ranges import RangeCache, Remote, Request, merge, run_parallel, subtract, total
+from unveil.remote import range_cache
+from unveil.remote.range_cache import (
+    RangeCache,
+    Remote,
+    Request,
+    merge,
+    run_parallel,
+    subtract,
+    total,
+)
 
 DATA = np.random.default_rng(1).bytes(700_000)
 
@@ -189,7 +197,7 @@ def test_a_fault_on_the_way_costs_no_finished_byte(server, tmp_path, fault):
     ends = merge([(start, end) for _, start, end in sent])
     assert ends == [(0, len(DATA))]
     if fault.reset_after:
-        assert sent[2][1] > ranges.HEADER, "bytes that came before the reset are kept"
+        assert sent[2][1] > range_cache.HEADER, "bytes that came before the reset are kept"
 
 
 def test_a_pause_that_the_server_asks_for_is_kept(server, tmp_path):
@@ -303,8 +311,8 @@ def test_a_full_disk_ends_with_one_clear_line_and_nothing_wrong_is_trusted(
 def test_the_disk_is_checked_before_the_first_byte(server, tmp_path, monkeypatch):
     cache = make(tmp_path)
     remote = cache.describe(f"{server.url}/a.bin")
-    usage = ranges.shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(ranges.shutil, "disk_usage", lambda path: usage)
+    usage = range_cache.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(range_cache.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"0.7 MB are needed, 0.0 MB are free"):
         cache.fetch({remote: [(0, len(DATA))]}, name="x")
     assert len(server.log) == 1
@@ -330,7 +338,7 @@ def test_a_refusal_says_what_to_do(server, tmp_path, status, message):
 
 
 def test_progress_tells_rate_and_time_left(server, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("unveil.http.LOG_EVERY", 0.0)
+    monkeypatch.setattr("unveil.remote.http.LOG_EVERY", 0.0)
     caplog.set_level("INFO")
     cache = make(tmp_path)
     cache.fetch({cache.describe(f"{server.url}/a.bin"): [(0, len(DATA))]}, name="scene")

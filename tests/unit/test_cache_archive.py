@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tests.unit.plain_server import serve
 
 from unveil.errors import InputError
-from unveil.sources import fetched, ranges
-from unveil.sources.fetched import pack_fetched, take_fetched
-from unveil.sources.ranges import RangeCache, Remote, digest_of, merge, total
+from unveil.remote import cache_archive, range_cache
+from unveil.remote.cache_archive import pack_fetched, take_fetched
+from unveil.remote.range_cache import RangeCache, Remote, digest_of, merge, total
 
 DATA = np.random.default_rng(4).bytes(3_000_000)
 
@@ -72,7 +72,7 @@ def test_an_archive_holds_what_this_scene_asked_for_and_little_else(archive, tmp
     take_fetched(path, tmp_path / "there")
     cache = RangeCache(tmp_path / "there")
     assert cache.missing(first, [(100_000, 150_000)]) == [(100_000, 150_000)]
-    assert path.stat().st_size < total(WANTED) + ranges.HEADER + 20_000
+    assert path.stat().st_size < total(WANTED) + range_cache.HEADER + 20_000
 
 
 def test_taking_twice_keeps_the_bytes_once(archive, tmp_path):
@@ -94,7 +94,7 @@ def test_a_damaged_piece_is_left_out_and_comes_from_the_server(archive, server, 
     assert read(cache, first, 150_000, 1_600_000) == DATA[150_000:1_600_000]
     asked = [(row.start, row.end) for row in server.log]
     assert merge(asked)[0][0] <= 1_500_000 < merge(asked)[-1][1]
-    assert total(asked) <= ranges.CHUNK + 2 * ranges.HEADER
+    assert total(asked) <= range_cache.CHUNK + 2 * range_cache.HEADER
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
@@ -107,7 +107,7 @@ def test_an_archive_that_is_cut_off_gives_what_it_has(archive, server, tmp_path,
     cache = RangeCache(tmp_path / "there")
     assert read(cache, first, 150_000, 1_600_000) == DATA[150_000:1_600_000]
     moved = total([(row.start, row.end) for row in server.log])
-    assert moved < total(WANTED) * (1 - share) + ranges.CHUNK + 2 * ranges.HEADER
+    assert moved < total(WANTED) * (1 - share) + range_cache.CHUNK + 2 * range_cache.HEADER
 
 
 ABOUT = {"href": "http://127.0.0.1:1/a.bin", "size": 100, "validator": ""}
@@ -129,7 +129,7 @@ PIECE = f"1/0-{digest_of(b'x')}"
             ("1/about.json", json.dumps(ABOUT).encode()),
             (PIECE.replace("/0-", "/999999-"), b"x"),
         ],
-        [("1/about.json", json.dumps(ABOUT).encode()), (PIECE, bytes(fetched.CHUNK + 1))],
+        [("1/about.json", json.dumps(ABOUT).encode()), (PIECE, bytes(cache_archive.CHUNK + 1))],
     ],
 )
 def test_an_archive_that_is_none_is_left_aside_with_a_warning(tmp_path, caplog, members):

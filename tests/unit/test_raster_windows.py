@@ -15,10 +15,10 @@ from tests.unit.plain_server import serve
 from unveil import raster
 from unveil.errors import InputError
 from unveil.raster import Grid
+from unveil.remote.range_cache import HEADER, RangeCache, run_parallel, total
+from unveil.remote.raster_windows import mosaic, plan_cut, read_cut, write_cut
 from unveil.sources import radiometry
 from unveil.sources.area import area_grid
-from unveil.sources.cutouts import mosaic, plan_cut, read_cut, write_cut
-from unveil.sources.ranges import HEADER, RangeCache, run_parallel, total
 from unveil.sources.stac.lock import load_presets
 from unveil.sources.stac.read import _calibrator, _Wanted, as_stored
 
