@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.training.series.sample import fetch_series
+from unveil.training.series.read import fetch_series
 
 with job(snakemake.log[0]):
     fetch_series(
