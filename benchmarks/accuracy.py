@@ -35,7 +35,7 @@ from unveil.models.base import Model, ModelSpec
 from unveil.models.registry import create
 from unveil.raster import Grid
 from unveil.scene import Frame, Inputs, Scene, is_clear, is_occluded
-from unveil.training.series.sample import Series, load_series
+from unveil.training.series.read import Series, load_series
 
 LOG = logging.getLogger("accuracy")
 ROOT = Path(__file__).resolve().parents[1]

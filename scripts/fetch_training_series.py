@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.training.series.sample import fetch_series
+from unveil.training.series.read import fetch_series
 from unveil.workflow.job import job
 
 with job(snakemake.log[0]):

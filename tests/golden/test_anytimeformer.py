@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unveil.bands import CLEAR, CLOUD
-from unveil.models.anytimeformer import model
+from unveil.models.anytimeformer import model, network
 from unveil.models.base import ModelSpec
 from unveil.scene import Inputs
 from unveil.weights.read import read_state
@@ -32,8 +32,8 @@ def weights_of(shared, name):
 
 
 def network_of(shared, name):
-    weights = read_state(weights_of(shared, name), "", model.expected_shapes())
-    return model.compile_network(weights.arrays)
+    weights = read_state(weights_of(shared, name), "", network.expected_shapes())
+    return network.compile_network(weights.arrays)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, SAR2
 from unveil.models.anytimeformer import model as module
-from unveil.models.anytimeformer.model import AnytimeFormer, compile_network, expected_shapes
+from unveil.models.anytimeformer.model import AnytimeFormer
+from unveil.models.anytimeformer.network import compile_network, expected_shapes
 from unveil.models.base import ModelSpec
 from unveil.raster import Grid
 from unveil.scene import Frame, Inputs, Scene, read_inputs

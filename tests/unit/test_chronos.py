@@ -16,8 +16,8 @@ from tests.unit.test_experts import make_inputs
 from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
-from unveil.models.chronos import learning
-from unveil.models.chronos.experts import EXPERTS
+from unveil.models.chronos import adaptation, learning
+from unveil.models.chronos.experts import EXPERTS, SPREADS
 from unveil.models.chronos.model import CALIBRATION, SENSOR_STD, Chronos
 from unveil.models.chronos.network import build_network, network_arrays
 from unveil.raster import Grid
@@ -25,7 +25,9 @@ from unveil.scene import Frame, Scene
 from unveil.training.card import write_weights
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.run import refuse_shared_places
-from unveil.training.series.sample import SampleOptions, Series, draw_sample, load_series
+from unveil.training.series.options import SampleOptions
+from unveil.training.series.read import Series, load_series
+from unveil.training.series.sample import draw_sample
 from unveil.training.tasks.series import SeriesTask
 
 TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -156,13 +158,13 @@ def widened(inputs):
 
 
 def test_adaptation_never_makes_the_exam_worse(monkeypatch):
-    monkeypatch.setattr(learning, "LESSONS", 8)
-    monkeypatch.setattr(learning, "EXAMS", 4)
-    monkeypatch.setattr(learning, "ROUNDS", 3)
+    monkeypatch.setattr(adaptation, "LESSONS", 8)
+    monkeypatch.setattr(adaptation, "EXAMS", 4)
+    monkeypatch.setattr(adaptation, "ROUNDS", 3)
     network = build_network("small")
     network.set_weights([w + 0.05 for w in network.get_weights()])
     before = [w.copy() for w in network.get_weights()]
-    improved = learning.adapt(network, [widened(make_inputs(frames=6))], minutes=5)
+    improved = adaptation.adapt(network, [widened(make_inputs(frames=6))], minutes=5)
     moved = any((a != b).any() for a, b in zip(before, network.get_weights(), strict=True))
     assert moved == (improved > 0)
     assert improved > 0, "weights off by 0.05 leave much to learn"
@@ -170,11 +172,11 @@ def test_adaptation_never_makes_the_exam_worse(monkeypatch):
 
 def test_pixels_of_the_exam_are_never_learnt_from():
     window = widened(make_inputs(frames=6))
-    exam = learning._exam_pixels(window)
+    exam = adaptation._exam_pixels(window)
     assert exam.mean() == pytest.approx(0.2, abs=0.1)
     for own in (True, False):
         lesson, trial = (
-            learning._hide(window, np.random.default_rng(0), own=own, part=part)
+            adaptation._hide(window, np.random.default_rng(0), own=own, part=part)
             for part in ("lesson", "exam")
         )
         assert np.isnan(lesson.truth[:, exam]).all() and not lesson.occluded[exam].any()
@@ -182,9 +184,9 @@ def test_pixels_of_the_exam_are_never_learnt_from():
 
 
 def test_pixels_of_the_exam_are_those_of_the_scene_and_not_of_the_window():
-    whole = learning._exam_pixels(widened(make_inputs()))
-    part = learning._cut(widened(make_inputs()), 24, 40)
-    np.testing.assert_array_equal(learning._exam_pixels(part), whole[24:, 40:])
+    whole = adaptation._exam_pixels(widened(make_inputs()))
+    part = adaptation._cut(widened(make_inputs()), 24, 40)
+    np.testing.assert_array_equal(adaptation._exam_pixels(part), whole[24:, 40:])
 
 
 def test_windows_cover_a_tile_to_its_edges():
@@ -194,7 +196,7 @@ def test_windows_cover_a_tile_to_its_edges():
         target=np.tile(tile.target, (1, 2, 2))[:, :100, :70],
         target_class=np.tile(tile.target_class, (2, 2))[:100, :70],
     )
-    starts = {cut.args[1:] for cut in learning._windows(monthly)}
+    starts = {cut.args[1:] for cut in adaptation._windows(monthly)}
     assert starts == {(0, 0), (36, 0), (64, 0), (0, 6), (36, 6), (64, 6)} - {(64, 0), (64, 6)}
 
 
@@ -202,13 +204,13 @@ def test_windows_cover_a_tile_to_its_edges():
 def test_calibration_finds_deviations_that_are_too_small_or_too_large(times):
     tiles = [widened(make_inputs(frames=6))]
     network = build_network("small")
-    right = learning.calibrate(network, tiles, factor=1.0)
+    right = adaptation.calibrate(network, tiles, factor=1.0)
     *others, bias = network.get_weights()
-    assert bias.shape == (len(EXPERTS) + 1 + len(learning.SPREADS) + 2,)
+    assert bias.shape == (len(EXPERTS) + 1 + len(SPREADS) + 2,)
     bias[-1] += np.log(times)
     network.set_weights([*others, bias])
-    share = learning.TRIALS / (learning.TRIALS + learning.PRIOR_TRIALS)
-    found = learning.calibrate(network, tiles, factor=1.0)
+    share = adaptation.TRIALS / (adaptation.TRIALS + adaptation.PRIOR_TRIALS)
+    found = adaptation.calibrate(network, tiles, factor=1.0)
     assert found == pytest.approx(right * times**-share, rel=0.1)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from unveil.bands import CLEAR, CLOUD, CORE6
-from unveil.models.chronos import experts
+from unveil.models.chronos import experts, regression
 from unveil.scene import Inputs
 
 SHAPE = (64, 48)
@@ -74,19 +74,9 @@ def test_hidden_values_do_not_matter():
 def test_sums_over_tiles_are_those_of_the_whole():
     inputs = make_inputs()
 
-    def part(rows: slice) -> Inputs:
-        return replace(
-            inputs,
-            target=inputs.target[:, rows],
-            target_class=inputs.target_class[rows],
-            target_probability=inputs.target_probability[rows],
-            context=inputs.context[:, :, rows],
-            context_class=inputs.context_class[:, rows],
-            origin=(rows.start, 0),
-        )
-
     whole = experts.fit_scene([inputs], pixels=SHAPE[0] * SHAPE[1])
-    tiled = experts.fit_scene([part(slice(0, 21)), part(slice(21, 64))], pixels=3072)
+    tiles = [inputs.crop(rows, slice(None)) for rows in (slice(0, 21), slice(21, 64))]
+    tiled = experts.fit_scene(tiles, pixels=3072)
     for one, other in zip(whole.coefficients, tiled.coefficients, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
     np.testing.assert_allclose(whole.errors, tiled.errors, rtol=1e-5)
@@ -107,7 +97,7 @@ def test_ridge_equals_least_squares_with_penalty_rows(penalty):
     x = rng.normal(0, 1, (n, features)) * rng.uniform(0.1, 2, features) + 0.3
     y = x @ rng.normal(0, 1, (features, bands)) + rng.normal(0, 0.1, (n, bands)) + 0.7
     table = np.hstack([np.ones((n, 1)), x, y])
-    found = experts._ridge(table.T @ table, slice(None), penalty, bands)
+    found = regression.ridge(table.T @ table, slice(None), penalty, bands)
 
     change = y - x[:, :bands]  # slopes are shrunk towards the first features themselves
     centre, scale = x.mean(0), x.std(0)
@@ -128,10 +118,10 @@ def test_cross_validation_equals_fitting_and_judging_by_hand():
         y = x @ truth + rng.normal(0, 0.2, (n, bands))
         folds.append(np.hstack([np.ones((n, 1)), x, y]))
     sums = np.stack([table.T @ table for table in folds])
-    found = experts._cross_validate(sums, slice(None), 0.1, bands)
+    found = regression.cross_validate(sums, slice(None), 0.1, bands)
     square = 0.0
     for learn, judge in ((0, 1), (1, 0)):
-        w = experts._ridge(sums[learn], slice(None), 0.1, bands)
+        w = regression.ridge(sums[learn], slice(None), 0.1, bands)
         square = square + ((folds[judge][:, -bands:] - folds[judge][:, :-bands] @ w) ** 2).sum(0)
     np.testing.assert_allclose(found, np.sqrt(square / 500), rtol=1e-9)
 

@@ -30,7 +30,7 @@ from unveil.raster import Grid
 from unveil.scene import load_scene
 from unveil.sources.npz import load_array
 from unveil.training.packages import unpack
-from unveil.training.series.sample import load_series, read_worldcereal
+from unveil.training.series.read import load_series, read_worldcereal
 from unveil.weights.arrays import read_arrays
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 

@@ -97,7 +97,7 @@ def weights_of(kind: str, options: dict) -> dict[str, np.ndarray] | None:
 
         return drawn(utilise.state_shapes(utilise.CONFIGURATIONS[options["configuration"]]))
     if kind == "anytimeformer":
-        from unveil.models.anytimeformer.model import expected_shapes
+        from unveil.models.anytimeformer.network import expected_shapes
 
         return drawn(expected_shapes())
     if kind == "chronos":

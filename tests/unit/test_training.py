@@ -30,7 +30,9 @@ from unveil.training.datasets import fetch_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.run import train_run
-from unveil.training.series.sample import SampleOptions, Series, draw_sample
+from unveil.training.series.options import SampleOptions
+from unveil.training.series.read import Series
+from unveil.training.series.sample import draw_sample
 from unveil.training.tasks.single_image import (
     Batch,
     SingleImageTask,

@@ -17,16 +17,16 @@ from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.run import refuse_shared_places
-from unveil.training.series.sample import (
-    SampleOptions,
+from unveil.training.series.options import SampleOptions
+from unveil.training.series.read import (
     Series,
-    draw_sample,
     fetch_series,
     load_series,
     read_eolearn,
     read_sen12mscr,
     read_worldcereal,
 )
+from unveil.training.series.sample import draw_sample
 
 PLAIN = SampleOptions(
     synthetic=0, missed=0, gaps=0, overcast=0, borrowed=0, radar=1, radiometry=False

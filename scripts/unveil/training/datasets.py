@@ -17,7 +17,7 @@ from unveil.inputs import reading_input
 from unveil.raster import Grid
 from unveil.scene import is_clear
 from unveil.training.packages import fetch_archive, unpack
-from unveil.training.series.sample import load_series
+from unveil.training.series.read import load_series
 
 
 def fetch_image(facts: Mapping[str, Any], *, cache: Path, output: Path) -> None:

@@ -19,6 +19,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from unveil.models.chronos.regression import (
+    choose,
+    cross_validate,
+    faded_error,
+    line,
+    mean_shift,
+    ridge,
+    shift_error,
+    view_lines,
+)
 from unveil.models.classical import (
     DAMPED_DAYS,
     clear_looks,
@@ -35,7 +45,6 @@ SPREADS = (24.0, 12.0, 5.0, 2.0)
 """Widths in pixels at which the residual is spread, each on what the one before left."""
 GAUSSIAN_REACH = 4
 REACH_PX = round(GAUSSIAN_REACH * SPREADS[0])
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 CELL_PX = 16
 """Cells of the checkerboard whose two colours are the folds of the cross-validation, in
 pixels used."""
@@ -46,7 +55,6 @@ FEWEST = 30
 """Clear pixels a fold below which there is no regression."""
 SAMPLE_PIXELS = 4_000_000
 _SHRINK = 0.05
-_FEW_LOOKS = 100.0
 _VISIBLE = ("B02", "B03", "B04")
 
 
@@ -203,16 +211,8 @@ def _thinned(inputs: Inputs, step: int) -> Inputs:
     if step == 1:
         return inputs
     rows, cols = (slice(-start % step, None, step) for start in inputs.origin)
-    return replace(
-        inputs,
-        target=inputs.target[:, rows, cols],
-        target_class=inputs.target_class[rows, cols],
-        target_probability=inputs.target_probability[rows, cols],
-        context=inputs.context[:, :, rows, cols],
-        context_class=inputs.context_class[:, rows, cols],
-        sar=None if inputs.sar is None else inputs.sar[:, rows, cols],
-        origin=tuple(-(-start // step) for start in inputs.origin),
-    )
+    row, col = (-(-start // step) for start in inputs.origin)
+    return replace(inputs.crop(rows, cols), origin=(row, col))
 
 
 def _frame_facts(tiles: Iterable[Inputs]) -> FrameFacts:
@@ -228,33 +228,11 @@ def _frame_facts(tiles: Iterable[Inputs]) -> FrameFacts:
             rows.append([count, m.sum(1), x.sum(1), (m * m).sum(1), (m * x).sum(1), (x * x).sum(1)])
         sums = sums + np.array(rows)  # (T, 6, B)
     count, m, x, mm, mx, xx = np.moveaxis(sums, 1, 0)
-    gain, offset, error = _line(count, m, x, mm, mx, xx)
+    gain, offset, error = line(count, m, x, mm, mx, xx)
     lost = np.maximum(count, 1)
     haze = ((x - m) / lost)[:, visible].mean(axis=1)
     scale = np.sqrt((count * error**2).sum(axis=0) / np.maximum(count.sum(axis=0), 1))
     return FrameFacts(gain, offset, haze, np.maximum(scale, LEAST_SCALE))
-
-
-def _line(
-    count: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    xx: np.ndarray,
-    xy: np.ndarray,
-    yy: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return gain, offset and RMSE of y = gain x + offset from sums; few pixels, gain 1."""
-    n = np.maximum(count, 1)
-    trust = count / (count + _FEW_LOOKS)
-    mean_x, mean_y = x / n, y / n
-    var_x, var_y = xx / n - mean_x**2, yy / n - mean_y**2
-    cov = xy / n - mean_x * mean_y
-    gain = 1 + trust * (cov / np.maximum(var_x, 1e-7) - 1)
-    gain = np.clip(gain, 0.2, 5.0)
-    offset = trust * (mean_y - gain * mean_x)
-    gain = np.where(count > 0, gain, 1.0)
-    square = var_y - 2 * gain * cov + gain**2 * var_x + (mean_y - gain * mean_x - offset) ** 2
-    return gain, offset, np.sqrt(np.maximum(square, 0))
 
 
 def features_of(inputs: Inputs, facts: FrameFacts, faded: np.ndarray) -> np.ndarray:
@@ -307,100 +285,25 @@ def _solve(sums: np.ndarray, facts: FrameFacts) -> SceneFit:
     frames, bands = facts.gain.shape
     whole = sums.sum(axis=0)
     pixels = int(round(whole[0, 0]))
-    shift = _mean_shift(whole, bands)
+    shift = mean_shift(whole, bands)
     composites = slice(0, 1 + 6 * bands)
     errors = np.full((len(EXPERTS), bands), np.nan)
     coefficients: tuple[np.ndarray, ...] = ()
     if sums[:, 0, 0].min() >= FEWEST:
-        chosen, errors[0] = _choose(sums, slice(None), facts.scale, bands)
-        errors[1] = _cross_validate(sums, slice(None), 10 * chosen, bands)
-        small, errors[2] = _choose(sums, composites, facts.scale, bands)
-        errors[3], errors[4] = _shift_error(sums, bands), _faded_error(whole, bands)
+        chosen, errors[0] = choose(sums, slice(None), facts.scale, bands)
+        errors[1] = cross_validate(sums, slice(None), 10 * chosen, bands)
+        small, errors[2] = choose(sums, composites, facts.scale, bands)
+        errors[3], errors[4] = shift_error(sums, bands), faded_error(whole, bands)
         errors[5] = errors[4]
         coefficients = (
-            _ridge(whole, slice(None), chosen, bands),
-            _ridge(whole, slice(None), 10 * chosen, bands),
-            _ridge(whole, composites, small, bands),
+            ridge(whole, slice(None), chosen, bands),
+            ridge(whole, slice(None), 10 * chosen, bands),
+            ridge(whole, composites, small, bands),
         )
     elif pixels:
-        errors[4] = errors[5] = _faded_error(whole, bands)
-    view = _view_lines(whole, frames, bands)
+        errors[4] = errors[5] = faded_error(whole, bands)
+    view = view_lines(whole, frames, bands)
     return SceneFit(facts, pixels, coefficients, shift, errors, *view)
-
-
-def _view_lines(
-    whole: np.ndarray, frames: int, bands: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the line from each frame to the target, band by band, ``(T, B)`` three times."""
-    x = 1 + 6 * bands + np.arange(frames * bands).reshape(frames, bands)
-    y = np.broadcast_to(len(whole) - bands + np.arange(bands), x.shape)
-    count = np.full(x.shape, whole[0, 0])
-    return _line(count, whole[0, x], whole[0, y], whole[x, x], whole[x, y], whole[y, y])
-
-
-def _mean_shift(whole: np.ndarray, bands: int) -> np.ndarray:
-    n = whole[0, 0]
-    faded, target = whole[0, 1 : 1 + bands], whole[0, -bands:]
-    return (target - faded) / (n + _FEW_LOOKS)
-
-
-def _ridge(sums: np.ndarray, use: slice, penalty: float, bands: int) -> np.ndarray:
-    """Return ``(F, B)`` coefficients of target = faded + ridge, constant not penalised.
-
-    The slopes are shrunk towards the faded composite, not towards nothing.
-    """
-    inner = sums[:-bands, :-bands][use, use]
-    n = inner[0, 0]
-    cross = sums[:-bands, -bands:][use] - inner[:, 1 : 1 + bands]
-    mean = inner[0, 1:] / n
-    covariance = inner[1:, 1:] / n - np.outer(mean, mean)
-    scale = np.sqrt(np.maximum(np.diag(covariance), 0))
-    scale = np.where(scale > 1e-6, scale, 1.0)
-    gram = covariance / np.outer(scale, scale) + penalty * np.eye(len(mean))
-    right = (cross[1:] - np.outer(mean, cross[0])) / n / scale[:, None]
-    slopes = np.linalg.solve(gram, right) / scale[:, None]
-    solution = np.vstack([cross[0] / n - mean @ slopes, slopes])
-    solution[1 : 1 + bands] += np.eye(bands)
-    return solution
-
-
-def _cross_validate(sums: np.ndarray, use: slice, penalty: float, bands: int) -> np.ndarray:
-    """Return the RMSE ``(B,)`` of each fold's solution on the other fold."""
-    square = np.zeros(bands)
-    for learn, judge in ((0, 1), (1, 0)):
-        w = _ridge(sums[learn], use, penalty, bands)
-        inner = sums[judge][:-bands, :-bands][use, use]
-        cross = sums[judge][:-bands, -bands:][use]
-        target = np.diag(sums[judge][-bands:, -bands:])
-        square += target - 2 * (w * cross).sum(axis=0) + (w * (inner @ w)).sum(axis=0)
-    return np.sqrt(np.maximum(square / sums[:, 0, 0].sum(), 0))
-
-
-def _choose(
-    sums: np.ndarray, use: slice, scale: np.ndarray, bands: int
-) -> tuple[float, np.ndarray]:
-    """Return the penalty with the least cross-validated error, and that error ``(B,)``."""
-    tried = [(penalty, _cross_validate(sums, use, penalty, bands)) for penalty in PENALTIES]
-    return min(tried, key=lambda one: float(np.mean(one[1] / scale)))
-
-
-def _shift_error(sums: np.ndarray, bands: int) -> np.ndarray:
-    square = np.zeros(bands)
-    for learn, judge in ((0, 1), (1, 0)):
-        shift = _mean_shift(sums[learn], bands)
-        n, faded, target = sums[judge][0, 0], sums[judge][0, 1 : 1 + bands], sums[judge][0, -bands:]
-        square += _squares(sums[judge], bands) - 2 * shift * (target - faded) + n * shift**2
-    return np.sqrt(np.maximum(square / sums[:, 0, 0].sum(), 0))
-
-
-def _faded_error(whole: np.ndarray, bands: int) -> np.ndarray:
-    return np.sqrt(np.maximum(_squares(whole, bands) / whole[0, 0], 0))
-
-
-def _squares(sums: np.ndarray, bands: int) -> np.ndarray:
-    """Return the summed squares of target minus faded composite, ``(B,)``."""
-    faded, target = np.arange(1, 1 + bands), len(sums) - bands + np.arange(bands)
-    return sums[faded, faded] - 2 * sums[faded, target] + sums[target, target]
 
 
 def _experts(inputs: Inputs, fit: SceneFit, faded: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ class Chronos(Model):
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Fit the closed forms of the scene; adapt and calibrate the network when asked to."""
-        from unveil.models.chronos.learning import adapt, calibrate
+        from unveil.models.chronos.adaptation import adapt, calibrate
 
         self._fit = fit_scene(tiles, pixels=scene.grid.pixels)
         if self._network is None:

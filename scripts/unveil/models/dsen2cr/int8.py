@@ -14,10 +14,8 @@ from unveil.raster import Grid
 
 PATCH_PX, PATCHES_PER_EDGE, FEWEST_PATCHES = 128, 4, 4
 """Of a scene, to calibrate int8 and to check it."""
-
 MOST_LOSS_DB = 0.1
 """int8 is refused where it may cost more."""
-
 GOOD_PSNR_DB = 30.0
 """Published networks stay below it on SEN12MS-CR; of a worse result, rounding is a smaller part."""
 

@@ -43,7 +43,6 @@ HIDDEN_BYTES = {
     ("openvino", "int8"): 7,
 }
 """Bytes of a pixel and feature, from ``benchmarks/inference.py memory``: two to four layers."""
-
 IMAGES_HELD = 14
 """Copies of the input's channels that a window costs while it is read, computed and written."""
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import keras
 
 KERNEL = 3
-
 RESIDUAL_SCALE = 0.1
 
 

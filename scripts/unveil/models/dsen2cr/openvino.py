@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     import openvino
 
 Run = Callable[[np.ndarray], np.ndarray]
-
 HINTS = {"float32": "f32", "mixed_bfloat16": "bf16"}
-
 INPUT_LEVELS = 256
-
 KERNEL_LEVELS = 255
 """-127 to 127: symmetric about zero."""
 

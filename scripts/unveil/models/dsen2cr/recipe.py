@@ -14,14 +14,11 @@ from unveil.bands import REFLECTANCE_SCALE, SAR2
 
 OPTICAL_RANGE = (0.0, 10_000.0)
 """Digital numbers."""
-
 OPTICAL_SCALE = 2_000.0
 """Digital numbers per network unit."""
 UNITS_PER_REFLECTANCE = REFLECTANCE_SCALE / OPTICAL_SCALE
-
 SAR_RANGES = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
 """Decibels."""
-
 SAR_MAXIMUM = 2.0
 """Network units of the upper end of the radar ranges."""
 

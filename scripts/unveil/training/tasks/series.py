@@ -16,7 +16,9 @@ from unveil.errors import InputError
 from unveil.models.chronos.learning import prepare_sample, sample_loss, score_samples, stack_samples
 from unveil.models.chronos.network import build_network
 from unveil.training.loop import Scores, Task, TrainingPlan
-from unveil.training.series.sample import SampleOptions, Series, draw_sample
+from unveil.training.series.options import SampleOptions
+from unveil.training.series.read import Series
+from unveil.training.series.sample import draw_sample
 
 VALIDATION_SAMPLES = 64
 PLAIN = SampleOptions(

@@ -25,7 +25,9 @@ from unveil.models.dsen2cr.network import build_network
 from unveil.models.dsen2cr.recipe import UNITS_PER_REFLECTANCE, Fill, fill_values, network_input
 from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.losses import cloud_adaptive_loss
-from unveil.training.series.sample import SampleOptions, Series, draw_sample
+from unveil.training.series.options import SampleOptions
+from unveil.training.series.read import Series
+from unveil.training.series.sample import draw_sample
 
 VALIDATION_SAMPLES = 48
 """Scenes of each held-out place."""
