@@ -1,5 +1,5 @@
-# Two commands for a fresh machine:  make demo  and  make test.
-# Both set everything up from uv.lock; nothing is installed outside this folder.
+# For a fresh machine:  make demo,  make check  (minutes)  and  make test  (everything).
+# All set everything up from uv.lock; nothing is installed outside this folder.
 
 UV_VERSION := 0.13.9
 UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.uv/bin/uv)
@@ -14,14 +14,22 @@ ENVIRONMENT := .venv/.complete-$(if $(GPU),gpu,cpu)
 # first, so that no worker is left with one at the end.
 TESTS := $(addprefix tests/,services workflow fuzz golden rules unit)
 
-.PHONY: demo test lint environment picture clean
+# What needs minutes, servers, a browser or downloads is left to "make test".
+QUICK := $(addprefix tests/,golden rules unit) -m "not (slow or services or packages)"
+
+.PHONY: demo check test unit lint types environment picture clean
 
 demo: environment  ## run the benchmark on the example and say where the report is
 	@snakemake --cores all --resources gpu=1 --quiet rules
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
+check: lint types unit  ## what must hold before each commit, in minutes, without root or services
+
 test: environment  ## run the whole test suite
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25 $(TESTS)
+
+unit: environment  ## run the tests that are quick
+	@python -m pytest -q -n 2 --dist loadfile $(QUICK)
 
 lint: environment  ## formatters, linters, spelling, Snakemake's own lint
 	@ruff check .
@@ -29,6 +37,9 @@ lint: environment  ## formatters, linters, spelling, Snakemake's own lint
 	@snakefmt --check Snakefile rules workflow
 	@codespell
 	@snakemake --lint
+
+types: environment  ## the types of the package
+	@mypy
 
 environment: $(ENVIRONMENT)
 

@@ -261,6 +261,7 @@ def _measure_to_target(
     scene: Scene, frame: Frame, anchor: Frame, *, band: str, target: ShiftEstimate
 ) -> ShiftEstimate:
     """Return the shift of a frame relative to the target, by way of the anchor."""
+    assert target.shift is not None  # as _measure_target leaves it
     if frame == anchor:
         moved = any(target.shift)
         found = ShiftEstimate(
@@ -423,22 +424,20 @@ def _correct(
     options: CoregistrationOptions,
 ) -> Frame:
     """Move a frame and its mask onto the target where that is due; record it either way."""
-    reason = _reason_to_keep(found, options)
-    if reason:
+    reason, shift = _reason_to_keep(found, options), found.shift
+    if reason or shift is None:
         return _record(frame, found, reason)
-    LOG.info("%s %s: moved by %s px", scene.id, frame.date, _rounded(found.shift))
+    LOG.info("%s %s: moved by %s px", scene.id, frame.date, _rounded(shift))
     name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
     path, mask = folder / "coregistered" / f"{name}.tif", frame.mask
-    shift_raster(
-        frame.path, path, scene.grid, shift=found.shift, resampling=Resampling.cubic, nodata=0
-    )
+    shift_raster(frame.path, path, scene.grid, shift=shift, resampling=Resampling.cubic, nodata=0)
     if frame.mask:
         mask = folder / "coregistered" / "masks" / f"{name}.tif"
         shift_raster(
             frame.mask,
             mask,
             scene.grid,
-            shift=found.shift,
+            shift=shift,
             resampling=Resampling.nearest,
             nodata=NODATA,
         )

@@ -278,7 +278,7 @@ def read_inputs(
         context=np.stack(context) if context else np.empty((0, len(wanted), *size), np.float32),
         context_class=np.stack(masks) if masks else np.empty((0, *size), np.uint8),
         days=np.array([(frame.day - day).days for frame in scene.context], np.float32),
-        sar=series[frames.index(scene.radar)] if frames else None,
+        sar=None if series is None else series[frames.index(scene.radar)],
         target_date=scene.target.date,
         level=scene.level,
         origin=(int(window.row_off), int(window.col_off)) if window else (0, 0),

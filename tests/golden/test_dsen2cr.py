@@ -75,24 +75,27 @@ def test_small_network_gives_the_published_output(golden, case, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_full_size_network_gives_the_published_output(golden, backend):
-    with np.load(golden / "A1_full_recipe.npz") as vectors:
-        x, y = vectors["x"], vectors["y"]
-        seed, gain = int(vectors["seed"]), float(vectors["gain"])
-        checks = {name: vectors[name] for name in vectors.files if name.startswith("check_")}
-    generator = np.random.default_rng(seed)
+    with np.load(golden / "A1_full_recipe.npz") as archive:
+        vectors = dict(archive)
+    weights = weights_by_recipe(vectors)
+    run = network_of(weights, radar=True, features=256, blocks=16, backend=backend)
+    assert np.abs(run(vectors["x"]) - vectors["y"]).max() <= 2e-5
+
+
+def weights_by_recipe(vectors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Draw the weights of a network of the published size, as its official run did."""
+    generator = np.random.default_rng(int(vectors["seed"]))
     weights = {}
     channels = [15, *[256] * 33, 13]
     for number, (before, after) in enumerate(zip(channels, channels[1:], strict=False), 1):
         kernel = generator.standard_normal((3, 3, before, after)) * np.sqrt(2 / (9 * before))
-        weights[f"kernel_{number:02d}"] = (kernel * gain).astype(np.float32)
+        weights[f"kernel_{number:02d}"] = (kernel * float(vectors["gain"])).astype(np.float32)
         bias = generator.standard_normal(after) * 0.01
         weights[f"bias_{number:02d}"] = bias.astype(np.float32)
-    np.testing.assert_array_equal(
-        weights["kernel_17"].ravel()[:8], checks["check_kernel_17_first8"]
-    )
-    np.testing.assert_array_equal(weights["bias_34"], checks["check_bias_34"])
-    run = network_of(weights, radar=True, features=256, blocks=16, backend=backend)
-    assert np.abs(run(x) - y).max() <= 2e-5
+    first = weights["kernel_17"].ravel()[:8]
+    np.testing.assert_array_equal(first, vectors["check_kernel_17_first8"])
+    np.testing.assert_array_equal(weights["bias_34"], vectors["check_bias_34"])
+    return weights
 
 
 def test_a_real_triplet_is_normalised_as_published(golden):
@@ -102,7 +105,7 @@ def test_a_real_triplet_is_normalised_as_published(golden):
         (row, col), size = vectors["crop_origin_row_col"], int(vectors["crop_size"])
         expected = vectors["crop_y"][0]
     crop = (slice(row, row + size), slice(col, col + size))
-    assert np.abs(_network_input(optical[crop], radar[crop]) - expected).max() <= 1e-6
+    assert np.abs(network_input_of(optical[crop], radar[crop]) - expected).max() <= 1e-6
 
 
 def test_missing_pixels_get_one_fill_value_per_file(golden):
@@ -113,7 +116,7 @@ def test_missing_pixels_get_one_fill_value_per_file(golden):
     fill = fill_values(np.moveaxis(optical, -1, 0), np.moveaxis(radar, -1, 0))
     assert fill.sar == pytest.approx(fill_s1, rel=1e-6)
     assert fill.optical == pytest.approx(fill_s2, rel=1e-6)
-    assert np.abs(_network_input(optical, radar) - expected).max() <= 1e-5
+    assert np.abs(network_input_of(optical, radar) - expected).max() <= 1e-5
 
 
 def test_the_model_fills_by_the_whole_scene_whatever_the_tiles(golden):
@@ -127,7 +130,7 @@ def test_the_model_fills_by_the_whole_scene_whatever_the_tiles(golden):
     assert model._fill.sar == pytest.approx(fill_s1, rel=1e-6)
 
 
-def _network_input(optical_dn: np.ndarray, radar_db: np.ndarray) -> np.ndarray:
+def network_input_of(optical_dn: np.ndarray, radar_db: np.ndarray) -> np.ndarray:
     """Return what the model feeds to its network, by way of reflectance."""
     model = Dsen2Cr(ModelSpec("dsen2cr-sar", "dsen2cr"))
     target_dn, sar_db = model._arrays(inputs_of(optical_dn, radar_db))

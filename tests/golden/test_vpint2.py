@@ -31,7 +31,7 @@ def vectors(golden):
 def fill(vectors, missing, reference, settings):
     bands = [
         propagate(vectors["target_dn"][..., b], reference[..., b], missing, settings)
-        for b in range(4)
+        for b in range(reference.shape[-1])
     ]
     return np.stack([values for values, _ in bands], axis=-1), [count for _, count in bands]
 

@@ -70,7 +70,7 @@ def forward(layers: TorchLayers, frames: tf.Tensor, days: tf.Tensor) -> tuple[tf
     count = frames.shape[1]
     features = encode(layers, fold(frames))
     padded = ~tf.reduce_any(frames != 0, axis=(2, 3, 4))
-    attention = _attend(layers, features, days, padded)
+    attention = attend(layers, features, days, padded)
     merged = aggregate(unfold(features, count), attention[..., None, :])[:, 0]
     for block in range(DECODER_BLOCKS):
         merged = _block(layers, merged, f"out_block.{block}.conv")
@@ -109,7 +109,7 @@ def _block(layers: TorchLayers, x: tf.Tensor, name: str) -> tf.Tensor:
     return x + norm(layers.convolve(y, f"{name}.fn.7"), "fn.8")
 
 
-def _attend(
+def attend(
     layers: TorchLayers, features: tf.Tensor, days: tf.Tensor, padded: tf.Tensor
 ) -> tf.Tensor:
     """Return L-TAE's attention of every cell, ``(N, 32, 32, heads, T)``.

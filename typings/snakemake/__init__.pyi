@@ -1,0 +1,1 @@
+# Snakemake ships no types. Here is what rule scripts use of it.
