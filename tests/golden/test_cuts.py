@@ -12,7 +12,7 @@ from tests.golden.test_dsen2cr import BACKENDS, network_input_of, network_of, we
 from tests.golden.test_vpint2 import MISSING_ABOVE, ONE_DN, RUNS, fill
 
 from unveil.bands import L1C13
-from unveil.masks import thresholds
+from unveil.masks.detectors import thresholds
 from unveil.models import anytimeformer, dsen2cr, uncrtaints, utilise
 from unveil.models.multitemporal import scale_radar
 from unveil.models.vpint2 import Propagation, grow_missing, neighbour_weights
