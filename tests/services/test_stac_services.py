@@ -33,7 +33,13 @@ from unveil.scene import load_scene
 from unveil.sources.fetched import pack_fetched, take_fetched
 from unveil.sources.ranges import merge, subtract
 from unveil.sources.stac import search as stac_search
-from unveil.sources.stac.lock import lock_path, make_request, ranges_folder, read_lock, write_lock
+from unveil.sources.stac.lock import (
+    lock_path,
+    make_request,
+    ranges_folder,
+    read_lock,
+    write_lock,
+)
 from unveil.sources.stac.read import fetch_stac, open_stac
 from unveil.sources.stac.search import search_scene
 

@@ -35,7 +35,12 @@ from unveil.assembly.scene_table import read_scenes
 from unveil.config import load_config
 from unveil.scene import load_scene
 from unveil.sources.stac import search as stac_search
-from unveil.sources.stac.lock import lock_path, make_request, stac_settings, write_lock
+from unveil.sources.stac.lock import (
+    lock_path,
+    make_request,
+    stac_settings,
+    write_lock,
+)
 from unveil.sources.stac.search import search_scene
 
 server = pytest.importorskip("moto.server", reason="the group storage is not installed")

@@ -21,15 +21,8 @@ from unveil.sources.radiometry import offset_of_item
 from unveil.sources.ranges import Request
 from unveil.sources.selection import Look
 from unveil.sources.stac import search as stac_search
-from unveil.sources.stac.lock import (
-    MASK,
-    get_preset,
-    load_presets,
-    lock_path,
-    make_request,
-    read_lock,
-    write_lock,
-)
+from unveil.sources.stac.lock import lock_path, make_request, read_lock, write_lock
+from unveil.sources.stac.preset import MASK, get_preset, load_presets
 from unveil.sources.stac.read import (
     acquisition_of,
     band_assets,

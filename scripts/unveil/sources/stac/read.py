@@ -38,15 +38,8 @@ from unveil.sources.radiometry import Offset
 from unveil.sources.ranges import RangeCache, Remote, require_space, run_parallel
 from unveil.sources.selection import Acquisition, parse_time
 from unveil.sources.signing import make_signer
-from unveil.sources.stac.lock import (
-    MASK,
-    Preset,
-    get_preset,
-    lock_path,
-    make_request,
-    ranges_folder,
-    read_lock,
-)
+from unveil.sources.stac.lock import lock_path, make_request, ranges_folder, read_lock
+from unveil.sources.stac.preset import MASK, Preset, get_preset
 
 LOG = logging.getLogger(__name__)
 

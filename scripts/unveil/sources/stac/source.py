@@ -11,7 +11,12 @@ from typing import Any
 from unveil import raster
 from unveil.config import SceneRow
 from unveil.sources.base import Size, Source, SourceSeries
-from unveil.sources.stac.lock import lock_path, make_request, request_bytes, request_pixels
+from unveil.sources.stac.lock import (
+    lock_path,
+    make_request,
+    request_bytes,
+    request_pixels,
+)
 
 
 class Stac(Source):
