@@ -135,6 +135,7 @@ COMMON_CODE = (
     "errors",
     "inputs",
     "jobs",
+    "protocols",
     "raster",
     "scene",
 )
