@@ -27,6 +27,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.warp import reproject, transform
 from rasterio.windows import Window
 
 from unveil.bands import REFLECTANCE_SCALE
@@ -307,6 +308,92 @@ def read_decimated(path: str | Path, *, size: int = 512) -> np.ndarray:
         step = max(1, -(-max(dataset.shape) // size))
         shape = (dataset.count, -(-dataset.height // step), -(-dataset.width // step))
         return dataset.read(out_shape=shape)
+
+
+def read_onto(
+    path: str | Path, grid: Grid, window: Window, *, resampling: str, nodata: float
+) -> np.ndarray:
+    """Read the first band of a raster as it lies on a window of a grid, ``(H, W)``.
+
+    Args:
+        path: the raster, in any projection.
+        grid: the grid.
+        window: the window of it.
+        resampling: for pixels that do not coincide with the grid's (GDAL's names).
+        nodata: value of pixels without data, in the raster and here.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    with open_raster(path) as dataset:
+        found = np.full((window.height, window.width), nodata, dataset.dtypes[0])
+        reached = _reached(dataset, grid, window)
+        if reached is None:
+            return found
+        part = np.full((reached.height, reached.width), nodata, dataset.dtypes[0])
+        top, left = window.row_off + reached.row_off, window.col_off + reached.col_off
+        reproject(
+            rasterio.band(dataset, 1),
+            part,
+            src_nodata=nodata,
+            dst_crs=grid.crs,
+            dst_transform=grid.affine @ Affine.translation(left, top),
+            dst_nodata=nodata,
+            resampling=Resampling[resampling],
+        )
+        found[reached.toslices()] = part
+    return found
+
+
+def _reached(dataset: rasterio.DatasetReader, grid: Grid, window: Window) -> Window | None:
+    """Return the part of a window of a grid that a raster reaches; None if it reaches none.
+
+    Found on the outlines of both, a pixel of the raster added.
+    """
+    own, here = grid_of(dataset), grid.affine @ Affine.translation(window.col_off, window.row_off)
+    whole = Window(0, 0, window.width, window.height)
+    x, y = transform(grid.crs, own.crs, *(here @ _outline(whole)))
+    seen = _envelope(~own.affine @ (np.array(x), np.array(y)), own.shape, margin=1)
+    if seen is None:
+        return None
+    x, y = transform(own.crs, grid.crs, *(own.affine @ _outline(seen)))
+    return _envelope(~here @ (np.array(x), np.array(y)), (window.height, window.width))
+
+
+def _outline(window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Return columns and rows of points on the outline of a window, four steps a side."""
+    cols = np.linspace(window.col_off, window.col_off + window.width, 5)
+    rows = np.linspace(window.row_off, window.row_off + window.height, 5)
+    across, down = np.meshgrid(cols, rows)
+    edge = np.pad(np.zeros((3, 3), bool), 1, constant_values=True)
+    return across[edge], down[edge]
+
+
+def _envelope(
+    points: tuple[np.ndarray, np.ndarray], shape: tuple[int, int], *, margin: int = 0
+) -> Window | None:
+    """Return the window of an image that holds all points which are finite; None if it is empty."""
+    cols, rows = (values[np.isfinite(points).all(axis=0)] for values in points)
+    if not len(cols):
+        return None
+    left, right = np.clip(
+        [np.floor(cols.min()) - margin, np.ceil(cols.max()) + margin], 0, shape[1]
+    )
+    top, bottom = np.clip(
+        [np.floor(rows.min()) - margin, np.ceil(rows.max()) + margin], 0, shape[0]
+    )
+    if right <= left or bottom <= top:
+        return None
+    return Window(int(left), int(top), int(right - left), int(bottom - top))
+
+
+def first_with_data(images: Sequence[np.ndarray], *, nodata: float = 0) -> np.ndarray:
+    """Lay images of one shape over each other: of each pixel, the first that has data."""
+    result = images[0]
+    for image in images[1:]:
+        empty = np.isnan(result) if np.isnan(nodata) else result == nodata
+        result = np.where(empty, image, result)
+    return result
 
 
 def to_reflectance(dn: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from tests.golden.test_vpint2 import MISSING_ABOVE, ONE_DN, RUNS, fill
 from unveil.bands import L1C13
 from unveil.masks.detectors import thresholds
 from unveil.models import anytimeformer, dsen2cr, uncrtaints, utilise
-from unveil.models.multitemporal import scale_radar
+from unveil.models.layers.sequences import scale_radar
 from unveil.models.vpint2 import Propagation, grow_missing, neighbour_weights
 
 
@@ -95,7 +95,7 @@ def uncrtaints_cut():
 
 @pytest.fixture(scope="module")
 def layers(uncrtaints_cut):
-    from unveil.models.torch_layers import TorchLayers
+    from unveil.models.layers.torch_state import TorchLayers
 
     return TorchLayers(
         {

@@ -9,8 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-import odc.stac  # noqa: F401 - loaded here, so that kills fall on the work itself
-
+import unveil.sources.stac.read  # noqa: F401 - loaded here, so that kills fall on the work itself
 from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow

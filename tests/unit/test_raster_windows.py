@@ -19,7 +19,7 @@ from unveil.remote.range_cache import HEADER, RangeCache, run_parallel, total
 from unveil.remote.raster_windows import mosaic, plan_cut, read_cut, write_cut
 from unveil.sources import radiometry
 from unveil.sources.area import area_grid
-from unveil.sources.stac.lock import load_presets
+from unveil.sources.stac.preset import load_presets
 from unveil.sources.stac.read import _calibrator, _Wanted, as_stored
 
 CRS = "EPSG:32631"
@@ -115,6 +115,22 @@ def test_what_is_cut_first_equals_what_odc_stac_makes_of_the_whole_file(
     grid = grid_at(100, 130, 120, 150, pixel, shift)
     found = bring(cache, [name], grid, tmp_path, server=server)
     assert np.array_equal(found, plain_odc([server.root / name], grid))
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+def test_pixels_of_two_zones_are_those_of_odc_stac(server, tmp_path, resampling):
+    """Each file lies in a zone of its own, the grid in that of the second; both have gaps."""
+    paths = [server.root / "fine.tif", tmp_path / "east.tif"]
+    to_east = Transformer.from_crs(CRS, "EPSG:32632", always_xy=True)
+    x, y = (round(value, -1) for value in to_east.transform(WEST + 10_000, NORTH - 200))
+    east = np.where(IMAGE[:600, :700] < 300, 0, IMAGE[:600, :700])
+    write_cog(paths[1], east, from_origin(x, y, 20, 20), "EPSG:32632", blocksize=256)
+    grid = Grid("EPSG:32632", (10.0, 0.0, x - 500, 0.0, -10.0, y + 500), 900, 800)
+    parts = [{"B02": path} for path in paths]
+    mosaic(parts, grid, tmp_path / "m.tif", bands=("B02",), resampling=resampling, nodata=0)
+    found = raster.read(tmp_path / "m.tif")[0]
+    assert 0.5 < (found > 0).mean() < 1
+    assert np.array_equal(found, plain_odc(paths, grid, resampling))
 
 
 def test_a_coarse_grid_reads_the_overview(server, cache, tmp_path):

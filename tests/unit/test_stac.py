@@ -24,12 +24,12 @@ from unveil.sources.stac import search as stac_search
 from unveil.sources.stac.lock import (
     MASK,
     get_preset,
-    load_presets,
     lock_path,
     make_request,
     read_lock,
     write_lock,
 )
+from unveil.sources.stac.preset import load_presets
 from unveil.sources.stac.read import acquisition_of, band_assets, crs_of, place_name, stated_digest
 from unveil.sources.stac.search import cut_at_antimeridian, overlap
 

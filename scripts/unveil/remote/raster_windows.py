@@ -2,7 +2,7 @@
 
 Of a Cloud-Optimised GeoTIFF only the blocks under the grid are fetched, of the coarsest overview
 that is as fine as the grid; of other formats (JPEG 2000) the whole file, once. Cut-outs go to
-small local files, which odc-stac brings onto the grid.
+small local files, which are then brought onto the grid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from odc.geo.geobox import GeoBox
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -24,7 +23,15 @@ from rasterio.transform import GCPTransformer, array_bounds, xy
 from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window, from_bounds
 
-from unveil.raster import HEAD_BYTES, Grid, grid_of, open_alone, open_raster
+from unveil.raster import (
+    HEAD_BYTES,
+    Grid,
+    first_with_data,
+    grid_of,
+    open_alone,
+    open_raster,
+    read_onto,
+)
 from unveil.remote.range_cache import BadFileError, RangeCache, Remote, RemoteFile, Span
 
 MARGIN = 4
@@ -302,12 +309,8 @@ def mosaic(
         resampling: for parts on other pixels than the grid (GDAL's names).
         nodata: value of pixels without data.
     """
-    from odc.stac import load  # loads dask, which takes a second
-
-    items = [_item(number, files) for number, files in enumerate(parts)]
     with open_raster(next(iter(parts[0].values()))) as first:
         dtype = first.dtypes[0]
-    box = GeoBox(grid.shape, grid.affine, grid.crs)
     profile = {"driver": "GTiff", "count": len(bands), "dtype": dtype, "nodata": nodata}
     tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "bigtiff": "if_safer"}
     size = {"height": grid.height, "width": grid.width}
@@ -316,48 +319,10 @@ def mosaic(
     ) as target:
         for position, name in enumerate(bands, 1):
             target.set_band_description(position, name)
-        for window in grid.windows(BLOCK):
-            cube = load(
-                items,
-                bands=list(bands),
-                geobox=box[window.toslices()],
-                resampling=resampling,
-                preserve_original_order=True,
-                fail_on_error=True,
-            )
-            for position, name in enumerate(bands, 1):
-                target.write(cube[name].values[0], position, window=window)
-
-
-def _item(number: int, files: Mapping[str, Path]):
-    import datetime as dt
-
-    import pystac
-
-    item = pystac.Item(
-        f"part-{number:03d}",
-        None,
-        None,
-        dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
-        {},
-        stac_extensions=[
-            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-            "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
-        ],
-    )
-    for name, path in files.items():
-        with open_raster(path) as dataset:
-            fields = {
-                "proj:code": grid_of(dataset).crs,
-                "proj:shape": list(dataset.shape),
-                "proj:transform": list(dataset.transform),
-                "raster:bands": [
-                    {"nodata": _plain(dataset.nodata), "data_type": dataset.dtypes[0]}
-                ],
-            }
-        item.add_asset(name, pystac.Asset(str(path), roles=["data"], extra_fields=fields))
-    return item
-
-
-def _plain(nodata: float) -> float | str:
-    return "nan" if math.isnan(nodata) else nodata
+            files = [part[name] for part in parts if name in part]
+            for window in grid.windows(BLOCK) if files else ():
+                images = [
+                    read_onto(file, grid, window, resampling=resampling, nodata=nodata)
+                    for file in files
+                ]
+                target.write(first_with_data(images, nodata=nodata), position, window=window)

@@ -541,7 +541,9 @@ def _measured(look: Look, parts: Sequence[Product], grid: Grid) -> Look:
     if all("SCL" in part.images for part in parts):
         scl = _mask_reader(parts, grid)(whole)[0]
         return selection.measured(look, classmap.from_delivered(scl, "SCL"))
-    seen = _mosaic([_read_image(_ten_metres(part), grid, whole, mask=True) for part in parts])
+    seen = raster.first_with_data(
+        [_read_image(_ten_metres(part), grid, whole, mask=True) for part in parts]
+    )
     return replace(look, valid=float(np.mean(seen > 0)))
 
 
@@ -588,7 +590,7 @@ def _reader(parts: Sequence[Product], bands: tuple[str, ...], grid: Grid):
         for part in parts:
             dn = np.stack([_read_image(part.images[band], grid, window) for band in bands])
             harmonised.append(radiometry.harmonise(dn, bands, part.offset))
-        return _mosaic(harmonised)
+        return raster.first_with_data(harmonised)
 
     return read
 
@@ -596,17 +598,9 @@ def _reader(parts: Sequence[Product], bands: tuple[str, ...], grid: Grid):
 def _mask_reader(parts: Sequence[Product], grid: Grid):
     def read(window: Window) -> np.ndarray:
         images = [_read_image(part.images["SCL"], grid, window, mask=True) for part in parts]
-        return _mosaic(images)[None].astype(np.uint8)
+        return raster.first_with_data(images)[None].astype(np.uint8)
 
     return read
-
-
-def _mosaic(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay images over each other: the first that has data (not 0) wins."""
-    result = images[0]
-    for image in images[1:]:
-        result = np.where(result == 0, image, result)
-    return result
 
 
 def _read_image(

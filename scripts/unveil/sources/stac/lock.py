@@ -1,4 +1,4 @@
-"""What a scene asks of a catalogue: presets, the request, and the lock that answers it.
+"""What a scene asks of a catalogue, and the lock that answers it.
 
 Light enough to be read whenever the workflow starts; nothing here needs a network.
 """
@@ -6,97 +6,18 @@ Light enough to be read whenever the workflow starts; nothing here needs a netwo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unveil import raster
 from unveil.bands import sort_bands
-from unveil.config import SceneRow, check, read_yaml
+from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.sources.area import area_box, box_pixels
-from unveil.sources.radiometry import Harmonisation
+from unveil.sources.stac.preset import MASK, get_preset
 
-PRESETS = Path(__file__).resolve().parents[4] / "resources" / "stac_presets.yaml"
 LOCK_VERSION = 1
-MASK = "SCL"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One collection of one catalogue; the keys are described in ``stac_presets.schema.yaml``."""
-
-    id: str
-    title: str
-    api: str
-    collections: tuple[str, ...]
-    kind: str
-    assets: Mapping[str, Sequence[str]]
-    licence: str
-    attribution: str
-    level: str = ""
-    masks_from: str = ""
-    offset: Harmonisation = dataclass_field(default_factory=Harmonisation)
-    pixels: str = ""
-    calibration: str = ""
-    sign: Mapping[str, Any] = dataclass_field(default_factory=dict)
-
-
-def load_presets(own: str = "") -> dict[str, Preset]:
-    """Read the presets, with those of the user on top.
-
-    Args:
-        own: path of a YAML file that adds presets or changes keys of them; empty for none.
-
-    Raises:
-        InputError: for an unknown key or a bad value.
-    """
-    return dict(_load_presets(own))
-
-
-@cache
-def _load_presets(own: str) -> dict[str, Preset]:
-    known = read_yaml(PRESETS)
-    for name, changes in (read_yaml(own) if own else {}).items():
-        known[name] = _overlay(known.get(name, {}), changes or {})
-    check(known, "stac_presets", file=own or PRESETS)
-    presets = {}
-    for name, row in known.items():
-        facts = {**row, "collections": tuple(row["collections"])}
-        facts["offset"] = Harmonisation(**row.get("offset", {}))
-        presets[name] = Preset(name, **facts)
-    return presets
-
-
-def _overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _overlay(merged[key], value) if nested else value
-    return merged
-
-
-def get_preset(name: str, own: str, *, kind: str, field: str = "preset") -> Preset:
-    """Return a preset of a kind, ``optical`` or ``radar``; ``field`` asked for it.
-
-    Raises:
-        InputError: if there is none of that name or kind.
-    """
-    fitting = {key: p for key, p in load_presets(own).items() if p.kind == kind}
-    if name not in fitting:
-        raise InputError(
-            f"{name!r} is no {kind} preset",
-            file=own or PRESETS,
-            field=field,
-            remedy=f"use one of {', '.join(fitting)}",
-        )
-    return fitting[name]
-
-
-# --- request and lock --------------------------------------------------------------------
 
 
 def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:

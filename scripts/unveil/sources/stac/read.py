@@ -41,13 +41,13 @@ from unveil.sources.radiometry import Offset
 from unveil.sources.selection import Acquisition, parse_time
 from unveil.sources.stac.lock import (
     MASK,
-    Preset,
     get_preset,
     lock_path,
     make_request,
     ranges_folder,
     read_lock,
 )
+from unveil.sources.stac.preset import Preset
 
 LOG = logging.getLogger(__name__)
 

@@ -36,7 +36,8 @@ from unveil.remote.raster_windows import mosaic, plan_cut, write_cut
 from unveil.sources import selection
 from unveil.sources.area import TILE, Box, area_grid
 from unveil.sources.selection import Acquisition, Limits, Look
-from unveil.sources.stac.lock import LOCK_VERSION, MASK, Preset, get_preset
+from unveil.sources.stac.lock import LOCK_VERSION
+from unveil.sources.stac.preset import MASK, Preset, get_preset
 from unveil.sources.stac.read import (
     acquisition_of,
     as_stored,
