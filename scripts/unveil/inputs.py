@@ -84,6 +84,13 @@ def require_plausible(
         )
 
 
+def is_web_page(path: Path) -> bool:
+    """Tell by its first bytes whether a file is a web page."""
+    with open(path, "rb") as stream:
+        text = stream.read(512).lstrip().lower()
+    return text.startswith((b"<!doctype html", b"<html", b"<head")) or b"<html" in text
+
+
 def read_npz(path: str | Path, *, kind: str, remedy: str) -> dict[str, np.ndarray]:
     """Read every array of an ``.npz``, in the order of the file, without pickle.
 

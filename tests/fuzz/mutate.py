@@ -48,7 +48,7 @@ WORDS = (
     "\ud800",
     "١",
 )
-TEXT_SUFFIXES = (".yaml", ".json", ".geojson", ".tsv", ".csv", ".bib")
+TEXT_SUFFIXES = (".yaml", ".json", ".geojson", ".tsv", ".csv", ".bib", ".xml", ".tfw")
 
 
 def mutate(data: bytes, name: str, rng: random.Random) -> bytes:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from unveil.config import (
     read_training,
 )
 from unveil.errors import SceneSkipped
+from unveil.inputs import reading_input
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.aggregate import read_scores
@@ -48,12 +50,18 @@ from unveil.models.external import External
 from unveil.raster import Grid
 from unveil.remote.cache_archive import pack_fetched, take_fetched
 from unveil.remote.range_cache import RangeCache, Remote
+from unveil.remote.raster_windows import plan_cut, read_cut
 from unveil.report.evidence import read_citations, read_evidence
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
+from unveil.sources.radiometry import Harmonisation, offset_of_item, read_lut
 from unveil.sources.registry import open_source
+from unveil.sources.selection import group_looks
+from unveil.sources.stac import search as stac_search
 from unveil.sources.stac.lock import make_request, read_lock, write_lock
+from unveil.sources.stac.preset import load_presets
+from unveil.sources.stac.read import crs_of
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.packages import unpack
 from unveil.training.series.read import (
@@ -223,6 +231,12 @@ def write_allclear(folder: Path) -> None:
 def write_safe(folder: Path) -> None:
     pixels = {band: np.kron(optical(1)[0], np.ones((6, 6), np.uint16)) for band in ("B02", "B8A")}
     safe_products.write_product(folder, SAFE, pixels)
+
+
+def write_safe_zip(folder: Path) -> None:
+    write_safe(folder / "product")
+    safe_products.zipped(next((folder / "product").glob("*.SAFE")), folder / "p.zip")
+    shutil.rmtree(folder / "product")
 
 
 def stac_row() -> SceneRow:
@@ -497,6 +511,81 @@ def read_report_inputs(folder: Path) -> None:
     )
 
 
+# ------------------------------------------------------------------ files on servers, and beside
+
+
+def write_remote_raster(folder: Path) -> None:
+    tiled = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
+    write_tif(folder / "a.tif", optical(1), ("B02",), **tiled)
+
+
+def read_remote_raster(folder: Path) -> None:
+    """Read a raster as if a server had sent it: all its bytes are in the cache."""
+    data = (folder / "a.tif").read_bytes()
+    remote, cache = Remote("http://127.0.0.1:1/a.tif", len(data), '"1"'), RangeCache(folder / "c")
+    cache.keep(remote, [(0, data)])
+    cut = plan_cut(cache, remote, GRID)
+    if cut:
+        read_cut(cache, cut)
+
+
+def write_beside(folder: Path) -> None:
+    write_tif(folder / "a.tif", np.full((1, *GRID.shape), 7, np.uint16), ("B02",))
+    write_tif(folder / "secret.tif", np.full((1, *GRID.shape), 9, np.uint16), ("B02",))
+    shutil.copy(folder / "secret.tif", folder / "a.tif.ovr")
+    (folder / "a.tif.aux.xml").write_text(
+        "<PAMDataset><SRS>EPSG:32601</SRS><GeoTransform>1,2,0,3,0,-2</GeoTransform>"
+        '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">secret.tif</MDI></Metadata>'
+        "</PAMDataset>"
+    )
+    (folder / "a.tfw").write_text("1\n0\n0\n-1\n7\n7\n")
+
+
+def read_beside(folder: Path) -> None:
+    with raster.open_raster(folder / "a.tif") as dataset:
+        assert (raster.grid_of(dataset), dataset.read(1).max()) == (GRID, 7)
+
+
+def write_answer(folder: Path) -> None:
+    items = [
+        json.loads(path.read_text())
+        for path in sorted((ROOT / "tests/unit/stac_items").glob("earth-search-sentinel-2-l2a*"))
+    ]
+    (folder / "answer.json").write_text(json.dumps(items))
+
+
+def read_answer(folder: Path) -> None:
+    """Judge the items of an answer as a search does; items that are left out are refused."""
+    with reading_input(folder / "answer.json", "JSON", remedy="none"):
+        items = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        if not isinstance(items, list):
+            raise TypeError("no list")
+    stac_search._ask = lambda *_: items
+    preset = load_presets()["earth-search-sentinel-2-l2a"]
+    wide = {"box": [-180, -90, 180, 90], "area": "x", "leave_out": [], "target_date": "2023-06-28"}
+    found, left_out = stac_search._find(preset, 10_000, ["B02"], wide, {})
+    for each in found:
+        asset = each.assets["B02"]
+        crs_of(each.item)
+        offset_of_item(each.item, asset, Harmonisation(declared=True))
+        stac_search._plain(each, preset, ["B02"])
+    list(group_looks(each.seen_as for each in found))
+    json.dumps(left_out)
+
+
+def write_annotation(folder: Path) -> None:
+    vector = (
+        "<v><line>{line}</line><pixel count='3'>0 40 80</pixel>"
+        "<sigmaNought count='3'>1 2 3</sigmaNought></v>"
+    )
+    vectors = "".join(vector.format(line=line) for line in (0, 100))
+    (folder / "a.xml").write_text(f"<?xml version='1.0' encoding='utf-8'?><c>{vectors}</c>")
+
+
+def read_annotation(folder: Path) -> None:
+    read_lut((folder / "a.xml").read_bytes(), "sigmaNought").at(np.array([3]), np.array([5]))
+
+
 # ------------------------------------------------------------------ archives of a store
 
 REMOTE = Remote("http://127.0.0.1:1/a.tif", 5_000, '"1"')
@@ -544,6 +633,10 @@ READERS: dict[str, Reader] = {
     "sen12mscrts": Reader(write_sen12mscrts, source_reader("sen12mscrts", TS_PATCH)),
     "allclear": Reader(write_allclear, source_reader("allclear", "0", split="test")),
     "stac-lock": Reader(write_stac_lock, read_stac_lock),
+    "stac-answer": Reader(write_answer, read_answer),
+    "annotation": Reader(write_annotation, read_annotation),
+    "remote-raster": Reader(write_remote_raster, read_remote_raster),
+    "beside-raster": Reader(write_beside, read_beside, ("*.xml", "*.ovr", "*.tfw", "secret.tif")),
     "fetched-archive": Reader(write_fetched_archive, read_fetched_archive, ("a.tar",)),
     "sent-archive": Reader(write_sent, unpack_sent, ("a.tar",)),
     "geojson": Reader(write_geojson, lambda f: area_grid(str(f / "a.geojson"))),
@@ -593,3 +686,4 @@ READERS: dict[str, Reader] = {
 }
 if SAFE.is_dir():
     READERS["safe"] = Reader(write_safe, source_reader("safe"))
+    READERS["safe-zip"] = Reader(write_safe_zip, source_reader("safe"))

@@ -276,7 +276,14 @@ def test_thermal_noise_is_subtracted_and_what_drowns_in_it_is_dim_not_nodata():
 
 
 @pytest.mark.parametrize(
-    "xml", [b"no xml", b"<calibration/>", CALIBRATION.replace(b"100 200 300", b"100 200")]
+    "xml",
+    [
+        b"no xml",
+        b"<calibration/>",
+        CALIBRATION.replace(b"100 200 300", b"100 200"),
+        CALIBRATION.replace(b"<line>100", b"<line>0"),
+        CALIBRATION.replace(b"0 40 80", b"0 nan 80"),
+    ],
 )
 def test_damaged_annotations_are_refused(xml):
     with pytest.raises(InputError, match="Remedy"):

@@ -15,7 +15,7 @@ from tests.unit.plain_server import serve
 from unveil import raster
 from unveil.errors import InputError
 from unveil.raster import Grid
-from unveil.remote.range_cache import HEADER, RangeCache, run_parallel, total
+from unveil.remote.range_cache import HEADER, BadFileError, RangeCache, run_parallel, total
 from unveil.remote.raster_windows import mosaic, plan_cut, read_cut, write_cut
 from unveil.sources import radiometry
 from unveil.sources.area import area_grid
@@ -257,3 +257,13 @@ def test_detected_radar_is_calibrated_and_placed_by_its_control_points(server, c
     north, south = decibel[:95], decibel[105:]
     assert np.allclose(north, 10 * np.log10(0.25), atol=1e-4)
     assert np.allclose(south, 10 * np.log10(0.0625), atol=1e-4)
+
+
+def test_a_raster_without_a_place_is_the_file_s_own_fault(server, cache):
+    profile = {"driver": "GTiff", "count": 1, "height": 8, "width": 8, "dtype": "uint16"}
+    with rasterio.open(server.root / "nowhere.tif", "w", **profile) as dataset:
+        dataset.write(np.ones((1, 8, 8), np.uint16))
+    remote = cache.describe(f"{server.url}/nowhere.tif")
+    grid = Grid("EPSG:32631", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), 8, 8)
+    with pytest.raises(BadFileError, match=r"nowhere\.tif.*leave the item out"):
+        plan_cut(cache, remote, grid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 import rasterio
 import yaml
 from rasterio.warp import transform_bounds
+from tests.unit.scripted_server import scripted
 from tests.unit.test_chronos import make_series
 
 from unveil import raster
@@ -406,12 +408,35 @@ def test_a_packaged_image_becomes_one_raster_of_named_bands(tmp_path):
 
 
 def test_an_archive_with_another_checksum_is_refused(tmp_path, monkeypatch):
-    archive = tmp_path / "away.tar.gz"
-    archive.write_bytes(b"something else")
-    monkeypatch.setattr(packages, "_archive_url", lambda name, version: archive.as_uri())
-    with pytest.raises(InputError, match="SHA-256"):
-        packages.fetch_archive("toy", "1.0", sha256="0" * 64, cache=tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    with scripted(lambda asked: (200, {}, b"something else")) as server:
+        monkeypatch.setattr(packages, "_archive_url", lambda name, version: f"{server.url}/t.gz")
+        with pytest.raises(InputError, match="SHA-256"):
+            packages.fetch_archive("toy", "1.0", sha256="0" * 64, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache/toy-1.0.tar.gz").exists()
+
+
+def test_an_archive_that_was_cut_off_is_continued(tmp_path, monkeypatch):
+    """Bytes that came stay beside the name of the file; they are not asked for again."""
+    data, sent = random.Random(3).randbytes(50_000), []
+
+    def answer(asked):
+        start = int(asked.headers.get("Range", "bytes=0-")[6:-1])
+        sent.append(start)
+        facts = {"ETag": '"1"', "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        return (206 if start else 200), facts, data[start:]
+
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "toy-1.0.tar.gz.part").write_bytes(data[:20_000])
+    with scripted(answer) as server:
+        url = f"{server.url}/t.gz"
+        note = {"url": url, "validator": '"1"'}
+        (cache / "toy-1.0.tar.gz.part.json").write_text(json.dumps(note))
+        monkeypatch.setattr(packages, "_archive_url", lambda name, version: url)
+        found = packages.fetch_archive(
+            "toy", "1.0", sha256=hashlib.sha256(data).hexdigest(), cache=cache
+        )
+    assert found.read_bytes() == data and sent == [20_000]
 
 
 def test_without_uv_the_remedy_is_named(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from rasterio.transform import GCPTransformer, array_bounds, xy
 from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window, from_bounds
 
+from unveil.errors import InputError
 from unveil.raster import (
     HEAD_BYTES,
     Grid,
@@ -38,6 +39,8 @@ MARGIN = 4
 """Pixels around the grid that interpolation may look at."""
 SLANT_MARGIN = 64
 """The same where the place of a pixel is only known from control points."""
+MOST_POINTS = 2_000
+"""Control points; images of Sentinel-1 have about 200, and the spline is cubic in them."""
 FINEST = 400
 """Most pixels of a raster for one of the grid: half a metre under ten."""
 BLOCK = 2048
@@ -124,7 +127,20 @@ def plan_cut(cache: RangeCache, remote: Remote, grid: Grid) -> Cut | None:
     """Find out what a grid needs of a raster; None if the raster lies elsewhere.
 
     Only the head of the file is fetched for that.
+
+    Raises:
+        BadFileError: if it is gone, damaged, no raster that may be read, or has no place.
+        InputError: if it cannot be fetched.
     """
+    try:
+        return _plan(cache, remote, grid)
+    except InputError:
+        raise
+    except Exception as error:  # what lies where on earth is the file's own word
+        raise _damaged(remote, error) from error
+
+
+def _plan(cache: RangeCache, remote: Remote, grid: Grid) -> Cut | None:
     with open_remote(cache, remote) as dataset:
         if not dataset.crs and dataset.gcps[0]:
             window = _window_by_points(dataset, grid)
@@ -200,6 +216,8 @@ def _level(dataset: rasterio.DatasetReader, window: Window | None, grid: Grid) -
 
 def _window_by_points(dataset: rasterio.DatasetReader, grid: Grid) -> Window | None:
     points, crs = dataset.gcps
+    if len(points) > MOST_POINTS:
+        raise ValueError(f"{len(points):,} control points")
     edges = np.linspace(0, grid.width, 21), np.linspace(0, grid.height, 21)
     cols, rows = (part.ravel() for part in np.meshgrid(*edges))
     x, y = xy(grid.affine, rows, cols, offset="ul")

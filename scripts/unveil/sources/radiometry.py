@@ -29,13 +29,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from scipy.ndimage import binary_propagation
 
 from unveil.bands import L1C13, REFLECTANCE_SCALE
 from unveil.errors import InputError
-from unveil.inputs import read_xml
+from unveil.inputs import read_xml, reading_input
 
 DN_NODATA, DN_SATURATED = 0, 65_535
 BASELINE_OFFSET = -1000
@@ -427,6 +428,11 @@ def read_lut(xml: bytes, name: str, *, file: str = "annotation") -> AnnotationLu
         InputError: if the text is no such annotation, or its vectors are incomplete.
     """
     root = read_xml(xml, file=file, remedy="fetch it again")
+    with reading_input(file, "an annotation", remedy="fetch it again"):
+        return _lut_of(root, name, file)
+
+
+def _lut_of(root: Element, name: str, file: str) -> AnnotationLut:
     tags = ("noiseRangeLut", "noiseLut") if name == "noise" else (name,)
     vectors = []
     for node in root.iter():
@@ -435,7 +441,12 @@ def read_lut(xml: bytes, name: str, *, file: str = "annotation") -> AnnotationLu
         if values is None or line is None or pixel is None:
             continue
         x, y = (np.array((part.text or "").split(), float) for part in (pixel, values))
-        if not x.size or x.shape != y.shape or (np.diff(x) <= 0).any():
+        if (
+            not x.size
+            or x.shape != y.shape
+            or not (np.diff(x) > 0).all()
+            or not np.isfinite(x).all()
+        ):
             raise InputError(
                 f"line {line.text}: {x.size} pixels and {y.size} values of {name}",
                 file=file,
@@ -451,6 +462,10 @@ def read_lut(xml: bytes, name: str, *, file: str = "annotation") -> AnnotationLu
             remedy="give the calibration (or noise) annotation of the same polarisation",
         )
     vectors.sort(key=lambda vector: vector[0])
+    if not (np.diff([line for line, _, _ in vectors]) > 0).all():
+        raise InputError(
+            "a line stands twice", file=file, field="line", remedy="fetch the annotation again"
+        )
     pixels = np.unique(np.concatenate([x for _, x, _ in vectors]))
     values = np.stack([np.interp(pixels, x, y) for _, x, y in vectors])
     lines = np.array([line for line, _, _ in vectors])

@@ -406,15 +406,8 @@ def _require_unpackable(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise InputError(
-            f"cannot be read as a zip archive ({error})",
-            file=path,
-            remedy=AGAIN,
-        ) from error
+    with reading_input(path, "a zip archive", remedy=AGAIN), zipfile.ZipFile(path) as archive:
+        yield archive
 
 
 def _read_bytes(path: Path, name: str) -> bytes:

@@ -15,16 +15,18 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-import urllib.request
 from pathlib import Path
 from urllib.parse import urljoin
 
 from unveil import raster
 from unveil.errors import InputError
 from unveil.inputs import ARRAYS_RATIO, reading_input, require_plausible
+from unveil.remote.download import Wanted, download
 
 logger = logging.getLogger(__name__)
 
+MOST_BYTES = 8 * 2**30
+"""Where a download is given up."""
 _PROJECT = """\
 [project]
 name = "training-data"
@@ -64,19 +66,11 @@ def fetch_file(url: str, path: Path, *, sha256: str) -> Path:
     """
     if path.exists() and raster.sha256(path) == sha256:
         return path
-    remedy = "try again later, or put the right file there by hand"
+    wanted = Wanted(
+        url, None, sha256, MOST_BYTES, "try again later, or put the right file there by hand"
+    )
     logger.info("downloading %s", path.name)
-    with raster.replacing(path) as part:
-        try:
-            with urllib.request.urlopen(url, timeout=60) as source, open(part, "wb") as target:
-                shutil.copyfileobj(source, target)
-        except OSError as error:
-            raise InputError(f"{url}: {error}", file=path, remedy=remedy) from error
-        found = raster.sha256(part)
-        if found != sha256:
-            raise InputError(
-                f"it has SHA-256 {found} instead of {sha256}", file=path, remedy=remedy
-            )
+    download(wanted, path)
     return path
 
 

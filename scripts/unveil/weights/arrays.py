@@ -14,7 +14,7 @@ import numpy as np
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible
+from unveil.inputs import ARRAYS_RATIO, is_web_page, read_npz, reading_input, require_plausible
 
 SIZE_LIMIT = 4 * 2**30
 """Most bytes of weights read from one file; published networks stay far below 1 GiB."""
@@ -68,10 +68,9 @@ def describe_content(path: Path) -> str:
     """Say what a file is by its first bytes, for messages about a wrong file."""
     with open(path, "rb") as stream:
         head = stream.read(512)
-    text = head.lstrip().lower()
     if not head:
         return "an empty file"
-    if text.startswith((b"<!doctype html", b"<html", b"<head")) or b"<html" in text:
+    if is_web_page(path):
         return "an HTML page saved under the name of the weights"
     if head.startswith(HDF5_SIGNATURE):
         return "an HDF5 file"
