@@ -15,10 +15,10 @@ from unveil.sources import input_stamps
 from unveil.sources.locks import lock_path, ranges_folder
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     params = snakemake.params
     sources = dict(params.sources)
-    for archive in snakemake.input.fetched:
+    for archive in snakemake.input.get("fetched", []):
         from unveil.sources.fetched import take_fetched  # loads what speaks HTTP
 
         take_fetched(Path(archive), ranges_folder(sources["stac"]))
@@ -47,5 +47,5 @@ with job(snakemake.log[0]):
         folders=("frames", "sar", "truth", "source_masks"),
         record=Path(snakemake.output.record),
         at_once=snakemake.threads,
-        archives=snakemake.output.archives,
+        archives=snakemake.output.get("archives", []),
     )

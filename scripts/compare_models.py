@@ -8,7 +8,7 @@ from unveil.remote import unpack
 from unveil.shards import scene_files
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     write_statistics(
         metrics=Path(snakemake.input.metrics),
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),

@@ -8,7 +8,7 @@ from unveil.remote import pack, unpack
 from unveil.shards import MASKS, READY, content_of, make_scenes, read_shard, scene_files
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     params = snakemake.params
     home = Path(params.home)
     options = CoregistrationOptions(**params.options)
@@ -25,7 +25,7 @@ with job(snakemake.log[0]):
         folders=("coregistered",),
         record=Path(snakemake.output.record),
         at_once=snakemake.threads,
-        archives=snakemake.output.archives,
+        archives=snakemake.output.get("archives", []),
     )
     # What is written of the scenes, without their imagery, for jobs that need all of them.
-    pack(snakemake.output.facts, scene_files([snakemake.output.record], home))
+    pack(snakemake.output.get("facts", []), scene_files([snakemake.output.record], home))

@@ -10,6 +10,6 @@ from unveil.sources.locks import stac_settings
 from unveil.sources.stac import fetch_stac
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     caches = fetch_stac(SceneRow(**snakemake.params.row), stac_settings(snakemake.config))
     pack_fetched(Path(snakemake.output.archive), caches)

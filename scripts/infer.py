@@ -15,7 +15,7 @@ from unveil.remote import pack, unpack
 from unveil.shards import read_shard
 
 with job(snakemake.log[0]) as log:
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     given = ", ".join(visible_gpus()) or "none"
     log.info("GPUs asked for: %d, visible: %s", snakemake.resources.get("gpu", 0), given)
     params = snakemake.params
@@ -31,6 +31,6 @@ with job(snakemake.log[0]) as log:
                 config_hash=hashlib.sha256(json.dumps(dict(params.options)).encode()).hexdigest(),
             )
     failures.report()
-    pack(snakemake.output.archives, prediction_files(records, Path(params.predictions)))
+    pack(snakemake.output.get("archives", []), prediction_files(records, Path(params.predictions)))
     with raster.replacing(snakemake.output.record) as temporary:
         temporary.write_text(json.dumps({"models": records}, indent=1) + "\n")

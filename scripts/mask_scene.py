@@ -8,7 +8,7 @@ from unveil.remote import unpack
 from unveil.shards import DOWNLOAD, MASKS, content_of, make_scenes, read_shard
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     params = snakemake.params
     home = Path(params.home)
     options = MaskOptions(**params.options)
@@ -25,5 +25,5 @@ with job(snakemake.log[0]):
         folders=("masks",),
         record=Path(snakemake.output.record),
         at_once=snakemake.threads,
-        archives=snakemake.output.archives,
+        archives=snakemake.output.get("archives", []),
     )

@@ -8,7 +8,7 @@ from unveil.report import ReportOptions, render
 from unveil.shards import scene_files
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     render(
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
         metrics=Path(snakemake.input.metrics),
@@ -20,6 +20,6 @@ with job(snakemake.log[0]):
         predictions=Path(snakemake.params.predictions),
         output=Path(snakemake.output.page),
         figures=Path(snakemake.output.picture).parent,
-        pictured=snakemake.params.pictured,
+        pictured=snakemake.params.get("pictured"),
         options=ReportOptions(**snakemake.params.options),
     )

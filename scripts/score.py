@@ -11,7 +11,7 @@ from unveil.remote import unpack
 from unveil.shards import read_shard
 
 with job(snakemake.log[0]) as log:
-    unpack([*snakemake.input.archives, *snakemake.input.predictions])
+    unpack([*snakemake.input.get("archives", []), *snakemake.input.get("predictions", [])])
     params = snakemake.params
     scenes = read_shard(snakemake.input.scenes, params.home)
     contents = json.loads(Path(snakemake.input.scenes).read_text())

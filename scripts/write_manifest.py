@@ -9,7 +9,7 @@ from unveil.scene import load_scene
 from unveil.shards import scene_files
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives)
+    unpack(snakemake.input.get("archives", []))
     write_manifest(
         snakemake.output[0],
         config=dict(snakemake.config),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 LONGEST = 600
@@ -42,6 +44,18 @@ def one_line(text: str) -> str:
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
+
+
+def did_you_mean(name: str, known: Sequence[str], *, otherwise: str = "use one of") -> str:
+    """Return the remedy of an unknown name: the one that looks like it, or all that there are.
+
+    Args:
+        name: what was found.
+        known: what there is.
+        otherwise: what to do where nothing looks like it, before the list of all.
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"use {near[0]!r}" if near else f"{otherwise} {', '.join(known)}"
 
 
 class SceneSkipped(Exception):  # noqa: N818 - a fact, not an error

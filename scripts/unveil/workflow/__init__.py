@@ -1,0 +1,1 @@
+"""How jobs run the stages: identity of results, logs, memory and time, archives, the manifest."""
