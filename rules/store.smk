@@ -19,11 +19,6 @@ try:
     refuse_absolute_results(config, file=CONFIG_FILE)
 except InputError as error:
     raise WorkflowError(str(error)) from None
-if not SHARED and HERE.resolve() != Path.cwd().resolve():
-    raise WorkflowError(
-        f"The jobs share no file system, so the workflow is sent to them from the working "
-        f"directory, but it lies in {HERE}. Remedy: start it in its own folder."
-    )
 if not SHARED and not ELSEWHERE:
     write_plan(TABLES.scenes, TABLES.sizes, TABLES.weights, TABLES.command)
     # Snakemake sends these with the workflow's own files, tracked by git or not.

@@ -61,8 +61,8 @@ def test_a_scene_or_a_model_is_a_job_by_itself_when_it_is_asked_for():
     ("target", "words"),
     [
         ("results/only/scene/aa.csv", "'a'"),
-        ("elsewhere/only/model/smal.csv", "'small'"),
-        ("results/only/model/smal.skipped.csv", "'small'"),
+        ("elsewhere/only/model/lrge.csv", "'large'"),
+        ("results/only/model/lrge.skipped.csv", "'large'"),
     ],
 )
 def test_what_is_asked_for_alone_must_be_in_the_tables(target, words):
