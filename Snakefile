@@ -5,7 +5,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-include: "rules/package.smk"
+include: "rules/where.smk"
 
 
 if (
@@ -19,8 +19,9 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
-include: "rules/remote.smk"
-include: "rules/download.smk"
+include: "rules/lookup.smk"
+include: "rules/resources.smk"
+include: "rules/scenes.smk"
 include: "rules/masks.smk"
 include: "rules/coregistration.smk"
 include: "rules/inference.smk"
@@ -28,13 +29,21 @@ include: "rules/metrics.smk"
 include: "rules/report.smk"
 include: "rules/weights.smk"
 include: "rules/training.smk"
-include: "rules/cluster.smk"
+include: "rules/targets.smk"
+include: "rules/start.smk"
+
+
+if STORED:
+
+    include: "rules/store.smk"
 
 
 rule all:
+    """The report, the tables and the manifest: everything, by default."""
     default_target: True
     input:
-        f"{RESULTS}/report/index.html",
-        f"{RESULTS}/metrics.csv",
-        f"{RESULTS}/skipped.csv",
-        f"{RESULTS}/manifest.json",
+        "<results>/report/index.html",
+        "<results>/metrics.csv",
+        "<results>/skipped.csv",
+        "<results>/scenes.csv",
+        "<results>/manifest.json",

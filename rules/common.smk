@@ -1,37 +1,26 @@
-"""Tables read and checked, wildcard constraints, and helpers that rules ask for facts."""
+"""The tables of the run, read and checked; the names of what is made."""
 
-import shlex
-import sys
 from functools import cache
-from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
-from snakemake.settings.types import ExecMode, SharedFSUsage
 
-from unveil.assembly.planning import expand_scenes
-from unveil.assembly.protocols.base import ProtocolSettings
-from unveil.assembly.scene_table import read_scenes
-from unveil.config import load_config, locate, read_models, read_training, select_models
+from unveil.config import load_config
 from unveil.errors import InputError
-from unveil.models.base import ModelSpec
-from unveil.models.registry import class_path, create
-from unveil.redaction import redact
+from unveil.models.registry import class_path
 from unveil.sources.registry import source_of
-from unveil.sources.stac.lock import lock_path, make_request, stac_settings
-from unveil.workflow import resources as requests
+from unveil.sources.stac.lock import lock_path, make_request
+from unveil.workflow.batches import (
+    METHODS,
+    NETWORKS,
+    check_targets,
+    divide,
+    models_of,
+    scenes_of,
+)
 from unveil.workflow.code import code_of
-from unveil.workflow.job import hold_results
-from unveil.workflow.plan import PLAN, read_plan, write_plan
-from unveil.workflow.shards import cut_shards
-from unveil.workflow.slurm import check_slurm
-from unveil.workflow.stage import checksum
+from unveil.workflow.tables import read_planned_tables, read_tables, stamp_of
 
-# Where results are kept in a store, imagery is kept there in archives. Jobs on machines that
-# share no file system know nothing else of it, and cannot look at input files: unveil.workflow.plan.
-SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
-STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
-ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
-COMMAND = redact("snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:]))
 CONFIG_FILE = (
     (", ".join(map(str, workflow.configfiles)) or "config/config.yaml")
     if MAIN
@@ -40,274 +29,47 @@ CONFIG_FILE = (
 
 try:
     config = load_config(config, file=CONFIG_FILE)
-    MODELS = select_models(
-        read_models(locate(config["models"])), config["run_models"], file=CONFIG_FILE
+    TABLES = (
+        read_planned_tables(config, file=CONFIG_FILE)
+        if ELSEWHERE
+        else read_tables(config, file=CONFIG_FILE, command=COMMAND)
     )
-    NETWORKS = {
-        model
-        for model, row in MODELS.items()
-        if create(ModelSpec.from_row(model, row)).network
-    }
-    TRAINING = (
-        read_training(locate(config["training"]))
-        if Path(locate(config["training"])).exists()
-        else {"run": [], "images": {}, "runs": {}}  # nothing to train in this folder
-    )
-    STAC = stac_settings(config)
-    SOURCES = config["sources"] | {"stac": STAC}
-    if ELSEWHERE:
-        SCENES, SIZES, WEIGHTS, COMMAND = read_plan()
-    else:
-        SCENES = {
-            row.scene: row
-            for row in expand_scenes(
-                read_scenes(locate(config["scenes"])),
-                ProtocolSettings(config["seed"], config["masks"]["dilate_px"]),
-                Path(config["cache"]),
-            )
-        }
-        SIZES = {
-            scene: source_of(row).input_bytes(row, SOURCES)
-            for scene, row in SCENES.items()
-        }
-        paths = {row.get("weights", "") for row in MODELS.values()}
-        WEIGHTS = {
-            path: Path(path).stat().st_size for path in paths if Path(path).is_file()
-        }
-    if STORED and Path(config["results"]).is_absolute():
-        raise InputError(
-            "an absolute path, but results are kept in a store",
-            file=CONFIG_FILE,
-            field="results",
-            remedy="give a path from the working directory; it is kept in the store",
-        )
-    if not SHARED and not ELSEWHERE:
-        write_plan(SCENES, SIZES, WEIGHTS, COMMAND)
-        # Snakemake sends these with the workflow's own files, tracked by git or not.
-        workflow.configfiles += [str(PLAN), locate(config["models"])]
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
-RESULTS = config["results"]
+DIVISION = divide(TABLES, config["inference"])
+SHARDS, JOBS = list(DIVISION.shards), DIVISION.jobs
+STAC = TABLES.stac
+SOURCES = config["sources"] | {"stac": STAC}
 
 
-def placed(path):
-    """Put a folder of results where a module's prefix puts the files that rules declare."""
-    return workflow.modifier.path_modifier.replace_prefix(path)
-
-
-HOME = placed(f"{RESULTS}/scenes")
-PREDICTIONS = placed(f"{RESULTS}/predictions")
-SCORES = placed(f"{RESULTS}/scores")
-LAND_COVER = config["metrics"]["land_cover"] or []
-if LAND_COVER and SHARED:
-    LAND_COVER = local(LAND_COVER)
-SHARDS = cut_shards(
-    SIZES,
-    scenes=config["inference"]["shard_size"],
-    megabytes=config["inference"]["shard_mb"],
-)
-READY_SHARDS = [f"{RESULTS}/shards/{shard}/scene.json" for shard in SHARDS]
-RUNNING_NETWORKS = [
-    model
-    for model, row in MODELS.items()
-    if model in NETWORKS and row.get("weights") in WEIGHTS
-]
-LIGHT_NETWORKS = [
-    model
-    for model in RUNNING_NETWORKS
-    if WEIGHTS[MODELS[model]["weights"]]
-    < config["inference"]["light_network_mb"] * 10**6
-]
-METHODS = [model for model in MODELS if model not in RUNNING_NETWORKS]
-# Starting takes longer than many a model, so models that need little share a job.
-BATCHES = {model: [model] for model in RUNNING_NETWORKS if model not in LIGHT_NETWORKS}
-BATCHES |= {"_networks": LIGHT_NETWORKS} if LIGHT_NETWORKS else {}
-BATCHES |= {"_methods": METHODS} if METHODS else {}
-# On a large scene, every model has a job of its own.
-JOBS = [
-    (batch, shard)
-    for shard, scenes in SHARDS.items()
-    for batch in (
-        MODELS
-        if sum(map(SIZES.get, scenes)) > config["inference"]["shard_mb"] * 10**6
-        else BATCHES
-    )
-]
-DETECTION = {
-    key: config["masks"][key]
-    for key in ("cloud_probability", "average_over", "dilate_px")
-}
+pathvars:
+    results=config["results"],
+    logs=f"{config['results']}/logs",
+    benchmarks=f"{config['results']}/benchmarks",
 
 
 wildcard_constraints:
     batch=r"_methods|_networks|[A-Za-z0-9][A-Za-z0-9._-]*",
-    shard=r"shard-\d+",
+    # one of the run, or a scene that is asked for alone
+    shard=r"shard-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
 
 
-@cache
-def code_of_kind(kind):
-    """Return the checksum of the code behind one kind of model; that of others is no part."""
-    return code_of("infer", class_path(kind))
-
-
-def get_code(wildcards):
-    """Give the code behind each model of a batch."""
-    models = get_models(wildcards)
-    return {model: code_of_kind(row["kind"]) for model, row in models.items()}
-
-
-def get_options(wildcards):
-    """Give what decides the answers of each model of a batch."""
-    return {
-        model: {key: row[key] for key in ("kind", "weights", "options") if key in row}
-        for model, row in get_models(wildcards).items()
-    }
-
-
-def get_rows(wildcards):
-    """Give the rows of a shard's scenes as plain values."""
-    return [vars(SCENES[scene]) for scene in SHARDS[wildcards.shard]]
-
-
-def get_stamp(wildcards):
-    """Sum up the files that a shard is assembled from: when one changes, so does this."""
-    if ELSEWHERE:
-        return ""  # kept is what it was where the workflow was started
-    rows = [SCENES[scene] for scene in SHARDS[wildcards.shard]]
-    return checksum([source_of(row).stamps(row) for row in rows])
-
-
-def searched_scenes(shard):
-    """List the scenes of a shard that are searched in a catalogue."""
-    return [scene for scene in SHARDS[shard] if source_of(SCENES[scene]).searched]
-
-
-def get_locks(wildcards):
-    """List the locks of those scenes of a shard that are searched."""
-    scenes = searched_scenes(wildcards.shard)
-    return [local(lock_path(scene, STAC)) for scene in scenes]
-
-
-def get_lock(wildcards):
-    """Give the lock of a scene that is searched."""
-    return local(lock_path(wildcards.scene, STAC))
-
-
-def get_source_settings(wildcards):
-    """Give the settings of a shard's sources, so that reruns stay narrow."""
-    if get_locks(wildcards):
-        return SOURCES
-    return {key: value for key, value in config["sources"].items() if key != "stac"}
-
-
-def get_request(wildcards):
-    """Give what a scene asks of a search."""
-    return make_request(SCENES[wildcards.scene], STAC)
-
-
-def get_models(wildcards):
-    """Give the models of a batch, with their rows of the table."""
-    return {m: MODELS[m] for m in BATCHES.get(wildcards.batch, [wildcards.batch])}
-
-
-def get_weights(wildcards):
-    """Give the weights that are there; a model without them skips its scenes."""
-    paths = {row.get("weights") for row in get_models(wildcards).values()}
-    return [local(path) for path in sorted(paths & WEIGHTS.keys())]
-
-
-def get_damaged(wildcards):
-    """Tell whether published weights that are there fail their checksum: fetch them again."""
-    from unveil.weights.fetch import is_damaged  # other targets need not load it
-
-    return is_damaged(PUBLISHED[wildcards.weights_file], WEIGHTS_FOLDER)
-
-
-def one_of(batches):
-    """Write the wildcard of some batches into a path; a store heeds no other constraint."""
-    names = "|".join(name.replace(".", "[.]") for name in sorted(batches))
-    return f"{{batch,{names or '-'}}}"
-
-
-@cache
-def size_of_scene(scene):
-    """Find out how large a scene will be."""
-    row = SCENES[scene]
-    return source_of(row).size(row, SOURCES)
-
-
-def what_is_asked(need, stage):
-    """Let a rule ask for memory or time by its scenes and models, and for more when retried."""
-
-    def asked(wildcards, attempt, threads):
-        sizes = [size_of_scene(scene) for scene in SHARDS[wildcards.shard]]
-        models = get_models(wildcards) if "batch" in wildcards.keys() else {}
-        running = [m for m in models if m not in NETWORKS or m in RUNNING_NETWORKS]
-        kinds = [MODELS[m]["kind"] for m in running] if stage == "infer" else []
-        # one score after another; models are a factor of inference by their kinds
-        sizes *= len(models) if stage == "score" else 1
-        meeting = (
-            {"at_once": threads} if need is requests.memory_mb and not models else {}
-        )
-        return need(stage, sizes, kinds=kinds, attempt=attempt, **meeting)
-
-    return asked
-
-
-def memory(stage):
-    """Ask for the memory that a stage needs, and twice as much after each failure."""
-    return what_is_asked(requests.memory_mb, stage)
-
-
-def minutes(stage):
-    """Ask for the time that a stage needs, and twice as much after each failure."""
-    return what_is_asked(requests.minutes, stage)
-
-
-def tile_memory(wildcards, attempt, threads):
-    """Ask for what a model needs, at most what tiles are cut to fit in."""
-    needed = memory("infer")(wildcards, 1, threads)
-    return min(needed, config["inference"]["memory_mb"]) * 2 ** (attempt - 1)
-
-
-def doubling(value):
-    """Ask for a value, and for twice as much after each failure."""
-    return lambda wildcards, attempt: value * 2 ** (attempt - 1)
-
-
-FETCH_MINUTES = 720  # whole JPEG 2000 of a catalogue come slowly
-
-
-def assembly_minutes(wildcards, attempt, threads):
-    """Ask for the time of assembling, and of fetching where no other job does that."""
-    fetching = (
-        FETCH_MINUTES if get_locks(wildcards) and not get_fetched(wildcards) else 0
+def placed(folder):
+    """Put a folder of results where a module's prefix puts the files that rules declare."""
+    return workflow.pathvars.apply(
+        workflow.modifier.path_modifier.replace_prefix(folder)
     )
-    return max(fetching, minutes("assemble_scene")(wildcards, attempt, threads))
 
 
-def get_training_sources(wildcards):
-    """Give the facts of the series and images that a run uses, by id."""
-    run = TRAINING["runs"][wildcards.run]
-    known = TRAINING["images"] | TRAINING["series"]
-    used = [*run.get("series", {}), *run.get("held_out", []), *run["images"]]
-    return {name: known[name] for name in used}
+HOME = placed("<results>/scenes")
+PREDICTIONS = placed("<results>/predictions")
+SCORES = placed("<results>/scores")
+LOGS = placed("<logs>")
+READY_SHARDS = expand("<results>/shards/{shard}/scene.json", shard=SHARDS)
+RECORDS = [f"<results>/inference/{batch}/{shard}.json" for batch, shard in JOBS]
 
 
-def get_training_images(wildcards):
-    """List the files of the series and images that a run uses."""
-    return [
-        (
-            f"{RESULTS}/training/images/{name}.tif"
-            if name in TRAINING["images"]
-            else f"{RESULTS}/training/series/{name}.npz"
-        )
-        for name in get_training_sources(wildcards)
-    ]
-
-
-def get_series_files(wildcards):
-    """List the local files of a series; those with an address are fetched."""
-    files = TRAINING["series"][wildcards.series]["files"]
-    return [local(f["path"]) for f in files if "url" not in f and "package" not in f]
+def names_of(batches):
+    """Write batches as the constraint of a wildcard."""
+    return "|".join(name.replace(".", "[.]") for name in sorted(batches)) or "-"

@@ -1,26 +1,25 @@
-# On two cores one job computes while the other starts TensorFlow, which takes one core.
-TWO_CORES = workflow.resource_settings.cores == 2 and not workflow.remote_exec
-INFER_THREADS = 1 if TWO_CORES else 2
-
+"""Inference: models remove the clouds, each batch of them in a job a shard."""
 
 # Batches without a network have a rule of their own, so that a cluster's profile can send the
-# others alone to the nodes with GPUs.
+# others alone to the nodes with GPUs. The names stand in the path, as a store heeds no other
+# constraint of a wildcard.
+ON_GPU = names_of([*DIVISION.networks, NETWORKS])
+ON_CPU = names_of({*TABLES.models, METHODS} - set(DIVISION.networks))
+
+
 rule infer:
+    """Run networks on a shard's scenes; asks for a GPU."""
     input:
         scenes=rules.coregister_scene.output.record,
-        weights=get_weights if SHARED else [],
-        archives=get_archives,
+        weights=lambda wildcards: seen(get_weights(wildcards)),
     output:
         # Predictions themselves are not declared: a pair that a model must skip has none.
         # The record names each with its checksum, and later stages verify it.
-        record=f"{RESULTS}/inference/{one_of([*RUNNING_NETWORKS, '_networks'])}/{{shard}}.json",
-        archives=carried(
-            f"inference/{one_of([*RUNNING_NETWORKS, '_networks'])}/{{shard}}.tar"
-        ),
+        record=f"<results>/inference/{{batch,{ON_GPU}}}/{{shard}}.json",
     log:
-        f"{RESULTS}/logs/infer/{{batch}}/{{shard}}.log",
+        "<logs>/infer/{batch}/{shard}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/infer/{{batch}}/{{shard}}.tsv"
+        "<benchmarks>/infer/{batch}/{shard}.tsv"
     conda:
         "../envs/inference.yaml"
     threads: INFER_THREADS
@@ -28,13 +27,13 @@ rule infer:
         gpu=0 if config["inference"]["gpu"] == "never" else 1,
         mem_mb=tile_memory,
         runtime=minutes("infer"),
-        disk_mb=disk(4000),
+        disk_mb=4000,
     params:
         predictions=PREDICTIONS,
         home=HOME,
         models=get_options,
         code=get_code,
-        options=lambda wildcards: {
+        options={
             key: config["inference"][key] for key in ("gpu", "backend", "precision")
         },
     message:
@@ -44,12 +43,10 @@ rule infer:
 
 
 use rule infer as infer_on_cpu with:
+    """Run models that load no network on a shard's scenes."""
     output:
-        record=f"{RESULTS}/inference/{one_of(set(METHODS) | {'_methods'})}/{{shard}}.json",
-        archives=carried(
-            f"inference/{one_of(set(METHODS) | {'_methods'})}/{{shard}}.tar"
-        ),
+        record=f"<results>/inference/{{batch,{ON_CPU}}}/{{shard}}.json",
     resources:
         mem_mb=tile_memory,
         runtime=minutes("infer"),
-        disk_mb=disk(4000),
+        disk_mb=4000,

@@ -1,21 +1,23 @@
+"""Masks: the classes of every pixel, and how sure the detectors are."""
+
+
 rule mask_scene:
+    """Find cloud, shadow and snow in every frame of a shard's scenes."""
     input:
         record=rules.assemble_scene.output.record,
-        archives=rules.assemble_scene.output.archives,
     output:
-        record=f"{RESULTS}/shards/{{shard}}/masks.json",
-        archives=carried("shards/{shard}/masks.tar"),
+        record="<results>/shards/{shard}/masks.json",
     log:
-        f"{RESULTS}/logs/mask_scene/{{shard}}.log",
+        "<logs>/mask_scene/{shard}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/mask_scene/{{shard}}.tsv"
+        "<benchmarks>/mask_scene/{shard}.tsv"
     conda:
         "../envs/masks.yaml"
     threads: 4
     resources:
         mem_mb=memory("mask_scene"),
         runtime=minutes("mask_scene"),
-        disk_mb=disk(1000),
+        disk_mb=1000,
     params:
         options=config["masks"],
         code=code_of("mask_scene"),

@@ -1,25 +1,31 @@
+"""Metrics: predictions scored against the truth, and models compared over places."""
+
+LAND_COVER = config["metrics"]["land_cover"] or []
+if LAND_COVER and SHARED:
+    LAND_COVER = local(LAND_COVER)
+
+
 rule score:
+    """Score a batch's predictions of a shard's scenes."""
     input:
         scenes=rules.coregister_scene.output.record,
-        record=f"{RESULTS}/inference/{{batch}}/{{shard}}.json",
+        record="<results>/inference/{batch}/{shard}.json",
         land_cover=LAND_COVER,
-        archives=get_archives,
-        predictions=carried("inference/{batch}/{shard}.tar"),
     output:
-        metrics=f"{RESULTS}/metrics/{{batch}}/{{shard}}.csv",
-        skipped=f"{RESULTS}/metrics/{{batch}}/{{shard}}.skipped.csv",
-        checksums=f"{RESULTS}/metrics/{{batch}}/{{shard}}.sha256",
+        metrics="<results>/metrics/{batch}/{shard}.csv",
+        skipped="<results>/metrics/{batch}/{shard}.skipped.csv",
+        checksums="<results>/metrics/{batch}/{shard}.sha256",
     log:
-        f"{RESULTS}/logs/score/{{batch}}/{{shard}}.log",
+        "<logs>/score/{batch}/{shard}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/score/{{batch}}/{{shard}}.tsv"
+        "<benchmarks>/score/{batch}/{shard}.tsv"
     conda:
         "../envs/metrics.yaml"
     threads: 1
     resources:
         mem_mb=memory("score"),
         runtime=minutes("score"),
-        disk_mb=disk(100),
+        disk_mb=100,
     params:
         predictions=PREDICTIONS,
         scores=SCORES,
@@ -36,28 +42,29 @@ rule score:
 
 
 rule collect_metrics:
+    """Join the scores and the skipped pairs of all jobs."""
     input:
-        metrics=[f"{RESULTS}/metrics/{batch}/{shard}.csv" for batch, shard in JOBS],
+        metrics=[f"<results>/metrics/{batch}/{shard}.csv" for batch, shard in JOBS],
         skipped=[
-            f"{RESULTS}/metrics/{batch}/{shard}.skipped.csv" for batch, shard in JOBS
+            f"<results>/metrics/{batch}/{shard}.skipped.csv" for batch, shard in JOBS
         ],
-        checksums=[f"{RESULTS}/metrics/{batch}/{shard}.sha256" for batch, shard in JOBS],
+        checksums=[f"<results>/metrics/{batch}/{shard}.sha256" for batch, shard in JOBS],
     output:
         metrics=report(
-            f"{RESULTS}/metrics.csv",
+            "<results>/metrics.csv",
             caption="../report/metrics.rst",
             category="Tables",
             labels={"table": "all metrics"},
         ),
         skipped=report(
-            f"{RESULTS}/skipped.csv",
+            "<results>/skipped.csv",
             caption="../report/skipped.rst",
             category="Tables",
             labels={"table": "skipped pairs"},
         ),
-        checksums=f"{RESULTS}/metrics.sha256",
+        checksums="<results>/metrics.sha256",
     log:
-        f"{RESULTS}/logs/collect_metrics.log",
+        "<logs>/collect_metrics.log",
     conda:
         "../envs/metrics.yaml"
     threads: 1
@@ -74,37 +81,37 @@ rule collect_metrics:
 
 
 rule compare_models:
+    """Pool scores over places, rank the models and test their differences."""
     input:
         scenes=READY_SHARDS,
-        archives=FACTS,
         metrics=rules.collect_metrics.output.metrics,
         checksums=rules.collect_metrics.output.checksums,
     output:
         comparison=report(
-            f"{RESULTS}/statistics/comparison.csv",
+            "<results>/statistics/comparison.csv",
             caption="../report/comparison.rst",
             category="Tables",
             labels={"table": "paired comparisons of models"},
         ),
         ranking=report(
-            f"{RESULTS}/statistics/ranking.csv",
+            "<results>/statistics/ranking.csv",
             caption="../report/ranking.rst",
             category="Tables",
             labels={"table": "means and ranks over places"},
         ),
-        strata=f"{RESULTS}/statistics/strata.csv",
+        strata="<results>/statistics/strata.csv",
         published=report(
-            f"{RESULTS}/statistics/published.csv",
+            "<results>/statistics/published.csv",
             caption="../report/published.rst",
             category="Tables",
             labels={"table": "as published, for comparison"},
         ),
-        definitions=f"{RESULTS}/statistics/definitions.csv",
-        checksums=f"{RESULTS}/statistics.sha256",
+        definitions="<results>/statistics/definitions.csv",
+        checksums="<results>/statistics.sha256",
     log:
-        f"{RESULTS}/logs/compare_models.log",
+        "<logs>/compare_models.log",
     benchmark:
-        f"{RESULTS}/benchmarks/compare_models.tsv"
+        "<benchmarks>/compare_models.tsv"
     conda:
         "../envs/metrics.yaml"
     threads: 1

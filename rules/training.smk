@@ -1,3 +1,6 @@
+"""Training: what the shipped networks were trained on and how; never part of a usual run."""
+
+
 wildcard_constraints:
     image=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     series=r"[A-Za-z0-9][A-Za-z0-9._-]*",
@@ -5,10 +8,11 @@ wildcard_constraints:
 
 
 rule fetch_training_data:
+    """Fetch one clear image for training."""
     output:
-        image=f"{RESULTS}/training/images/{{image}}.tif",
+        image="<results>/training/images/{image}.tif",
     log:
-        f"{RESULTS}/logs/fetch_training_data/{{image}}.log",
+        "<logs>/fetch_training_data/{image}.log",
     retries: 2
     conda:
         "../envs/training.yaml"
@@ -18,7 +22,7 @@ rule fetch_training_data:
         runtime=60,
         disk_mb=1000,
     params:
-        facts=lambda wildcards: TRAINING["images"][wildcards.image],
+        facts=lambda wildcards: TABLES.training["images"][wildcards.image],
         code=code_of("fetch_training_data"),
         cache=f"{config['cache']}/packages",
     message:
@@ -28,12 +32,13 @@ rule fetch_training_data:
 
 
 rule fetch_training_series:
+    """Fetch one series for training."""
     input:
         files=get_series_files,
     output:
-        series=f"{RESULTS}/training/series/{{series}}.npz",
+        series="<results>/training/series/{series}.npz",
     log:
-        f"{RESULTS}/logs/fetch_training_series/{{series}}.log",
+        "<logs>/fetch_training_series/{series}.log",
     retries: 2
     conda:
         "../envs/training.yaml"
@@ -43,7 +48,7 @@ rule fetch_training_series:
         runtime=60,
         disk_mb=1000,
     params:
-        facts=lambda wildcards: TRAINING["series"][wildcards.series],
+        facts=lambda wildcards: TABLES.training["series"][wildcards.series],
         code=code_of("fetch_training_series"),
         cache=f"{config['cache']}/packages",
     message:
@@ -53,16 +58,17 @@ rule fetch_training_series:
 
 
 rule train_network:
+    """Train one network and write its weights and card."""
     input:
         images=get_training_images,
     output:
         # The checkpoint beside them is not declared: a killed run resumes from it.
-        weights=f"{RESULTS}/training/{{run}}/{{run}}.npz",
-        card=f"{RESULTS}/training/{{run}}/{{run}}.json",
+        weights="<results>/training/{run}/{run}.npz",
+        card="<results>/training/{run}/{run}.json",
     log:
-        f"{RESULTS}/logs/train_network/{{run}}.log",
+        "<logs>/train_network/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train_network/{{run}}.tsv"
+        "<benchmarks>/train_network/{run}.tsv"
     conda:
         "../envs/training.yaml"
     threads: 2
@@ -72,7 +78,7 @@ rule train_network:
         runtime=doubling(720),
         disk_mb=2000,
     params:
-        run=lambda wildcards: TRAINING["runs"][wildcards.run],
+        run=lambda wildcards: TABLES.training["runs"][wildcards.run],
         code=code_of("train"),
         sources=get_training_sources,
         command="snakemake train",
@@ -82,7 +88,9 @@ rule train_network:
         "../scripts/train.py"
 
 
-# To ship what was trained:  cp results/training/ID/ID.{npz,json} resources/weights/
 rule train:
+    """Train the networks that config/training.yaml names under 'run'."""
+
+    # To ship what was trained:  cp results/training/ID/ID.{npz,json} resources/weights/
     input:
-        expand(f"{RESULTS}/training/{{run}}/{{run}}.npz", run=TRAINING["run"]),
+        expand("<results>/training/{run}/{run}.npz", run=TABLES.training["run"]),

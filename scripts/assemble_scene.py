@@ -21,8 +21,8 @@ with job(snakemake.log[0]):
     params = snakemake.params
     sources = dict(params.sources)
     inputs = [row[key] for row in params.rows for key in ("path", "area") if row[key]]
-    unpack(snakemake.input.archives, [*inputs, sources["stac"]["locks"]])
-    for archive in snakemake.input.fetched:
+    unpack(snakemake.input.get("archives", []), [*inputs, sources["stac"]["locks"]])
+    for archive in snakemake.input.get("fetched", []):
         from unveil.remote.cache_archive import take_fetched  # loads what speaks HTTP
 
         take_fetched(Path(archive), ranges_folder(sources["stac"]))
@@ -54,5 +54,5 @@ with job(snakemake.log[0]):
         record=Path(snakemake.output.record),
         rule=snakemake.rule,
         at_once=snakemake.threads,
-        archives=snakemake.output.archives,
+        archives=snakemake.output.get("archives", []),
     )

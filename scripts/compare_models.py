@@ -12,7 +12,7 @@ from unveil.workflow.shards import scene_files
 from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives, [snakemake.params.home])
+    unpack(snakemake.input.get("archives", []), [snakemake.params.home])
     require_recorded(snakemake.input.checksums, [snakemake.input.metrics])
     outputs = {name: Path(snakemake.output[name]) for name in TABLES}
     write_statistics(

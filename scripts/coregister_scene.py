@@ -19,7 +19,7 @@ from unveil.workflow.shards import (
 from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives, [snakemake.params.home])
+    unpack(snakemake.input.get("archives", []), [snakemake.params.home])
     params = snakemake.params
     home = Path(params.home)
     options = CoregistrationOptions(**params.options)
@@ -36,7 +36,7 @@ with job(snakemake.log[0]):
         record=Path(snakemake.output.record),
         rule=snakemake.rule,
         at_once=snakemake.threads,
-        archives=snakemake.output.archives,
+        archives=snakemake.output.get("archives", []),
     )
     # What is written of the scenes, without their imagery, for jobs that need all of them.
-    pack(snakemake.output.facts, scene_files([snakemake.output.record], home))
+    pack(snakemake.output.get("facts", []), scene_files([snakemake.output.record], home))

@@ -14,6 +14,6 @@ from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
     settings = stac_settings(snakemake.config)
-    unpack(snakemake.input.archives, [settings["locks"]])
+    unpack(snakemake.input.get("archives", []), [settings["locks"]])
     caches = fetch_stac(SceneRow(**snakemake.params.row), settings)
     pack_fetched(Path(snakemake.output.archive), caches)

@@ -17,7 +17,7 @@ from unveil.workflow.stage import write_record
 
 with job(snakemake.log[0]) as log:
     params = snakemake.params
-    unpack(snakemake.input.archives, [params.home, *weights_files(params.models)])
+    unpack(snakemake.input.get("archives", []), [params.home, *weights_files(params.models)])
     given = ", ".join(visible_gpus()) or "none"
     log.info("GPUs asked for: %d, visible: %s", snakemake.resources.get("gpu", 0), given)
     scenes = list(read_shard(snakemake.input.scenes, params.home).values())
@@ -36,5 +36,5 @@ with job(snakemake.log[0]) as log:
                 rule=snakemake.rule,
             )
     failures.report()
-    pack(snakemake.output.archives, files_of_records(records, Path(params.predictions)))
+    pack(snakemake.output.get("archives", []), files_of_records(records, Path(params.predictions)))
     write_record(Path(snakemake.output.record), {"models": records}, rule=snakemake.rule)

@@ -12,7 +12,7 @@ from unveil.workflow.shards import DOWNLOAD, MASKS, make_scenes, read_shard, rec
 from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives, [snakemake.params.home])
+    unpack(snakemake.input.get("archives", []), [snakemake.params.home])
     params = snakemake.params
     home = Path(params.home)
     options = MaskOptions(**params.options)
@@ -29,5 +29,5 @@ with job(snakemake.log[0]):
         record=Path(snakemake.output.record),
         rule=snakemake.rule,
         at_once=snakemake.threads,
-        archives=snakemake.output.archives,
+        archives=snakemake.output.get("archives", []),
     )

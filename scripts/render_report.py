@@ -13,7 +13,9 @@ from unveil.workflow.shards import scene_files
 from unveil.workflow.stage import read_record, require_recorded
 
 with job(snakemake.log[0]):
-    unpack(snakemake.input.archives, [snakemake.params.home, snakemake.params.predictions])
+    unpack(
+        snakemake.input.get("archives", []), [snakemake.params.home, snakemake.params.predictions]
+    )
     given = snakemake.input
     require_recorded(given.checksums, [given.metrics, given.skipped])
     require_recorded(given.statistics, [given[name] for name in TABLES])
@@ -29,6 +31,6 @@ with job(snakemake.log[0]):
         predictions=Path(snakemake.params.predictions),
         output=Path(snakemake.output.page),
         figures=Path(snakemake.output.picture).parent,
-        pictured=snakemake.params.pictured,
+        pictured=snakemake.params.get("pictured"),
         options=ReportOptions(**snakemake.params.options),
     )

@@ -15,7 +15,7 @@ from unveil.workflow.stage import made_of, read_record, record_checksums
 
 with job(snakemake.log[0]) as log:
     params = snakemake.params
-    archives = [*snakemake.input.archives, *snakemake.input.predictions]
+    archives = [*snakemake.input.get("archives", []), *snakemake.input.get("predictions", [])]
     unpack(archives, [params.home, params.predictions])
     scenes = read_shard(snakemake.input.scenes, params.home)
     contents = recorded_scenes(snakemake.input.scenes)

@@ -13,7 +13,7 @@ from unveil.workflow.shards import scene_files
 
 with job(snakemake.log[0]):
     params = snakemake.params
-    unpack(snakemake.input.archives, [params.home, *weights_files(params.models)])
+    unpack(snakemake.input.get("archives", []), [params.home, *weights_files(params.models)])
     write_manifest(
         snakemake.output[0],
         config=dict(snakemake.config),

@@ -8,7 +8,16 @@ import pytest
 import yaml
 from rattler import MatchSpec
 
-ENVS = ["download", "masks", "coregistration", "inference", "metrics", "report", "training"]
+ENVS = [
+    "scenes",
+    "weights",
+    "masks",
+    "coregistration",
+    "inference",
+    "metrics",
+    "report",
+    "training",
+]
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_a_page_instead_of_weights_stops_the_job_with_the_reason(root, tmp_path,
     project(root, tmp_path, "page.bin", url=server)
     done = fetch(tmp_path)
     assert done.returncode != 0
-    log = (tmp_path / "results" / "logs" / "fetch_weights" / "page.bin.log").read_text()
+    log = (tmp_path / "results" / "logs" / "fetch_one_weights" / "page.bin.log").read_text()
     assert "a web page instead of the file" in log
     assert "in a browser and save the file as" in log
     assert not (tmp_path / ".cache" / "unveil" / "weights" / "page.bin").exists()

@@ -1,0 +1,95 @@
+"""What rules ask by their wildcards: scenes, models and files behind a name."""
+
+
+def get_scenes(wildcards):
+    """List the scenes of a shard."""
+    try:
+        return scenes_of(wildcards.shard, DIVISION, TABLES)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def get_models(wildcards):
+    """Give the models of a batch, with their rows of the table."""
+    try:
+        models = models_of(wildcards.batch, DIVISION, TABLES)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+    return {model: TABLES.models[model] for model in models}
+
+
+@cache
+def code_of_kind(kind):
+    """Return the checksum of the code behind one kind of model; that of others is no part."""
+    return code_of("infer", class_path(kind))
+
+
+def get_code(wildcards):
+    """Give the code behind each model of a batch."""
+    models = get_models(wildcards)
+    return {model: code_of_kind(row["kind"]) for model, row in models.items()}
+
+
+def get_options(wildcards):
+    """Give what decides the answers of each model of a batch."""
+    return {
+        model: {key: row[key] for key in ("kind", "weights", "options") if key in row}
+        for model, row in get_models(wildcards).items()
+    }
+
+
+def get_weights(wildcards):
+    """Give the weights that are there; a model without them skips its scenes."""
+    paths = {row.get("weights") for row in get_models(wildcards).values()}
+    return sorted(paths & TABLES.weights.keys())
+
+
+def searched_scenes(wildcards):
+    """List the scenes of a shard that are searched in a catalogue."""
+    scenes = get_scenes(wildcards)
+    return [scene for scene in scenes if source_of(TABLES.scenes[scene]).searched]
+
+
+def get_locks(wildcards):
+    """List the locks of those scenes of a shard that are searched."""
+    return [lock_path(scene, STAC) for scene in searched_scenes(wildcards)]
+
+
+def get_source_settings(wildcards):
+    """Give the settings of a shard's sources, so that reruns stay narrow."""
+    if searched_scenes(wildcards):
+        return SOURCES
+    return {key: value for key, value in config["sources"].items() if key != "stac"}
+
+
+def get_training_sources(wildcards):
+    """Give the facts of the series and images that a run uses, by id."""
+    run = TABLES.training["runs"][wildcards.run]
+    known = TABLES.training["images"] | TABLES.training["series"]
+    used = [*run.get("series", {}), *run.get("held_out", []), *run["images"]]
+    return {name: known[name] for name in used}
+
+
+def get_training_images(wildcards):
+    """List the files of the series and images that a run uses."""
+    return [
+        (
+            f"<results>/training/images/{name}.tif"
+            if name in TABLES.training["images"]
+            else f"<results>/training/series/{name}.npz"
+        )
+        for name in get_training_sources(wildcards)
+    ]
+
+
+def get_series_files(wildcards):
+    """List the local files of a series; those with an address are fetched."""
+    files = TABLES.training["series"][wildcards.series]["files"]
+    return [local(f["path"]) for f in files if "url" not in f and "package" not in f]
+
+
+def get_damaged(wildcards):
+    """Tell whether published weights that are there fail their checksum: fetch them again."""
+    from unveil.weights.fetch import is_damaged  # other targets need not load it
+
+    return is_damaged(PUBLISHED[wildcards.weights_file], WEIGHTS_FOLDER)

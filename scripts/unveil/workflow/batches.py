@@ -1,0 +1,125 @@
+"""How scenes and models are divided among jobs.
+
+Starting Python and TensorFlow takes longer than a small scene or a small model, so jobs serve
+shards of scenes and batches of models; on a large scene, every model has a job of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unveil.errors import InputError, did_you_mean
+from unveil.workflow.shards import cut_shards
+from unveil.workflow.tables import Tables
+
+METHODS, NETWORKS = "_methods", "_networks"
+"""Batches of all models that load no network, and of all networks with small weights."""
+ALONE = "scene-"
+"""Before the id of a scene that is a shard by itself, because a user asks for it alone."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """Shards and batches of a run.
+
+    Attributes:
+        shards: shard -> ids of its scenes, in the order of the table.
+        batches: batch -> ids of its models.
+        networks: networks whose weights are there; another one only says that they are not.
+        jobs: (batch, shard) of every job of inference and of scoring.
+    """
+
+    shards: Mapping[str, tuple[str, ...]]
+    batches: Mapping[str, tuple[str, ...]]
+    networks: tuple[str, ...]
+    jobs: tuple[tuple[str, str], ...]
+
+
+def divide(tables: Tables, settings: Mapping[str, Any]) -> Division:
+    """Divide scenes and models among jobs.
+
+    Args:
+        tables: the tables of the run.
+        settings: section ``inference`` of the config.
+    """
+    shards = cut_shards(tables.sizes, scenes=settings["shard_size"], megabytes=settings["shard_mb"])
+    networks = tuple(
+        model
+        for model, row in tables.models.items()
+        if model in tables.networks and row.get("weights") in tables.weights
+    )
+    small = tuple(
+        model
+        for model in networks
+        if tables.weights[tables.models[model]["weights"]] < settings["light_network_mb"] * 10**6
+    )
+    methods = tuple(model for model in tables.models if model not in networks)
+    batches = {model: (model,) for model in networks if model not in small}
+    batches |= {NETWORKS: small} if small else {}
+    batches |= {METHODS: methods} if methods else {}
+    large = settings["shard_mb"] * 10**6
+    jobs = tuple(
+        (batch, shard)
+        for shard, scenes in shards.items()
+        for batch in (tables.models if sum(map(tables.sizes.get, scenes)) > large else batches)
+    )
+    return Division(shards, batches, networks, jobs)
+
+
+def scenes_of(shard: str, division: Division, tables: Tables) -> tuple[str, ...]:
+    """Return the scenes of a shard; ``scene-ID`` is a shard of that scene alone.
+
+    Raises:
+        InputError: if there is no such shard or scene, with the nearest id.
+    """
+    if shard in division.shards:
+        return division.shards[shard]
+    scene = shard.removeprefix(ALONE)
+    if scene == shard or scene not in tables.scenes:
+        raise InputError(
+            f"no scene or shard {scene!r}",
+            field="target",
+            remedy=did_you_mean(scene, [*tables.scenes, *division.shards]),
+        )
+    return (scene,)
+
+
+def models_of(batch: str, division: Division, tables: Tables) -> tuple[str, ...]:
+    """Return the models of a batch; the id of a model is a batch of that model alone.
+
+    Raises:
+        InputError: if there is no such batch or model, with the nearest id.
+    """
+    if batch in division.batches:
+        return division.batches[batch]
+    if batch not in tables.models:
+        raise InputError(
+            f"no model {batch!r} runs",
+            field="target",
+            remedy=did_you_mean(batch, list(tables.models)),
+        )
+    return (batch,)
+
+
+ONLY = re.compile(r"(?:.*/)?only/(model|scene)/(.+?)(?:\.skipped)?\.csv")
+
+
+def check_targets(targets: Iterable[str], division: Division, tables: Tables) -> None:
+    """Check that the models and scenes that a user asks for alone are in the tables.
+
+    Args:
+        targets: the words that Snakemake was given.
+        division: shards and batches of the run.
+        tables: its tables.
+
+    Raises:
+        InputError: for one that is not, with the nearest id.
+    """
+    for kind, name in (found.groups() for found in map(ONLY.fullmatch, targets) if found):
+        if kind == "model":
+            models_of(name, division, tables)
+        else:
+            scenes_of(f"{ALONE}{name}", division, tables)

@@ -1,0 +1,144 @@
+"""What a run is asked to do: the tables that its config names, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unveil.assembly.planning import expand_scenes
+from unveil.assembly.protocols.base import ProtocolSettings
+from unveil.assembly.scene_table import read_scenes
+from unveil.config import SceneRow, locate, read_models, read_training, select_models
+from unveil.errors import InputError
+from unveil.models.base import ModelSpec
+from unveil.models.registry import create
+from unveil.sources.registry import source_of
+from unveil.sources.stac.lock import stac_settings
+from unveil.workflow.plan import read_plan
+from unveil.workflow.stage import checksum
+
+NO_TRAINING = {"run": [], "images": {}, "series": {}, "runs": {}}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a run.
+
+    Attributes:
+        models: id -> row of the models that run, in their order.
+        networks: those of them that load weights.
+        training: what may be trained.
+        stac: settings of searches.
+        scenes: id -> row, planned.
+        sizes: scene id -> bytes of its input.
+        weights: path of weights that are there -> bytes.
+        command: the command line of the run.
+        planned: whether scenes, sizes and weights were learnt on another machine.
+    """
+
+    models: Mapping[str, Mapping[str, Any]]
+    networks: frozenset[str]
+    training: Mapping[str, Any]
+    stac: Mapping[str, Any]
+    scenes: Mapping[str, SceneRow]
+    sizes: Mapping[str, int]
+    weights: Mapping[str, int]
+    command: str
+    planned: bool = False
+
+
+def read_tables(config: Mapping[str, Any], *, file: str, command: str) -> Tables:
+    """Read the tables of a run, and look at its input files.
+
+    Args:
+        config: the whole configuration.
+        file: the name that errors give it.
+        command: the command line of the run.
+
+    Raises:
+        InputError: whatever is wrong with the tables or the input.
+    """
+    tables = _read_what_travels(config, file=file)
+    settings = ProtocolSettings(config["seed"], config["masks"]["dilate_px"])
+    sources = config["sources"] | {"stac": tables.stac}
+    rows = read_scenes(locate(config["scenes"]))
+    scenes = {row.scene: row for row in expand_scenes(rows, settings, Path(config["cache"]))}
+    return replace(
+        tables,
+        scenes=scenes,
+        sizes={scene: source_of(row).input_bytes(row, sources) for scene, row in scenes.items()},
+        weights=_find_weights(tables.models.values()),
+        command=command,
+    )
+
+
+def read_planned_tables(config: Mapping[str, Any], *, file: str) -> Tables:
+    """Read the tables of a run on a machine that cannot see its input files.
+
+    What the machine that started the run learnt from them came with the workflow's own files
+    (:func:`unveil.workflow.plan.write_plan`).
+
+    Args:
+        config: the whole configuration.
+        file: the name that errors give it.
+
+    Raises:
+        InputError: whatever is wrong with the tables.
+    """
+    scenes, sizes, weights, command = read_plan()
+    tables = _read_what_travels(config, file=file)
+    return replace(
+        tables, scenes=scenes, sizes=sizes, weights=weights, command=command, planned=True
+    )
+
+
+def stamp_of(scenes: Iterable[str], tables: Tables) -> str:
+    """Sum up the input files of some scenes: when one changes, so does this.
+
+    Where they cannot be seen, it is empty: what is kept is what it was where the run was started.
+    """
+    if tables.planned:
+        return ""
+    return checksum(
+        [source_of(tables.scenes[scene]).stamps(tables.scenes[scene]) for scene in scenes]
+    )
+
+
+def _read_what_travels(config: Mapping[str, Any], *, file: str) -> Tables:
+    models = read_models(locate(config["models"]))
+    models = select_models(models, config["run_models"], file=file)
+    training = Path(locate(config["training"]))
+    return Tables(
+        models=models,
+        networks=frozenset(
+            model for model, row in models.items() if create(ModelSpec.from_row(model, row)).network
+        ),
+        training=read_training(training) if training.exists() else NO_TRAINING,
+        stac=stac_settings(config),
+        scenes={},
+        sizes={},
+        weights={},
+        command="",
+    )
+
+
+def _find_weights(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    paths = {row["weights"] for row in rows if "weights" in row}
+    return {path: Path(path).stat().st_size for path in paths if Path(path).is_file()}
+
+
+def refuse_absolute_results(config: Mapping[str, Any], *, file: str) -> None:
+    """Refuse results that a store cannot keep.
+
+    Raises:
+        InputError: if they are an absolute path.
+    """
+    if Path(config["results"]).is_absolute():
+        raise InputError(
+            "an absolute path, but results are kept in a store",
+            file=file,
+            field="results",
+            remedy="give a path from the working directory; it is kept in the store",
+        )
