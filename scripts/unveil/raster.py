@@ -97,6 +97,15 @@ class Grid:
                 yield Window(col, row, min(block, self.width - col), min(block, self.height - row))
 
 
+def with_halo(window: Window, halo: int, grid: Grid) -> tuple[Window, tuple[slice, slice]]:
+    """Return a window grown on each side within a grid, and the window's rows and columns in it."""
+    (row, row_end), (col, col_end) = window.toranges()
+    top, left = max(0, row - halo), max(0, col - halo)
+    bottom, right = min(grid.height, row_end + halo), min(grid.width, col_end + halo)
+    inner = (slice(row - top, row_end - top), slice(col - left, col_end - left))
+    return Window(left, top, right - left, bottom - top), inner
+
+
 def grid_of(dataset: rasterio.DatasetReader) -> Grid:
     """Return the grid of an open raster."""
     return Grid(_crs_code(dataset.crs), tuple(dataset.transform)[:6], dataset.height, dataset.width)

@@ -32,7 +32,7 @@ from unveil.metrics import (
     strata,
     tables,
 )
-from unveil.metrics.streaming import Accumulator
+from unveil.metrics.streaming import HALO, Accumulator
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, bbox
 
@@ -248,7 +248,7 @@ def accumulate(prediction, truth, valid, hidden, block: int) -> Accumulator:
     grid = Grid("", (1, 0, 0, 0, -1, 0), height, width)
     sums = Accumulator(BANDS, REGIONS)
     for window in grid.windows(block):
-        wide, core = scoring._with_halo(window, valid.shape)
+        wide, core = raster.with_halo(window, HALO, grid)
         rows, cols = wide.toslices()
         masks = {"all": np.ones_like(valid)[rows, cols], "occluded": hidden[rows, cols]}
         sums.update(

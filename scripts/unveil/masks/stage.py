@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.windows import Window
 from scipy import ndimage
 
 from unveil import classes as classmap
@@ -228,7 +227,7 @@ def _detect(
     # Whole coarse pixels, and windows that start on one.
     halo = step * -(-max(thresholds.HALO, (radius + 1) * step) // step)
     for window in grid.windows(step * (raster.BLOCK // step)):
-        outer, inner = _with_halo(window, halo, grid)
+        outer, inner = raster.with_halo(window, halo, grid)
         here = window.toslices()
         data = read_reflectance(frame, frame.bands, outer)
         votes.missing[here] |= ~np.isfinite(data).all(axis=0)[inner]
@@ -323,15 +322,6 @@ def near(mask: np.ndarray, reach: int, *, cell: int = 16) -> np.ndarray:
     close = ndimage.distance_transform_edt(~coarse) * cell <= reach
     full = np.repeat(np.repeat(close, cell, axis=0), cell, axis=1)
     return full[: mask.shape[0], : mask.shape[1]]
-
-
-def _with_halo(window: Window, halo: int, grid: Grid) -> tuple[Window, tuple[slice, slice]]:
-    """Return the window grown within the grid, and the slices of the window in it."""
-    (row, row_end), (col, col_end) = window.toranges()
-    top, left = max(0, row - halo), max(0, col - halo)
-    bottom, right = min(grid.height, row_end + halo), min(grid.width, col_end + halo)
-    inner = (slice(row - top, row_end - top), slice(col - left, col_end - left))
-    return Window(left, top, right - left, bottom - top), inner
 
 
 def _percent(classes: np.ndarray, code: int) -> float:

@@ -445,7 +445,7 @@ def _patches(
     """Yield the windows of a scene with their halo, in the bands wanted."""
     whole = set(wanted) <= set(scene.target.bands)
     for window in scene.grid.windows(block):
-        wide, core = _with_halo(window, scene.grid.shape)
+        wide, core = raster.with_halo(window, HALO, scene.grid)
         truth = read_truth(scene, wanted, wide)
         occlusion = read_occlusion(scene, wide)
         yield Patch(
@@ -465,19 +465,6 @@ def _is_known(scene: Scene, truth: np.ndarray, occlusion: np.ndarray, window: Wi
     """``(H, W)`` bool: truth with data, clear in its own mask, occlusion not 255."""
     own = read_mask(scene.with_role("reference")[0], occlusion.shape, window)[0]
     return np.isfinite(truth).all(axis=0) & is_clear(own) & (occlusion != NODATA)
-
-
-def _with_halo(window: Window, shape: tuple[int, int]) -> tuple[Window, Core]:
-    """Return the window grown by the halo within the image, and where its core lies."""
-    row, col = int(window.row_off), int(window.col_off)
-    top, left = max(0, row - HALO), max(0, col - HALO)
-    bottom = min(shape[0], row + int(window.height) + HALO)
-    right = min(shape[1], col + int(window.width) + HALO)
-    core = (
-        slice(row - top, row - top + int(window.height)),
-        slice(col - left, col - left + int(window.width)),
-    )
-    return Window(left, top, right - left, bottom - top), core
 
 
 def _census_scores(census: Census, bands: Sequence[str]) -> Iterator[Score]:

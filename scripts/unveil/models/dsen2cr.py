@@ -29,7 +29,7 @@ from unveil.bands import (
 from unveil.errors import InputError, SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.options import check_choice, option_error, parse_options
-from unveil.raster import Grid
+from unveil.raster import Grid, with_halo
 from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.arrays import HDF5_SIGNATURE, NamedArrays, check_values, read_arrays
 from unveil.weights.keras_hdf5 import read_keras_hdf5
@@ -449,7 +449,7 @@ class Dsen2Cr(Model):
 
         It comes with its halo: what lies at the edge is judged as in the whole image.
         """
-        outer = _with_halo(window, self.receptive_field, scene.grid)
+        outer, _ = with_halo(window, self.receptive_field, scene.grid)
         target_dn, sar_db = self._arrays(read_inputs(scene, window=outer))
         if np.isnan(target_dn).all():
             return None
@@ -495,13 +495,6 @@ def calibration_windows(grid: Grid) -> tuple[list[Window], list[Window]]:
         for j, col in enumerate(cols):
             sides[(i + j) % 2].append(Window(col, row, PATCH_PX, PATCH_PX))
     return sides
-
-
-def _with_halo(window: Window, halo: int, grid: Grid) -> Window:
-    row, col = max(0, window.row_off - halo), max(0, window.col_off - halo)
-    bottom = min(grid.height, window.row_off + window.height + halo)
-    right = min(grid.width, window.col_off + window.width + halo)
-    return Window(col, row, right - col, bottom - row)
 
 
 def compile_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
