@@ -95,3 +95,25 @@ def test_the_code_of_a_model_is_no_code_of_another(checkout, kind):
 def test_a_stage_without_a_script_is_refused(checkout):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         code_of("nowhere", scripts=checkout)
+
+
+PINNED = {
+    "search_scene": "a lock is made once, and again when it is asked for or its request changes",
+    "fetch_scene": "bytes of a catalogue's files, chosen by the lock",
+    "send": "files as they are",
+}
+"""Scripts that make nothing of their own which another version of them would make differently."""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_rule_has_the_code_of_its_script_among_its_parameters(root, stage):
+    rules = "".join(path.read_text() for path in root.rglob("rules/*.smk"))
+    assert f"scripts/{stage}.py" in rules
+    assert (f'code_of("{stage}"' in rules) == (stage not in PINNED)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_script_takes_the_package_beside_it_before_it_imports_any_of_it(stage):
+    own = "sys.path.insert(0, snakemake.scriptdir)"
+    text = (SCRIPTS / f"{stage}.py").read_text()
+    assert 0 < text.index(own) < text.index("from unveil")

@@ -25,16 +25,8 @@ from unveil.bands import CLOUD
 from unveil.errors import InputError, SceneSkipped
 from unveil.inference import engine
 from unveil.inference.devices import CPU, Device, choose_precision, claim_device, claim_gpu
-from unveil.inference.engine import (
-    InferenceOptions,
-    Joint,
-    even_tile,
-    largest_tile,
-    limit_context,
-    patches_of,
-    run_shard,
-    tiles_of,
-)
+from unveil.inference.engine import InferenceOptions, largest_tile, limit_context, run_shard
+from unveil.inference.tiles import Joint, even_tile, patches_of, tiles_of
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.registry import create
 from unveil.raster import Grid

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter
 from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12
 from unveil.errors import InputError
-from unveil.inference.engine import InferenceOptions, Joint, cut, limit_context, run_shard
+from unveil.inference.engine import InferenceOptions, limit_context, run_shard
+from unveil.inference.tiles import Joint, cut
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create, kinds
 from unveil.raster import Grid

@@ -27,7 +27,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.dsen2cr.model import Dsen2Cr
 from unveil.models.dsen2cr.network import build_network, load_weights
 from unveil.models.dsen2cr.recipe import Fill, network_input
-from unveil.training import packages
+from unveil.training import loop, packages
 from unveil.training.datasets import fetch_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.losses import cloud_adaptive_loss
@@ -137,6 +137,13 @@ def test_a_finished_run_is_not_trained_again(uninterrupted):
 def test_a_checkpoint_of_another_plan_is_not_continued(tmp_path):
     train(make_task(), replace(PLAN, steps=10), folder=tmp_path)
     _, progress = train(make_task(), replace(PLAN, steps=10, seed=2), folder=tmp_path)
+    assert len(progress.log) == 1
+
+
+def test_a_checkpoint_of_other_code_is_not_continued(tmp_path, monkeypatch):
+    train(make_task(), replace(PLAN, steps=10), folder=tmp_path)
+    monkeypatch.setattr(loop, "code_of", lambda stage: f"another version of {stage}")
+    _, progress = train(make_task(), replace(PLAN, steps=10), folder=tmp_path)
     assert len(progress.log) == 1
 
 

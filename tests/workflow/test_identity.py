@@ -181,7 +181,7 @@ def test_the_code_of_a_stage_holds_every_module_that_its_job_imported(finished, 
     for path in noted:
         script = path.name.partition(".")[0]
         if script in scripts:
-            imported = {Path(line) for line in path.read_text().splitlines()}
+            imported = {Path(line).resolve() for line in path.read_text().splitlines()}
             assert len(imported) > 5
             assert imported <= set(code_files(script)), script
 

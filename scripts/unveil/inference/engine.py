@@ -1,4 +1,4 @@
-"""Inference engine: tiles, halo, blending, devices, progress, records.
+"""Inference engine: runs a model on a shard of scenes, with progress and records.
 
 It knows no model by name. A scene is read, computed and written window by window, each in
 a thread of its own, so memory does not grow with the scene and the model rarely waits. A
@@ -14,28 +14,24 @@ import os
 import platform
 import resource
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import rasterio
-from rasterio.windows import Window
 from tqdm import tqdm
 
 from unveil import raster
 from unveil.errors import SceneSkipped
 from unveil.inference.devices import CPU, Device, choose_backend, choose_precision, claim_device
-from unveil.models.base import Model, Prediction
+from unveil.inference.output import Finisher, Writer
+from unveil.inference.tiles import Tile, cut, even_tile
+from unveil.models.base import Model
 from unveil.predictions import image_path, record_path, std_path, write_prediction_record
-from unveil.raster import Grid
 from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.published import require_known
 from unveil.workflow.machine import versions
@@ -45,14 +41,10 @@ LOG = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")
 SMALLEST_TILE_PX = 64
 USUAL_TILE_PX = 1024
-ALIGNMENT_PX = 256
-"""Tiles of whole blocks are written faster."""
 SMALL_SCENE_PIXELS = 2**20
 """Scenes up to this size are read while the one before is computed; more would cost memory."""
 SILENCE_SECONDS = 10
 """Between two lines of progress in the log."""
-FINISHED_AT_ONCE = 2
-"""Compressing a small scene on a core that the network uses, too, takes longer than the network."""
 BLOCK_CACHE_BYTES = 256 * 2**20
 """GDAL's own default is 5 % of the machine's memory, which large scenes fill."""
 
@@ -75,34 +67,6 @@ class InferenceOptions:
     gpu: str = "preferred"
     backend: str = "auto"
     precision: str = "auto"
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A tile and the larger window that is read for it.
-
-    Attributes:
-        core: pixels that it is responsible for; the cores cover every pixel once.
-        outer: pixels that are read: the core and its halo, clipped to the image.
-        blended: whether all of it counts where it overlaps others, not its core alone.
-    """
-
-    core: Window
-    outer: Window
-    blended: bool = False
-
-    @property
-    def inside(self) -> tuple[slice, slice]:
-        """The core within the outer window."""
-        return raster.within(self.core, self.outer)
-
-
-def tiles_of(grid: Grid, *, tile_px: int, halo: int | None) -> list[Tile]:
-    """Cut a grid into tiles; with ``halo`` None the whole image is one tile."""
-    if halo is None:
-        whole = Window(0, 0, grid.width, grid.height)
-        return [Tile(whole, whole)]
-    return [Tile(core, grid.with_halo(core, halo)) for core in grid.windows(tile_px)]
 
 
 def limit_context(scene: Scene, count: int | None) -> Scene:
@@ -144,7 +108,7 @@ def run_shard(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES))
-        finisher = stack.enter_context(_Finisher())
+        finisher = stack.enter_context(Finisher())
         device, largest = CPU, USUAL_TILE_PX
         if possible:
             device = start(model, options)
@@ -214,42 +178,6 @@ def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iter
             yield coming.result()
 
 
-class _Finisher:
-    """Finishes scenes in the background while others are computed, few at a time."""
-
-    def __init__(self) -> None:
-        self.pool, self.lock = ThreadPoolExecutor(FINISHED_AT_ONCE), threading.Lock()
-        self.pending: deque[Future] = deque()
-        self.ended = 0.0
-
-    def __enter__(self) -> _Finisher:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.pool.shutdown()
-
-    def submit(self, finish: Callable[[], dict[str, Any]]) -> Future:
-        """Call ``finish`` when there is room; wait for an earlier scene if there is none.
-
-        Raises:
-            Exception: what that scene failed with; this one is finished all the same.
-        """
-        future = self.pool.submit(finish)
-        self.pending.append(future)
-        if len(self.pending) > FINISHED_AT_ONCE:
-            self.pending.popleft().result()
-        return future
-
-    def cost_since(self, begin: float) -> float:
-        """Return the seconds since ``begin`` that no scene before has been charged with.
-
-        So the costs of all scenes add up to the cost of the shard.
-        """
-        with self.lock:
-            begin, self.ended = max(begin, self.ended), time.monotonic()
-            return self.ended - begin
-
-
 def start(model: Model, options: InferenceOptions) -> Device:
     """Claim a device for as long as the process lives, and load the model on it."""
     device = CPU
@@ -294,14 +222,6 @@ def largest_tile(model: Model, options: InferenceOptions, device: Device, *, res
     return max(edge, SMALLEST_TILE_PX)
 
 
-def even_tile(grid: Grid, largest: int) -> int:
-    """Return the smallest edge that cuts a grid in no more tiles than ``largest`` does."""
-    length = max(grid.shape)
-    edge = -(-length // -(-length // largest))
-    aligned = -(-edge // ALIGNMENT_PX) * ALIGNMENT_PX
-    return aligned if aligned <= largest else edge
-
-
 def resident_bytes() -> int:
     """Return the memory that this process holds now, or has held at most where unknown."""
     try:
@@ -322,7 +242,7 @@ def run_scene(
     folder: Path,
     *,
     device: str,
-    finisher: _Finisher,
+    finisher: Finisher,
     rule: str,
 ) -> dict[str, Any] | Future:
     """Predict one scene; out of memory, halve the tile.
@@ -393,121 +313,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "Failed to allocate" in str(error)  # OpenVINO
 
 
-def cut(grid: Grid, model: Model, tile_px: int) -> list[Tile]:
-    """Cut a grid the way a model needs it: whole, in tiles with a halo, or in patches."""
-    if model.patch_px is not None:
-        return patches_of(grid, patch_px=model.patch_px)
-    return tiles_of(grid, tile_px=tile_px, halo=model.receptive_field)
-
-
-def patches_of(grid: Grid, *, patch_px: int) -> list[Tile]:
-    """Cut a grid in patches of one size that overlap by at least a quarter and are blended."""
-    rows, cols = (_starts(length, patch_px) for length in grid.shape)
-    tiles = []
-    for row, row_core in _with_cores(rows, grid.height, patch_px):
-        for col, col_core in _with_cores(cols, grid.width, patch_px):
-            outer = Window(col, row, min(patch_px, grid.width), min(patch_px, grid.height))
-            core = Window(col_core[0], row_core[0], col_core[1], row_core[1])
-            tiles.append(Tile(core, outer, blended=True))
-    return tiles
-
-
-def _starts(length: int, patch: int) -> list[int]:
-    if length <= patch:
-        return [0]
-    count = -(-(length - patch) // (patch * 3 // 4)) + 1
-    return [round(i * (length - patch) / (count - 1)) for i in range(count)]
-
-
-def _with_cores(
-    starts: list[int], length: int, patch: int
-) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield each start with its core (offset, size), cut in the middle of the overlaps."""
-    cuts = [0]
-    cuts += [(a + patch + b) // 2 for a, b in zip(starts, starts[1:], strict=False)]
-    cuts.append(length)
-    for start_at, low, high in zip(starts, cuts, cuts[1:], strict=False):
-        yield start_at, (low, high - low)
-
-
-class Joint:
-    """Joins what tiles give to one image, piece by piece.
-
-    Cores lie side by side. Blended patches are weighted by the distance to their nearest
-    border inside the image, along rows times along columns: from one patch to the next the
-    result changes linearly, without a seam, and what one leaves empty (NaN) another fills.
-    Only the pieces that later patches overlap are held.
-
-    Args:
-        tiles: all tiles of an image, row by row.
-    """
-
-    def __init__(self, tiles: Sequence[Tile]) -> None:
-        slices = [tile.outer.toslices() for tile in tiles]
-        self._rows, self._cols = (_Overlaps(axis) for axis in zip(*slices, strict=True))
-        self._held: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-
-    def add(self, values: np.ndarray, tile: Tile) -> Iterator[tuple[Window, np.ndarray]]:
-        """Take the next tile and yield what is complete, window by window.
-
-        Args:
-            values: ``(B, H, W)`` float32 of the tile's outer window, NaN where it has no answer.
-            tile: one of the tiles, in their order.
-        """
-        if not tile.blended:
-            yield tile.core, values[(slice(None), *tile.inside)]
-            return
-        height, width = tile.outer.toslices()
-        weight = np.outer(self._rows.weights(height), self._cols.weights(width))
-        weighted, weight = _weighted(values, weight.astype(np.float32))
-        for rows, last_row in self._rows.pieces(height):
-            for cols, last_col in self._cols.pieces(width):
-                inside = (slice(None), _shifted(rows, height.start), _shifted(cols, width.start))
-                key = rows.start, cols.start
-                earlier, earlier_weight = self._held.pop(key, (0, 0))
-                total, total_weight = earlier + weighted[inside], earlier_weight + weight[inside]
-                if last_row and last_col:
-                    none = np.full_like(total, np.nan)
-                    mean = np.divide(total, total_weight, out=none, where=total_weight > 0)
-                    yield Window.from_slices(rows, cols), mean
-                else:
-                    self._held[key] = total, total_weight
-
-
-def _weighted(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    seen = np.isfinite(values)
-    return np.where(seen, values * weight, 0), seen * weight
-
-
-def _shifted(part: slice, start: int) -> slice:
-    return slice(part.start - start, part.stop - start)
-
-
-class _Overlaps:
-    """How patches overlap along one axis."""
-
-    def __init__(self, patches: Sequence[slice]) -> None:
-        self._starts = sorted({patch.start for patch in patches})
-        self._stops = sorted({patch.stop for patch in patches})
-
-    def weights(self, patch: slice) -> np.ndarray:
-        """Return the distance of each pixel's centre to the nearest border inside the image."""
-        centres = np.arange(patch.start, patch.stop) + 0.5
-        distance = np.full(len(centres), np.inf)
-        if patch.start > self._starts[0]:
-            distance = centres - patch.start
-        if patch.stop < self._stops[-1]:
-            distance = np.minimum(distance, patch.stop - centres)
-        return np.where(np.isinf(distance), 1.0, distance)
-
-    def pieces(self, patch: slice) -> Iterator[tuple[slice, bool]]:
-        """Yield the parts of a patch between all borders, and whether it is their last one."""
-        borders = sorted(n for n in {*self._starts, *self._stops} if patch.start <= n <= patch.stop)
-        following = next((n for n in self._starts if n > patch.start), patch.stop)
-        for start_at, stop_at in pairwise(borders):
-            yield slice(start_at, stop_at), stop_at <= following
-
-
 def _predict_tiles(
     model: Model, scene: Scene, tiles: list[Tile], folder: Path, only: Inputs | None
 ) -> tuple[float, Callable[[], None]]:
@@ -519,7 +324,7 @@ def _predict_tiles(
     seconds = 0.0
     reading = contextlib.closing(_read_ahead(model, scene, tiles, only))
     with reading as coming, contextlib.ExitStack() as stack:
-        writer = stack.enter_context(_Writer(scene, folder, tiles))
+        writer = stack.enter_context(Writer(scene, folder, tiles))
         writing: Future | None = None
         for tile, inputs in progress(coming, len(tiles), scene):
             begin = time.monotonic()
@@ -576,53 +381,6 @@ class _Cores(Sequence[Inputs]):
             LOG.info("%s: preparing, window %d of %d", self.scene.id, number + 1, len(self))
             self.said = time.monotonic()
         return read_inputs(self.scene, window=window)
-
-
-class _Writer:
-    """Writes predictions in a thread; files appear when all went well."""
-
-    def __init__(self, scene: Scene, folder: Path, tiles: Sequence[Tile]) -> None:
-        self.scene, self.folder, self.tiles = scene, folder, tiles
-        self.files: dict[str, tuple[Any, Joint]] = {}
-
-    def __enter__(self) -> _Writer:
-        self.pool, self.stack = ThreadPoolExecutor(1), contextlib.ExitStack()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        # GDAL's environment belongs to the thread that opened the files.
-        try:
-            self.pool.submit(self.stack.__exit__, *error).result()
-        finally:
-            self.pool.shutdown()
-
-    def submit(self, prediction: Prediction, tile: Tile) -> Future:
-        """Write one tile, the first one creating the files."""
-        return self.pool.submit(self._write, prediction, tile)
-
-    def _write(self, prediction: Prediction, tile: Tile) -> None:
-        if not self.files:
-            self._open(prediction)
-        for part, (file, joint) in self.files.items():
-            for window, values in joint.add(getattr(prediction, part), tile):
-                file.write(raster.to_dn(values), window=window)
-
-    def _open(self, prediction: Prediction) -> None:
-        names = {"reflectance": image_path(self.folder, self.scene.id).name}
-        if prediction.std is not None:
-            names["std"] = std_path(self.folder, self.scene.id).name
-        for part, name in names.items():
-            file = self.stack.enter_context(
-                raster.cog_writer(
-                    self.folder / name,
-                    self.scene.grid,
-                    dtype="uint16",
-                    descriptions=prediction.bands or self.scene.bands,
-                    nodata=0,
-                    compress="deflate",
-                )
-            )
-            self.files[part] = file, Joint(self.tiles)
 
 
 def progress(

@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from unveil import raster
 from unveil.inputs import read_npz, reading_input
+from unveil.workflow.code import code_of
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class Checkpoint:
 
     Attributes:
         path: a ``.npz`` file.
-        fingerprint: identity of network, data and plan; another run's file is not used.
+        fingerprint: identity of network, data, plan and code; another run's file is not used.
     """
 
     path: Path
@@ -329,6 +330,7 @@ def _fingerprint(network: keras.Model, task: Task, plan: TrainingPlan) -> str:
     digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode())
     digest.update(repr([tuple(w.shape) for w in network.weights]).encode())
     digest.update(task.identity().encode())
+    digest.update(code_of("train").encode())
     return digest.hexdigest()
 
 
