@@ -53,6 +53,7 @@ def answer(weights: Path, inputs, **options):
     return model.predict(inputs)
 
 
+@pytest.mark.slow
 def test_attention_never_looks_at_cloud(weights):
     inputs = make_inputs()
     context_class = inputs.context_class.copy()
@@ -68,6 +69,7 @@ def test_attention_never_looks_at_cloud(weights):
     np.testing.assert_array_equal(one.std, other.std)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_bands_does_not_matter(weights):
     inputs = make_inputs()
     order = [3, 0, 5, 1, 4, 2]
@@ -81,6 +83,7 @@ def test_the_order_of_the_bands_does_not_matter(weights):
     np.testing.assert_allclose(one.reflectance[order], other.reflectance, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bands", "frames"), [(("B04",), 3), (TEN, 6), (L1C13, 1), (CORE6, 24)])
 def test_any_bands_and_any_number_of_frames_will_do(weights, bands, frames):
     inputs = make_inputs(bands=bands, frames=frames)
@@ -93,6 +96,7 @@ def test_any_bands_and_any_number_of_frames_will_do(weights, bands, frames):
         assert error < nearest
 
 
+@pytest.mark.slow
 def test_radar_helps_where_the_target_follows_it_and_can_be_missing(weights):
     inputs = make_inputs()
     rng = np.random.default_rng(3)
@@ -109,6 +113,7 @@ def test_radar_helps_where_the_target_follows_it_and_can_be_missing(weights):
     assert errors[2] == pytest.approx(errors[1], rel=0.05)
 
 
+@pytest.mark.slow
 def test_clear_pixels_are_kept_predicted_or_blended(weights):
     inputs = make_inputs()
     clear = inputs.target_clear
@@ -132,6 +137,7 @@ def test_a_bad_option_is_named():
         Chronos(ModelSpec("c", "chronos", options={"size": "huge"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_larger_sizes_are_the_same_code(size, tmp_path):
     network = build_network(size)

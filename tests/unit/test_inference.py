@@ -323,6 +323,7 @@ input()
 """
 
 
+@pytest.mark.slow
 def test_networks_of_a_job_stay_on_its_gpu_and_another_job_takes_the_next(tmp_path):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -333,6 +334,7 @@ def test_networks_of_a_job_stay_on_its_gpu_and_another_job_takes_the_next(tmp_pa
         job.communicate("\n", timeout=60)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_tensorflow_does_not_see_is_said(tmp_path):
     program = "import logging; logging.basicConfig()\n"
     program += "from unveil.inference.devices import claim_device\n"
