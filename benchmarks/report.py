@@ -138,6 +138,7 @@ def main() -> None:
             write_statistics(
                 metrics=inputs["metrics"],
                 scenes=inputs["scenes"],
+                models={model: kind for model, (_, kind, _) in MODELS.items()},
                 cloud_levels=LEVELS,
                 seed=1,
                 outputs={table: folder / "statistics" / f"{table}.csv" for table in TABLES},

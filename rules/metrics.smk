@@ -74,6 +74,7 @@ rule compare_models:
         archives=FACTS,
         metrics=rules.collect_metrics.output.metrics,
     output:
+        pooled=f"{RESULTS}/statistics/pooled.csv",
         comparison=report(
             f"{RESULTS}/statistics/comparison.csv",
             caption="../report/comparison.rst",
@@ -108,6 +109,7 @@ rule compare_models:
     params:
         home=HOME,
         code=code("metrics"),
+        models={model: row["kind"] for model, row in MODELS.items()},
         cloud_levels=config["metrics"]["cloud_levels"],
         seed=config["seed"],
     message:

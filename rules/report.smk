@@ -34,6 +34,7 @@ rule render_report:
         metrics=rules.collect_metrics.output.metrics,
         skipped=rules.collect_metrics.output.skipped,
         manifest=rules.write_manifest.output[0],
+        pooled=rules.compare_models.output.pooled,
         comparison=rules.compare_models.output.comparison,
         ranking=rules.compare_models.output.ranking,
         strata=rules.compare_models.output.strata,

@@ -12,6 +12,7 @@ with job(snakemake.log[0]):
     write_statistics(
         metrics=Path(snakemake.input.metrics),
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
+        models=snakemake.params.models,
         cloud_levels=snakemake.params.cloud_levels,
         seed=snakemake.params.seed,
         outputs={name: Path(snakemake.output[name]) for name in TABLES},

@@ -39,7 +39,7 @@ from unveil.config import (
 from unveil.errors import SceneSkipped
 from unveil.inference import finished
 from unveil.masks.stage import MaskOptions, mask_scene
-from unveil.metrics.aggregate import read_scores
+from unveil.metrics.reading import read_scores
 from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec

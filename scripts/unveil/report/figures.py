@@ -25,11 +25,12 @@ from PIL import Image
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.metrics.levels import ALL, level_of
 from unveil.report.evidence import Evidence
 from unveil.report.images import CLOUDY, SAR, TRUTH, Row
 from unveil.report.places import Place
 from unveil.report.spectra import Spectra
-from unveil.report.summary import best_of_each, level_labels, level_of, order_by
+from unveil.report.summary import best_of_each, order_by
 from unveil.scene import PROTOCOLS
 
 INK = "#10161d"
@@ -112,12 +113,11 @@ def mae_by_cover(evidence: Evidence, bounds: Sequence[float], *, min_places: int
     Returns:
         The figure; None when no method but the baseline has a score.
     """
-    rows = _mae_rows(evidence, evidence.scores)
+    rows = _mae_rows(evidence)
     if rows.empty:
         return None
-    labels = np.array(level_labels(bounds))
-    levels = level_of(rows["cloud_cover"], bounds)
-    rows = rows.assign(x=100 * rows["cloud_cover"], level=labels[levels.to_numpy()])
+    cover = rows["cloud_cover"]
+    rows = rows.assign(x=100 * cover, level=level_of(cover.to_numpy(), bounds))
     middles = rows.groupby(["protocol", "level"])["x"].mean().rename("position").reset_index()
     ranking = evidence.statistics.ranking
     lines = ranking[ranking["metric"] == "MAE"].merge(middles, on=["protocol", "level"])
@@ -136,7 +136,7 @@ def mae_by_days(evidence: Evidence, *, min_places: int) -> Figure | None:
     facts = evidence.scores[evidence.scores["metric"] == DAYS]
     facts = facts[facts["region"] == "occluded"].dropna(subset=["value"])
     days = facts.drop_duplicates("scene").set_index("scene")["value"]
-    rows = _mae_rows(evidence, evidence.scores)
+    rows = _mae_rows(evidence)
     rows = rows.assign(x=rows["scene"].map(days)).dropna(subset=["x"])
     if rows.empty:
         return None
@@ -177,16 +177,16 @@ def _points_and_lines(
 
 
 def mae_by_band(evidence: Evidence) -> Figure | None:
-    """Draw occluded MAE of each band as bars, the best methods side by side.
+    """Draw the pooled occluded MAE of each band as bars, the best methods side by side.
 
-    Means over places of the scenes that a method has; the cloudy input is left out, for its
-    bars would flatten all others.
+    The cloudy input is left out, for its bars would flatten all others.
 
     Returns:
         The figure; None when no method but the baseline has a score by band.
     """
-    rows = _mae_rows(evidence, evidence.band_scores)
+    rows = evidence.statistics.pooled
     rows = rows[rows["band"].isin(list(BANDS))]
+    rows = rows[rows["protocol"].isin(_protocols_with_methods(evidence, rows))]
     if rows.empty:
         return None
     with plt.rc_context(STYLE):
@@ -202,8 +202,7 @@ def mae_by_band(evidence: Evidence) -> Figure | None:
             bands = order_by(inside["band"].unique(), list(BANDS))
             width = 0.84 / len(drawn)
             for number, look in reversed(list(enumerate(drawn))):
-                points = inside[inside["model"] == look.model]
-                mean = points.groupby(["band", "place"])["value"].mean().groupby("band").mean()
+                mean = inside[inside["model"] == look.model].set_index("band")["value"]
                 x = np.arange(len(bands)) + width * (number - (len(drawn) - 1) / 2)
                 height = mean.reindex(bands)
                 axis.bar(x, height, width * 0.94, color=look.colour, label=look.label)
@@ -287,7 +286,7 @@ def _rank_panel(evidence: Evidence, rows: pd.DataFrame, axis: plt.Axes) -> None:
     titles = [evidence.methods[model].title for model in rows["model"]]
     axis.plot(rows["mean_rank"], rows.index, "o", color=INK, markersize=5)
     axis.set_yticks(rows.index, [_wrap(title, 36) for title in titles])
-    groups = rows["cliques"].fillna("").astype(str).str.split()
+    groups = rows["cliques"].str.split()
     worst = rows["mean_rank"].max()
     for number, name in enumerate(dict.fromkeys(name for group in groups for name in group)):
         members = rows.index[[name in group for group in groups]]
@@ -309,8 +308,9 @@ def calibration(evidence: Evidence) -> Figure | None:
     Returns:
         The figure; None when no method gives a standard deviation.
     """
-    rows = evidence.scores[evidence.scores["region"] == "occluded"].dropna(subset=["value"])
-    rows = rows[rows["metric"].str.startswith("coverage_")]
+    rows = evidence.statistics.pooled
+    rows = rows[(rows["region"] == "occluded") & (rows["level"] == ALL)]
+    rows = rows[rows["metric"].str.startswith("coverage_")].dropna(subset=["value"])
     if rows.empty:
         return None
     rows = rows.assign(nominal=rows["metric"].str.removeprefix("coverage_").astype(float))
@@ -320,9 +320,8 @@ def calibration(evidence: Evidence) -> Figure | None:
             inside = rows[rows["protocol"] == protocol]
             axis.plot([0, 100], [0, 100], color=FAINT, linewidth=1)
             for look in looks(evidence, inside["model"]):
-                points = inside[inside["model"] == look.model]
-                mean = points.groupby(["nominal", "place"])["value"].mean()
-                mean = mean.groupby("nominal").mean()
+                mean = inside[inside["model"] == look.model].set_index("nominal")["value"]
+                mean = mean.sort_index()
                 style = {"color": look.colour, "label": look.label, "ls": "-", "ms": 4}
                 axis.plot(mean.index, 100 * mean, look.marker, **style)
             axis.set(xlabel="central interval (%)", xlim=(0, 100), ylim=(0, 100))
@@ -429,7 +428,7 @@ def _span(values: np.ndarray, least: float) -> tuple[float, float]:
 def _ranked(evidence: Evidence) -> pd.DataFrame:
     """Return the ranking by MAE over all cloud levels."""
     rows = evidence.statistics.ranking
-    return rows[(rows["metric"] == "MAE") & (rows["level"] == "all")]
+    return rows[(rows["metric"] == "MAE") & (rows["level"] == ALL)]
 
 
 def _frontier(points: pd.DataFrame) -> pd.DataFrame:
@@ -541,8 +540,9 @@ def inline(svg: str) -> str:
     return re.sub(size, shown, inked, count=1)
 
 
-def _mae_rows(evidence: Evidence, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return occluded MAE of the protocols in which more than the baseline has a score."""
+def _mae_rows(evidence: Evidence) -> pd.DataFrame:
+    """Return each scene's occluded MAE of protocols in which more than the baseline has one."""
+    scores = evidence.scores
     rows = scores[(scores["region"] == "occluded") & (scores["metric"] == "MAE")]
     rows = rows[rows["value"] > 0]  # a logarithmic axis has no zero
     return rows[rows["protocol"].isin(_protocols_with_methods(evidence, rows))]

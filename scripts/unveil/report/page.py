@@ -20,6 +20,9 @@ from rasterio.crs import CRS
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.metrics.registry import IN_PAPERS, METRICS, print_value
+from unveil.metrics.registry import best_first as ranked_by
+from unveil.metrics.statistics import NOT_RANKED
 from unveil.raster import Grid
 from unveil.report import figures as charts
 from unveil.report import images
@@ -36,6 +39,7 @@ from unveil.report.images import CLOUDY, ERROR_VIEW, SAR, SPREAD_VIEW, TRUTH, VI
 from unveil.report.places import find_places, read_outline, to_geojson
 from unveil.report.spectra import Spectra, read_spectra
 from unveil.report.summary import (
+    Stand,
     Table,
     Verdict,
     against,
@@ -44,11 +48,9 @@ from unveil.report.summary import (
     best_of_each,
     caveats,
     count_pairs,
-    format_value,
     make_tables,
     order_by,
     places_needed,
-    rank,
     scene_scores,
 )
 from unveil.scene import PROTOCOLS, Frame, Scene, bbox
@@ -79,7 +81,7 @@ BETTER = {
     "low": "lower is better",
     "high": "higher is better",
     "zero": "nearer to 0 is better",
-    "": "",
+    "none": "",
 }
 SHOWN_FACTS = ("title", "protocol", "place")
 NO_RESULT = "No method has a result under cloud. The table of skipped scenes says why."
@@ -99,7 +101,6 @@ MAX_DETAILS = 200
 MAX_FILMS = 50
 """Scenes whose every frame is shown; spread over the picture where it has more."""
 
-EXPLORED_METRICS = ("MAE", "RMSE", "PSNR", "SSIM", "SAM", "bias")
 MAX_EXPLORED = 300
 """Scenes whose single values are in the page, for the interactive chart."""
 
@@ -220,8 +221,9 @@ def render(
         "skips": skip_groups(evidence),
         "scenes": scenes_context(evidence, rows),
         "provenance": provenance_context(evidence),
-        "measures": MEASURES,
-        "heads": {metric: metric_head(metric, UNIT_OF.get(metric, "")) for metric in MEASURES},
+        "measures": IN_PAPERS,
+        "directions": {metric: METRICS[metric].better for metric in IN_PAPERS},
+        "heads": {metric: METRICS[metric].head for metric in IN_PAPERS},
         "nan": math.nan,
         "protocol_text": PROTOCOL_TEXT,
         "region_text": REGION_TEXT,
@@ -268,8 +270,8 @@ def make_environment() -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # browsers refuse NaN
     environment.filters["percent"] = percent
-    environment.filters["mae"] = lambda value: format_value(value, "MAE")
-    environment.filters["score"] = format_value
+    environment.filters["mae"] = lambda value: print_value(value, "MAE")
+    environment.filters["score"] = print_value
     environment.filters["probability"] = probability
     environment.filters["figure"] = figure_value
     environment.filters["plural"] = plural
@@ -310,8 +312,8 @@ def probability(p: float) -> str:
 
 def figure_value(value: float, metric: str) -> str:
     """Return a number as a paper prints it; a dash where it prints none."""
-    value = float(value)
-    return f"{value:g}" if metric in ("psnr", "sam") else format_value(value, metric)
+    as_printed = METRICS[metric].unit in ("dB", "degree")
+    return f"{value:g}" if as_printed else print_value(value, metric)
 
 
 def plural(number: int, noun: str) -> str:
@@ -373,12 +375,13 @@ def answers(
         verdicts = answer(evidence, table, min_places=options.min_places)
         if verdicts:
             *levels, overall = verdicts
+            stand = table.stands["MAE", len(table.labels) - 1]
             found.append(
                 {
                     "protocol": table.protocol,
                     "levels": levels,
                     "overall": overall,
-                    "n_ranked": len(table.strata[-1].ranked),
+                    "n_ranked": len(stand.ranked),
                     "caveats": caveats(evidence, table),
                 }
             )
@@ -411,22 +414,17 @@ def comparisons(
 
 def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list[dict[str, Any]]:
     """Find methods left out for their coverage that beat the best where both have results."""
-    rows = evidence.scores[evidence.scores["protocol"] == protocol]
-    wide = scene_scores(evidence, region="occluded", metric="MAE")
-    wide = wide[wide.index.isin(rows["scene"])]
-    found = []
-    for model in wide.columns:
-        both = wide[[model, verdict.best]].dropna() if model != verdict.best else wide[:0]
-        if 0 < len(both) < verdict.n_scenes and both[model].mean() < both[verdict.best].mean():
-            found.append(
-                {
-                    "model": model,
-                    "n_scenes": len(both),
-                    "mae": both[model].mean(),
-                    "best_mae": both[verdict.best].mean(),
-                }
-            )
-    return found
+    pairs = against(evidence, verdict.best, protocol=protocol)
+    return [
+        {
+            "model": pair.model,
+            "n_scenes": pair.n_scenes,
+            "mae": pair.mean,
+            "best_mae": pair.best_mean,
+        }
+        for pair in pairs
+        if pair.verdict == NOT_RANKED and pair.mean < pair.best_mean
+    ]
 
 
 # --- the picture ----------------------------------------------------------------------
@@ -539,7 +537,7 @@ def _cells(
     encoded: Mapping[str, Mapping[str, str]],
 ) -> list[dict[str, Any]]:
     known = errors.loc[row.scene].dropna().to_dict() if row.scene in errors.index else {}
-    order = rank(known, "MAE")
+    order = ranked_by(known, "MAE")
     cells = []
     for key, title in columns:
         model = baselines[0] if key == CLOUDY and baselines else key
@@ -572,58 +570,46 @@ def tables_context(evidence: Evidence, tables: Sequence[Table]) -> dict[str, Any
     """Return the tables as plain data, for the template and for the page's script."""
     regions = list(dict.fromkeys(table.region for table in tables))
     metrics = list(dict.fromkeys(metric for table in tables for metric in table.metrics))
-    units = {metric: unit for table in reversed(tables) for metric, unit in table.units.items()}
     return {
         "protocols": list(dict.fromkeys(table.protocol for table in tables)),
         "regions": regions,
         "metrics": metrics,
-        "units": units,
-        "heads": {metric: metric_head(metric, units[metric]) for metric in metrics},
-        "notes": {metric: BETTER[direction(metric)] for metric in metrics},
-        "directions": {metric: direction(metric) for metric in metrics},
-        "levels": [stratum.label for stratum in tables[0].strata] if tables else [],
+        "units": {metric: METRICS[metric].printed_unit for metric in metrics},
+        "heads": {metric: METRICS[metric].head for metric in metrics},
+        "notes": {metric: BETTER[METRICS[metric].better] for metric in metrics},
+        "directions": {metric: METRICS[metric].better for metric in metrics},
+        "levels": list(tables[0].labels) if tables else [],
         "titles": {m.id: m.title for m in evidence.methods.values()},
         "blocks": {table.protocol + "|" + table.region: _table_data(table) for table in tables},
     }
 
 
-def metric_head(metric: str, unit: str) -> str:
-    """Return the head of a metric's column: its name with the unit."""
-    name = metric.replace("R2", "R²").replace("_", " ")
-    return f"{name} ({unit})" if unit else name
-
-
-def direction(metric: str) -> str:
-    """Return which side of a metric is better: ``low``, ``high``, ``zero`` or empty."""
-    return next(iter(rank({"low": -1.0, "zero": 0.0, "high": 1.0}, metric)), "")
-
-
 def _table_data(table: Table) -> dict[str, Any]:
-    """Return a table as ``{models, strata, cells[metric][model][stratum]}``."""
-    cells = {
-        metric: [
-            [_cell_data(table.cells[metric, model, i]) for i in range(len(table.strata))]
-            for model in table.models
-        ]
-        for metric in table.metrics
+    """Return a table: ``cells[metric][model][level]``, and ``stands[metric][level]``."""
+    levels = range(len(table.labels))
+    return {
+        "models": list(table.models),
+        "cells": {
+            metric: [
+                [_cell_data(table.cells[metric, model, i]) for i in levels]
+                for model in table.models
+            ]
+            for metric in table.metrics
+        },
+        "stands": {
+            metric: [_stand_data(table.stands[metric, i]) for i in levels]
+            for metric in table.metrics
+        },
     }
-    strata = [
-        {
-            "label": stratum.label,
-            "scenes": len(stratum.common),
-            "of": stratum.n_scenes,
-            "places": max(
-                (
-                    table.cells[metric, m, i].n_places
-                    for metric in table.metrics
-                    for m in stratum.ranked
-                ),
-                default=0,
-            ),
-        }
-        for i, stratum in enumerate(table.strata)
-    ]
-    return {"models": list(table.models), "strata": strata, "cells": cells}
+
+
+def _stand_data(stand: Stand) -> dict[str, Any]:
+    return {
+        "label": stand.label,
+        "scenes": stand.n_common,
+        "of": stand.n_scenes,
+        "places": stand.n_places,
+    }
 
 
 def _cell_data(cell: Any) -> dict[str, Any]:
@@ -645,12 +631,12 @@ def pooled_scores(tables: Mapping[str, Any]) -> pd.DataFrame:
         protocol, region = key.split("|")
         for metric, by_model in block["cells"].items():
             for model, cells in zip(block["models"], by_model, strict=True):
-                for stratum, cell in zip(block["strata"], cells, strict=True):
+                for stand, cell in zip(block["stands"][metric], cells, strict=True):
                     rows.append(
                         {
                             "protocol": protocol,
                             "region": region,
-                            "cloud_level": stratum["label"],
+                            "cloud_level": stand["label"],
                             "metric": metric,
                             "unit": tables["units"][metric],
                             "model": model,
@@ -665,8 +651,6 @@ def pooled_scores(tables: Mapping[str, Any]) -> pd.DataFrame:
 
 
 # --- as in the papers, strata, charts --------------------------------------------------
-
-MEASURES = ("MAE", "RMSE", "PSNR", "SSIM", "SAM")
 
 
 def papers_context(evidence: Evidence, tables: Sequence[Table]) -> list[dict[str, Any]]:
@@ -713,13 +697,13 @@ def _paper_row(
     values = {}
     for metric, part in rows.groupby("metric"):
         values[metric] = float(np.average(part["value"], weights=part["n_pixels"]))
-    last = len(ours.strata) - 1 if ours else 0
-    cells = {m: ours.cells.get((m, model, last)) for m in MEASURES} if ours else {}
+    last = len(ours.labels) - 1 if ours else 0
+    cells = {m: ours.cells.get((m, model, last)) for m in IN_PAPERS} if ours else {}
     return {
         "title": evidence.methods[model].title,
         "protocol": str(rows["protocol"].iloc[0]),
         "scenes": int(rows["scene"].nunique()),
-        "theirs": {metric: values.get(metric, math.nan) for metric in MEASURES},
+        "theirs": {metric: values.get(metric, math.nan) for metric in IN_PAPERS},
         "ours": {metric: cell.value for metric, cell in cells.items() if cell},
     }
 
@@ -748,7 +732,7 @@ def _stratum(
     # Variants of one network are no rivals: under cloud they often give the same.
     rows = rows[(rows["model"] == best["model"]) | (weights != weights.iloc[0]) | (weights == "")]
     following = rows.iloc[1] if len(rows) > 1 else None
-    groups = [set(str(row["cliques"] or "").split()) for _, row in rows.head(2).iterrows()]
+    groups = [set(row["cliques"].split()) for _, row in rows.head(2).iterrows()]
     alike = len(groups) > 1 and bool(groups[0] & groups[1])
     if best["n_ranked"] < options.min_places:
         verdict = "too few places"
@@ -774,7 +758,7 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
     chosen = pick_scenes(evidence.cover, MAX_EXPLORED)
     days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
     values = {}
-    for metric in EXPLORED_METRICS:
+    for metric in (name for name, of in METRICS.items() if of.explored):
         wide = scene_scores(evidence, region="occluded", metric=metric).reindex(chosen)
         values[metric] = {model: _rounded(wide[model]) for model in order if model in wide}
     scored = [model for model in order if any(model in of for of in values.values())]
@@ -793,7 +777,7 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
             }
             for model in scored
         ],
-        "metrics": {m: metric_head(m, UNIT_OF.get(m, "")) for m in EXPLORED_METRICS if values[m]},
+        "metrics": {metric: METRICS[metric].head for metric, of in values.items() if of},
         "scenes": [
             {
                 "title": scene_title(evidence.scenes[name]),
@@ -804,7 +788,7 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
             for name in chosen
         ],
         "values": values,
-        "log": [metric for metric in EXPLORED_METRICS if metric in ("MAE", "RMSE", "SAM")],
+        "log": [metric for metric in values if METRICS[metric].logarithmic],
         "pixels": [
             {
                 "scene": pixel.scene,
@@ -821,10 +805,6 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
             for pixel in pixels
         ],
     }
-
-
-UNIT_OF = {"MAE": "reflectance", "RMSE": "reflectance", "bias": "reflectance"}
-UNIT_OF |= {"PSNR": "dB", "SAM": "degree"}
 
 
 def _rounded(values: pd.Series) -> list[float | None]:
@@ -865,7 +845,7 @@ def scenes_context(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Any]:
     for scene_id in pick_scenes(evidence.cover, len(evidence.cover)):
         scene = evidence.scenes[scene_id]
         known = errors.loc[scene_id].dropna().to_dict() if scene_id in errors.index else {}
-        order = rank(known, "MAE")
+        order = ranked_by(known, "MAE")
         if all(evidence.methods[model].is_baseline for model in order):
             order = []
         index.append(
@@ -905,7 +885,7 @@ def _details(
         "scene": scene,
         "title": scene_title(scene),
         "cover": evidence.cover[scene.id],
-        "scores": [(evidence.methods[m].title, known[m]) for m in rank(known, "MAE")],
+        "scores": [(evidence.methods[m].title, known[m]) for m in ranked_by(known, "MAE")],
         "skips": [
             (
                 evidence.methods[m].title if m in evidence.methods else (m or "every method"),
