@@ -47,7 +47,7 @@ from unveil.models.external import External
 from unveil.planning import survey
 from unveil.provenance import costs
 from unveil.raster import Grid
-from unveil.report.evidence import read_citations, read_evidence
+from unveil.report.findings import read_citations, read_findings
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
 from unveil.sources import open_source
 from unveil.sources.area import area_grid
@@ -488,7 +488,7 @@ def write_report_inputs(folder: Path) -> None:
 
 def read_report_inputs(folder: Path) -> None:
     read_citations(folder / "c.bib")
-    read_evidence(
+    read_findings(
         scenes=sorted(folder.rglob("scene.json")),
         metrics=folder / "metrics.csv",
         skipped=folder / "skipped.csv",

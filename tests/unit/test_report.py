@@ -31,7 +31,7 @@ from unveil.metrics.published import DEFINITIONS
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
 from unveil.report import FIGURES, ReportOptions, render
 from unveil.report import figures as charts
-from unveil.report.evidence import pick_scenes, read_evidence, read_methods
+from unveil.report.findings import pick_scenes, read_findings, read_methods
 from unveil.report.images import Preview, stretch_of, thumbnail_size
 from unveil.report.images import render as render_bands
 from unveil.report.page import outside_ranking, papers_context, pixels_of, source_warnings
@@ -47,7 +47,7 @@ from unveil.scene import load_scene
 
 
 def read(results):
-    return read_evidence(
+    return read_findings(
         scenes=results.scenes,
         metrics=results.metrics,
         skipped=results.skipped,
@@ -68,24 +68,24 @@ def page(results):
 
 
 def test_warnings_of_sources_are_listed_with_their_scene(results):
-    evidence = read(results)
-    first = next(iter(evidence.scenes.values()))
+    findings = read(results)
+    first = next(iter(findings.scenes.values()))
     warned = dataclasses.replace(first.target, facts={"unveil:warnings": ["an odd offset"]})
     frames = tuple(warned if f is first.target else f for f in first.frames)
-    scenes = {**evidence.scenes, first.id: dataclasses.replace(first, frames=frames)}
-    found = source_warnings(dataclasses.replace(evidence, scenes=scenes))
+    scenes = {**findings.scenes, first.id: dataclasses.replace(first, frames=frames)}
+    found = source_warnings(dataclasses.replace(findings, scenes=scenes))
     assert [(w["date"], w["role"], w["text"]) for w in found] == [
         (first.target.date, "target", "an odd offset")
     ]
-    assert source_warnings(evidence) == []
+    assert source_warnings(findings) == []
 
 
 # --- pooling and comparison -----------------------------------------------------------
 
 
 def test_pooled_scores_equal_plain_means_of_the_table(results):
-    evidence = read(results)
-    table = next(t for t in make_tables(evidence, (0.35, 0.65)) if t.protocol == "transplant")
+    findings = read(results)
+    table = next(t for t in make_tables(findings, (0.35, 0.65)) if t.protocol == "transplant")
     rows = pd.read_csv(results.metrics)
     plain = rows.query(
         "protocol == 'transplant' and model == 'regressed' and region == 'occluded' "
@@ -110,8 +110,8 @@ def evidence_of(tmp_path, places, *, gap):
     return read(Results(tmp_path, ()))
 
 
-def judge(evidence):
-    return answer(evidence, make_tables(evidence, ())[0], min_places=5)[-1]
+def judge(findings):
+    return answer(findings, make_tables(findings, ())[0], min_places=5)[-1]
 
 
 def verdict_of(tmp_path, places, *, gap):
@@ -119,10 +119,10 @@ def verdict_of(tmp_path, places, *, gap):
 
 
 def test_variants_of_one_network_are_no_rivals(tmp_path):
-    evidence = evidence_of(tmp_path, 8, gap=0.004)
-    assert judge(evidence).runner_up == "nearest"
-    same = {k: dataclasses.replace(m, sha256="ab" * 32) for k, m in evidence.methods.items()}
-    alone = judge(dataclasses.replace(evidence, methods=same))
+    findings = evidence_of(tmp_path, 8, gap=0.004)
+    assert judge(findings).runner_up == "nearest"
+    same = {k: dataclasses.replace(m, sha256="ab" * 32) for k, m in findings.methods.items()}
+    alone = judge(dataclasses.replace(findings, methods=same))
     assert (alone.best, alone.runner_up) == ("regressed", "")
 
 
@@ -170,9 +170,9 @@ def run_with_an_unranked_method(folder, *, unranked):
         for recipe in recipes[:2]:
             rows += errors_of(recipe, "mosaic", {"B02": 0.001, "B04": 0.001})
     write_tables(folder, recipes, rows, [])
-    evidence = read(Results(folder, ()))
-    (table,) = make_tables(evidence, ())
-    return evidence, table
+    findings = read(Results(folder, ()))
+    (table,) = make_tables(findings, ())
+    return findings, table
 
 
 def errors_of(recipe, model, bands):
@@ -187,8 +187,8 @@ def errors_of(recipe, model, bands):
 
 def test_the_printed_difference_is_that_of_the_printed_means(tmp_path):
     """The test was on the bands of a method that is not ranked, the means were not."""
-    evidence, table = run_with_an_unranked_method(tmp_path, unranked=True)
-    verdict = answer(evidence, table, min_places=6)[-1]
+    findings, table = run_with_an_unranked_method(tmp_path, unranked=True)
+    verdict = answer(findings, table, min_places=6)[-1]
     assert (verdict.best, verdict.runner_up, verdict.claim) == ("regressed", "nearest", "better")
     found = verdict.difference
     assert found.difference == pytest.approx(verdict.runner_up_mae - verdict.best_mae, abs=1e-7)
@@ -221,9 +221,9 @@ def test_ids_that_look_like_numbers_or_nothing_are_rendered(tmp_path):
                 rows += errors_of(recipe, model, {"B02": 0.01 * (1 + number), "B03": 0.01})
     write_tables(tmp_path, recipes, rows, skips, models)
     results = Results(tmp_path, tuple(tmp_path / "scenes" / name / "scene.json" for name in ids))
-    evidence = read(results)
-    assert set(evidence.scores["scene"]) == set(ids) and evidence.reasons("NA", "NaN") == ["null"]
-    assert set(evidence.statistics.pooled["model"]) == set(models)
+    findings = read(results)
+    assert set(findings.scores["scene"]) == set(ids) and findings.reasons("NA", "NaN") == ["null"]
+    assert set(findings.statistics.pooled["model"]) == set(models)
     render(**results.inputs(), options=ReportOptions())
     page = results.inputs()["output"].read_text(encoding="utf-8")
     assert all(f'id="scene-{name}"' in page for name in ids)
@@ -440,10 +440,10 @@ def test_each_papers_definition_stands_beside_ours_and_its_own_figures(tmp_path)
             (*head, "as_published:DSen2-CR", "all", "MAE", mae, "reflectance", pixels),
         ]
     write_tables(tmp_path, recipes, rows, [])
-    evidence = read(Results(tmp_path, ()))
-    tables = make_tables(evidence, ())
+    findings = read(Results(tmp_path, ()))
+    tables = make_tables(findings, ())
     assert [table.region for table in tables] == ["all"]
-    papers = {paper["name"]: paper for paper in papers_context(evidence, tables)}
+    papers = {paper["name"]: paper for paper in papers_context(findings, tables)}
     assert list(papers) == list(DEFINITIONS)
     (row,) = papers["DSen2-CR"]["rows"]
     assert row["theirs"]["MAE"] == pytest.approx((0.01 * 300 + 0.04 * 100) / 400)
@@ -453,10 +453,10 @@ def test_each_papers_definition_stands_beside_ours_and_its_own_figures(tmp_path)
 
 
 def test_methods_stand_in_the_order_of_their_error(results):
-    evidence = read(results)
-    order = best_first(evidence)
+    findings = read(results)
+    order = best_first(findings)
     assert order[:2] == ["cloudy", "regressed"] and order[-1] == "dsen2cr"
-    assert best_first(evidence, "simulate")[1] == "dsen2cr-small"
+    assert best_first(findings, "simulate")[1] == "dsen2cr-small"
 
 
 def test_every_protocol_has_methods_in_colour(tmp_path):
@@ -471,10 +471,10 @@ def test_every_protocol_has_methods_in_colour(tmp_path):
         rows += [(*head, band, "MAE", error, "reflectance", 9) for band in ("all", "B02")]
     models = {model: (model, model, "none") for model in (*many, "other")}
     write_tables(tmp_path, recipes, rows, [], models)
-    evidence = read(Results(tmp_path, ()))
-    strong = {look.model for look in charts.looks(evidence, [*many, "other"]) if look.strong}
+    findings = read(Results(tmp_path, ()))
+    strong = {look.model for look in charts.looks(findings, [*many, "other"]) if look.strong}
     assert {"m0", "other"} < strong and "m8" not in strong
-    assert len(charts.mae_by_band(evidence).axes) == 2
+    assert len(charts.mae_by_band(findings).axes) == 2
 
 
 def test_every_scene_has_an_anchor(results, page):
@@ -540,7 +540,7 @@ def test_methods_with_different_bands_are_compared_on_the_bands_they_share(tmp_p
             for band, value in {**bands, "all": mean}.items():
                 rows.append((*head, band, "MAE", value, "reflectance", 9))
     write_tables(tmp_path, recipes, rows, [])
-    evidence = read(Results(tmp_path, ()))
-    verdict = answer(evidence, make_tables(evidence, ())[0], min_places=5)[-1]
+    findings = read(Results(tmp_path, ()))
+    verdict = answer(findings, make_tables(findings, ())[0], min_places=5)[-1]
     assert verdict.best == "nearest" and verdict.best_mae == pytest.approx(0.01)
     assert verdict.shared_bands == ("B02",)

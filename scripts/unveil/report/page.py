@@ -26,14 +26,14 @@ from unveil.metrics.statistics import NOT_RANKED
 from unveil.raster import Grid
 from unveil.report import figures as charts
 from unveil.report import images
-from unveil.report.evidence import (
-    Evidence,
+from unveil.report.findings import (
+    Findings,
     Method,
     ReportOptions,
     frame_cover,
     pick_scenes,
     read_citations,
-    read_evidence,
+    read_findings,
 )
 from unveil.report.images import CLOUDY, ERROR_VIEW, SAR, SPREAD_VIEW, TRUTH, VIEWS, Row
 from unveil.report.places import find_places, read_outline, to_geojson
@@ -180,22 +180,22 @@ def render(
     Raises:
         InputError: if a file is missing, damaged, or not of the same run.
     """
-    evidence = read_evidence(
+    findings = read_findings(
         scenes=scenes, metrics=metrics, skipped=skipped, manifest=manifest, statistics=statistics
     )
-    tables = make_tables(evidence, options.cloud_levels)
-    rows, columns, missing, pixels = draw_rows(evidence, predictions, pictured, options)
+    tables = make_tables(findings, options.cloud_levels)
+    rows, columns, missing, pixels = draw_rows(findings, predictions, pictured, options)
     LOG.info("picture of %d scenes and %d columns", len(rows), len(columns))
-    places, land = find_places(evidence), read_outline(outline)
+    places, land = find_places(findings), read_outline(outline)
     enough = {"min_places": options.min_places}
     curves = {
-        "mae_by_cover": charts.mae_by_cover(evidence, options.cloud_levels, **enough),
-        "mae_by_band": charts.mae_by_band(evidence),
-        "mae_by_days": charts.mae_by_days(evidence, min_places=options.min_places),
-        "cost": charts.cost(evidence),
-        "critical_difference": charts.critical_difference(evidence, min_places=options.min_places),
-        "calibration": charts.calibration(evidence),
-        "spectra": charts.spectra(evidence, pixels),
+        "mae_by_cover": charts.mae_by_cover(findings, options.cloud_levels, **enough),
+        "mae_by_band": charts.mae_by_band(findings),
+        "mae_by_days": charts.mae_by_days(findings, min_places=options.min_places),
+        "cost": charts.cost(findings),
+        "critical_difference": charts.critical_difference(findings, min_places=options.min_places),
+        "calibration": charts.calibration(findings),
+        "spectra": charts.spectra(findings, pixels),
         "places": charts.place_map(places, land) if places else None,
     }
     drawn = {
@@ -203,24 +203,24 @@ def render(
         for name, figure in curves.items()
         if figure is not None
     }
-    found = answers(evidence, tables, options)
+    found = answers(findings, tables, options)
     context = {
         "options": options,
-        "counts": count(evidence),
-        "methods": evidence.methods,
+        "counts": count(findings),
+        "methods": findings.methods,
         "answers": found,
-        "comparisons": comparisons(evidence, found, options),
-        "papers": papers_context(evidence, tables),
-        "strata": strata_context(evidence, options),
-        "charts": charts_context(evidence, pixels),
-        "n_without_place": len({s.place for s in evidence.scenes.values()}) - len(places),
-        "bibtex": bibtex(evidence, read_citations(citations)),
-        "picture": picture_context(evidence, rows, columns, missing),
-        "tables": tables_context(evidence, tables),
+        "comparisons": comparisons(findings, found, options),
+        "papers": papers_context(findings, tables),
+        "strata": strata_context(findings, options),
+        "charts": charts_context(findings, pixels),
+        "n_without_place": len({s.place for s in findings.scenes.values()}) - len(places),
+        "bibtex": bibtex(findings, read_citations(citations)),
+        "picture": picture_context(findings, rows, columns, missing),
+        "tables": tables_context(findings, tables),
         "curves": {name: Markup(charts.inline(svg)) for name, svg in drawn.items()},
-        "skips": skip_groups(evidence),
-        "scenes": scenes_context(evidence, rows),
-        "provenance": provenance_context(evidence),
+        "skips": skip_groups(findings),
+        "scenes": scenes_context(findings, rows),
+        "provenance": provenance_context(findings),
         "measures": IN_PAPERS,
         "directions": {metric: METRICS[metric].better for metric in IN_PAPERS},
         "heads": {metric: METRICS[metric].head for metric in IN_PAPERS},
@@ -229,7 +229,7 @@ def render(
         "region_text": REGION_TEXT,
     }
     write_page(context, output)
-    write_figures(evidence, figures, context, rows, columns)
+    write_figures(findings, figures, context, rows, columns)
     for name in curves:
         svg = drawn.get(name) or charts.to_svg(
             charts.placeholder(NO_FIGURE.get(name, NO_RESULT)), name
@@ -280,7 +280,7 @@ def make_environment() -> jinja2.Environment:
 
 
 def write_figures(
-    evidence: Evidence,
+    findings: Findings,
     folder: Path,
     context: Mapping[str, Any],
     rows: Sequence[Row],
@@ -288,7 +288,7 @@ def write_figures(
 ) -> None:
     """Write the files named in ``FIGURES`` that are no curves."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = {row.scene: row_label(evidence, row) for row in rows}
+    labels = {row.scene: row_label(findings, row) for row in rows}
     empty = "There is no scene to show." if not rows else ""
     charts.save(charts.picture(rows, columns, labels), folder / "picture.png", empty=empty)
     environment = make_environment()
@@ -337,27 +337,27 @@ def shorten(text: str, length: int = 30) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def row_label(evidence: Evidence, row: Row) -> str:
+def row_label(findings: Findings, row: Row) -> str:
     """Return the text left of a row of the static picture."""
-    scene = evidence.scenes[row.scene]
+    scene = findings.scenes[row.scene]
     lines = [
         shorten(scene_title(scene)),
-        f"{percent(evidence.cover[scene.id])} cloud, {scene.protocol}",
+        f"{percent(findings.cover[scene.id])} cloud, {scene.protocol}",
         f"{row.stretch_from} stretched",
         next(iter(row.stretches.values()), ""),
     ]
     return "\n".join(lines)
 
 
-def count(evidence: Evidence) -> dict[str, int]:
+def count(findings: Findings) -> dict[str, int]:
     """Count what the run compared."""
-    scored = set(evidence.scores.dropna(subset=["value"])["model"])
+    scored = set(findings.scores.dropna(subset=["value"])["model"])
     return {
-        "scenes": len(evidence.scenes),
-        "places": len({scene.place for scene in evidence.scenes.values()}),
-        "methods": len(evidence.methods),
+        "scenes": len(findings.scenes),
+        "places": len({scene.place for scene in findings.scenes.values()}),
+        "methods": len(findings.methods),
         "scored": len(scored),
-        "skips": len(evidence.skipped),
+        "skips": len(findings.skipped),
     }
 
 
@@ -365,14 +365,14 @@ def count(evidence: Evidence) -> dict[str, int]:
 
 
 def answers(
-    evidence: Evidence, tables: Sequence[Table], options: ReportOptions
+    findings: Findings, tables: Sequence[Table], options: ReportOptions
 ) -> list[dict[str, Any]]:
     """Return the verdicts of each protocol, the one that compares most methods first."""
     found = []
     for table in tables:
         if table.region != "occluded" or "MAE" not in table.metrics:
             continue
-        verdicts = answer(evidence, table, min_places=options.min_places)
+        verdicts = answer(findings, table, min_places=options.min_places)
         if verdicts:
             *levels, overall = verdicts
             stand = table.stands["MAE", len(table.labels) - 1]
@@ -382,23 +382,23 @@ def answers(
                     "levels": levels,
                     "overall": overall,
                     "n_ranked": len(stand.ranked),
-                    "caveats": caveats(evidence, table),
+                    "caveats": caveats(findings, table),
                 }
             )
     for entry in found:
-        entry["others"] = outside_ranking(evidence, entry["overall"], entry["protocol"])
+        entry["others"] = outside_ranking(findings, entry["overall"], entry["protocol"])
     return sorted(found, key=lambda e: (-e["n_ranked"], -e["overall"].n_places))
 
 
 def comparisons(
-    evidence: Evidence, found: Sequence[Mapping[str, Any]], options: ReportOptions
+    findings: Findings, found: Sequence[Mapping[str, Any]], options: ReportOptions
 ) -> list[dict[str, Any]]:
     """Return every method against the best of each protocol, and the places it takes."""
     compared = []
     for entry in found:
         protocol, best = entry["protocol"], entry["overall"].best
-        n_pairs = count_pairs(evidence, protocol)
-        pairs = against(evidence, best, protocol=protocol)
+        n_pairs = count_pairs(findings, protocol)
+        pairs = against(findings, best, protocol=protocol)
         compared.append(
             {
                 "protocol": protocol,
@@ -412,9 +412,9 @@ def comparisons(
     return [entry for entry in compared if entry["pairs"]]
 
 
-def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list[dict[str, Any]]:
+def outside_ranking(findings: Findings, verdict: Verdict, protocol: str) -> list[dict[str, Any]]:
     """Find methods left out for their coverage that beat the best where both have results."""
-    pairs = against(evidence, verdict.best, protocol=protocol)
+    pairs = against(findings, verdict.best, protocol=protocol)
     return [
         {
             "model": pair.model,
@@ -431,7 +431,7 @@ def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list
 
 
 def draw_rows(
-    evidence: Evidence, predictions: Path, pictured: Sequence[str] | None, options: ReportOptions
+    findings: Findings, predictions: Path, pictured: Sequence[str] | None, options: ReportOptions
 ) -> tuple[list[Row], list[tuple[str, str]], list[Method], list[Spectra]]:
     """Render the rows of the picture.
 
@@ -439,9 +439,9 @@ def draw_rows(
         The rows, clear first; the columns as ``(key, title)``, the best method first;
         methods without any image; spectra of pixels of the rows.
     """
-    cover = evidence.cover if pictured is None else {s: evidence.cover[s] for s in pictured}
+    cover = findings.cover if pictured is None else {s: findings.cover[s] for s in pictured}
     chosen = pick_scenes(cover, options.max_scenes_in_picture)
-    ordered = [evidence.methods[model] for model in best_first(evidence)]
+    ordered = [findings.methods[model] for model in best_first(findings)]
     shown = [m for m in ordered if not m.is_baseline]
     found = {
         scene_id: {
@@ -452,19 +452,19 @@ def draw_rows(
     used = {model for paths in found.values() for model in paths}
     size = images.thumbnail_size(len(chosen), len(used) + 3, options.chip_px)
     rows = [
-        images.make_row(evidence.scenes[scene_id], found[scene_id], options, size)
+        images.make_row(findings.scenes[scene_id], found[scene_id], options, size)
         for scene_id in chosen
     ]
     columns = [(CLOUDY, CLOUDY)]
-    if any(evidence.scenes[scene_id].radar for scene_id in chosen):
+    if any(findings.scenes[scene_id].radar for scene_id in chosen):
         columns.append((SAR, SAR))
     columns += [(m.id, m.title) for m in shown if m.id in used]
-    if any(evidence.scenes[scene_id].with_role("reference") for scene_id in chosen):
+    if any(findings.scenes[scene_id].with_role("reference") for scene_id in chosen):
         columns.append((TRUTH, TRUTH))
     pixels = [
         pixel
         for scene_id in chosen
-        for pixel in pixels_of(evidence.scenes[scene_id], found[scene_id], size)
+        for pixel in pixels_of(findings.scenes[scene_id], found[scene_id], size)
     ]
     return rows, columns, [m for m in shown if m.id not in used], pixels
 
@@ -479,14 +479,14 @@ def pixels_of(scene: Scene, predictions: Mapping[str, Path], size: int) -> list[
 
 
 def picture_context(
-    evidence: Evidence,
+    findings: Findings,
     rows: Sequence[Row],
     columns: Sequence[tuple[str, str]],
     missing: Sequence[Method],
 ) -> dict[str, Any]:
     """Return what the template needs of the picture; other views go to the page's data."""
-    errors = scene_scores(evidence, region="occluded", metric="MAE")
-    baselines = [m.id for m in evidence.methods.values() if m.is_baseline]
+    errors = scene_scores(findings, region="occluded", metric="MAE")
+    baselines = [m.id for m in findings.methods.values() if m.is_baseline]
     views = {view: name for view, (name, _) in VIEWS.items() if any(view in r.images for r in rows)}
     if any(row.images.get(ERROR_VIEW) for row in rows):
         views[ERROR_VIEW] = "Mean absolute error"
@@ -509,13 +509,13 @@ def picture_context(
         "sar_note": images.SAR_NOTE,
         "rows": [
             {
-                "scene": evidence.scenes[row.scene],
-                "title": scene_title(evidence.scenes[row.scene]),
-                "cover": evidence.cover[row.scene],
+                "scene": findings.scenes[row.scene],
+                "title": scene_title(findings.scenes[row.scene]),
+                "cover": findings.cover[row.scene],
                 "stretch": row.stretches.get(first, ""),
                 "stretch_from": row.stretch_from,
                 "outline": images.outline_uri(row.outline) if row.outline.any() else "",
-                "cells": _cells(evidence, row, columns, errors, baselines, encoded.get(first, {})),
+                "cells": _cells(findings, row, columns, errors, baselines, encoded.get(first, {})),
             }
             for row in rows
         ],
@@ -529,7 +529,7 @@ def _encode(row: Row, view: str) -> dict[str, str]:
 
 
 def _cells(
-    evidence: Evidence,
+    findings: Findings,
     row: Row,
     columns: Sequence[tuple[str, str]],
     errors: pd.DataFrame,
@@ -549,24 +549,24 @@ def _cells(
                 "uri": uri,
                 "mae": known.get(model),
                 "best": bool(order) and order[0] == model and len(order) > 1,
-                "reason": "" if uri else _why_empty(evidence, row.scene, key),
+                "reason": "" if uri else _why_empty(findings, row.scene, key),
             }
         )
     return cells
 
 
-def _why_empty(evidence: Evidence, scene: str, key: str) -> str:
+def _why_empty(findings: Findings, scene: str, key: str) -> str:
     if key == SAR:
         return "no radar"
     if key == TRUTH:
         return "no cloud-free image"
-    return "; ".join(evidence.reasons(scene, key)) or "no image in this view"
+    return "; ".join(findings.reasons(scene, key)) or "no image in this view"
 
 
 # --- the tables -----------------------------------------------------------------------
 
 
-def tables_context(evidence: Evidence, tables: Sequence[Table]) -> dict[str, Any]:
+def tables_context(findings: Findings, tables: Sequence[Table]) -> dict[str, Any]:
     """Return the tables as plain data, for the template and for the page's script."""
     regions = list(dict.fromkeys(table.region for table in tables))
     metrics = list(dict.fromkeys(metric for table in tables for metric in table.metrics))
@@ -579,7 +579,7 @@ def tables_context(evidence: Evidence, tables: Sequence[Table]) -> dict[str, Any
         "notes": {metric: BETTER[METRICS[metric].better] for metric in metrics},
         "directions": {metric: METRICS[metric].better for metric in metrics},
         "levels": list(tables[0].labels) if tables else [],
-        "titles": {m.id: m.title for m in evidence.methods.values()},
+        "titles": {m.id: m.title for m in findings.methods.values()},
         "blocks": {table.protocol + "|" + table.region: _table_data(table) for table in tables},
     }
 
@@ -653,7 +653,7 @@ def pooled_scores(tables: Mapping[str, Any]) -> pd.DataFrame:
 # --- as in the papers, strata, charts --------------------------------------------------
 
 
-def papers_context(evidence: Evidence, tables: Sequence[Table]) -> list[dict[str, Any]]:
+def papers_context(findings: Findings, tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Return, for each paper's definition, this run by it and by ours, and the paper's figures.
 
     A method's value is the mean over patches of all scenes, as the papers pool, each scene
@@ -661,18 +661,18 @@ def papers_context(evidence: Evidence, tables: Sequence[Table]) -> list[dict[str
     every pixel whose truth is known.
     """
     ours = {table.protocol: table for table in tables if table.region == "all"}
-    rows = evidence.paper_scores.dropna(subset=["value"])
+    rows = findings.paper_scores.dropna(subset=["value"])
     found = []
-    for name, text in evidence.statistics.definitions.itertuples(index=False):
-        figures = evidence.statistics.published
+    for name, text in findings.statistics.definitions.itertuples(index=False):
+        figures = findings.statistics.published
         found.append(
             {
                 "name": name,
                 "text": text,
                 "rows": [
-                    _paper_row(evidence, model, part, ours.get(protocol))
+                    _paper_row(findings, model, part, ours.get(protocol))
                     for (protocol, model), part in _by_method(
-                        evidence, rows[rows["region"] == name]
+                        findings, rows[rows["region"] == name]
                     )
                 ],
                 "figures": figures[figures["definition"] == name].to_dict("records"),
@@ -681,18 +681,18 @@ def papers_context(evidence: Evidence, tables: Sequence[Table]) -> list[dict[str
     return found
 
 
-def _by_method(evidence: Evidence, rows: pd.DataFrame):
+def _by_method(findings: Findings, rows: pd.DataFrame):
     """Yield the rows of each protocol and method, the best method first."""
     for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
         inside = rows[rows["protocol"] == protocol]
-        for model in best_first(evidence, protocol):
+        for model in best_first(findings, protocol):
             part = inside[inside["model"] == model]
             if len(part):
                 yield (protocol, model), part
 
 
 def _paper_row(
-    evidence: Evidence, model: str, rows: pd.DataFrame, ours: Table | None
+    findings: Findings, model: str, rows: pd.DataFrame, ours: Table | None
 ) -> dict[str, Any]:
     values = {}
     for metric, part in rows.groupby("metric"):
@@ -700,7 +700,7 @@ def _paper_row(
     last = len(ours.labels) - 1 if ours else 0
     cells = {m: ours.cells.get((m, model, last)) for m in IN_PAPERS} if ours else {}
     return {
-        "title": evidence.methods[model].title,
+        "title": findings.methods[model].title,
         "protocol": str(rows["protocol"].iloc[0]),
         "scenes": int(rows["scene"].nunique()),
         "theirs": {metric: values.get(metric, math.nan) for metric in IN_PAPERS},
@@ -708,27 +708,27 @@ def _paper_row(
     }
 
 
-def strata_context(evidence: Evidence, options: ReportOptions) -> list[dict[str, Any]]:
+def strata_context(findings: Findings, options: ReportOptions) -> list[dict[str, Any]]:
     """Return the lowest error and the next within each stratum of each kind."""
-    table = evidence.statistics.strata
+    table = findings.statistics.strata
     table = table[table["mean_rank"].notna()]
     found = []
     for key, (title, what) in STRATA.items():
         rows = table[table["by"] == key]
         for _, part in rows.groupby(["protocol", "level"], sort=True):
-            entry = _stratum(evidence, part, options)
+            entry = _stratum(findings, part, options)
             found += [{"by": title, "what": what, **entry}] if entry else []
     return found
 
 
 def _stratum(
-    evidence: Evidence, rows: pd.DataFrame, options: ReportOptions
+    findings: Findings, rows: pd.DataFrame, options: ReportOptions
 ) -> dict[str, Any] | None:
-    rows = rows[~rows["model"].map(lambda m: evidence.methods[m].is_baseline)].sort_values("mean")
+    rows = rows[~rows["model"].map(lambda m: findings.methods[m].is_baseline)].sort_values("mean")
     if rows.empty:
         return None
     best = rows.iloc[0]
-    weights = rows["model"].map(lambda m: evidence.methods[m].sha256)
+    weights = rows["model"].map(lambda m: findings.methods[m].sha256)
     # Variants of one network are no rivals: under cloud they often give the same.
     rows = rows[(rows["model"] == best["model"]) | (weights != weights.iloc[0]) | (weights == "")]
     following = rows.iloc[1] if len(rows) > 1 else None
@@ -741,37 +741,37 @@ def _stratum(
     return {
         "protocol": best["protocol"],
         "level": str(best["level"]).partition(": ")[2] or str(best["level"]).replace("_", " "),
-        "best": evidence.methods[best["model"]].title,
+        "best": findings.methods[best["model"]].title,
         "mae": best["mean"],
         "low": best["low"],
         "high": best["high"],
-        "next": evidence.methods[following["model"]].title if following is not None else "–",
+        "next": findings.methods[following["model"]].title if following is not None else "–",
         "next_mae": following["mean"] if following is not None else math.nan,
         "places": int(best["n_places"]),
         "verdict": verdict if following is not None else "the only one",
     }
 
 
-def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, Any]:
+def charts_context(findings: Findings, pixels: Sequence[Spectra]) -> dict[str, Any]:
     """Return the data of the interactive charts, JSON-able: methods, scenes, pixels."""
-    order = best_first(evidence)
-    chosen = pick_scenes(evidence.cover, MAX_EXPLORED)
-    days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
+    order = best_first(findings)
+    chosen = pick_scenes(findings.cover, MAX_EXPLORED)
+    days = scene_scores(findings, region="occluded", metric="days_to_clear_look").max(axis=1)
     values = {}
     for metric in (name for name, of in METRICS.items() if of.explored):
-        wide = scene_scores(evidence, region="occluded", metric=metric).reindex(chosen)
+        wide = scene_scores(findings, region="occluded", metric=metric).reindex(chosen)
         values[metric] = {model: _rounded(wide[model]) for model in order if model in wide}
     scored = [model for model in order if any(model in of for of in values.values())]
-    shown = best_of_each(evidence)[:SHOWN_IN_CHARTS]
-    most = evidence.scores.groupby("protocol")["model"].nunique()
-    of_most = [p for p in pixels if evidence.scenes[p.scene].protocol == most.idxmax()]
+    shown = best_of_each(findings)[:SHOWN_IN_CHARTS]
+    most = findings.scores.groupby("protocol")["model"].nunique()
+    of_most = [p for p in pixels if findings.scenes[p.scene].protocol == most.idxmax()]
     first = of_most[len(of_most) // 2] if of_most else None
-    colours = charts.chart_colours(evidence)
+    colours = charts.chart_colours(findings)
     return {
         "methods": [
             {
                 "id": model,
-                "title": evidence.methods[model].title,
+                "title": findings.methods[model].title,
                 "colour": colours[model],
                 "shown": model in shown,
             }
@@ -780,9 +780,9 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
         "metrics": {metric: METRICS[metric].head for metric, of in values.items() if of},
         "scenes": [
             {
-                "title": scene_title(evidence.scenes[name]),
-                "protocol": evidence.scenes[name].protocol,
-                "cover": _number(100 * evidence.cover[name]),
+                "title": scene_title(findings.scenes[name]),
+                "protocol": findings.scenes[name].protocol,
+                "cover": _number(100 * findings.cover[name]),
                 "days": _number(days.get(name, math.nan)),
             }
             for name in chosen
@@ -792,7 +792,7 @@ def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, A
         "pixels": [
             {
                 "scene": pixel.scene,
-                "title": scene_title(evidence.scenes[pixel.scene]),
+                "title": scene_title(findings.scenes[pixel.scene]),
                 "name": pixel.name,
                 "first": pixel is first,
                 "row": pixel.row,
@@ -818,11 +818,11 @@ def _number(value: float) -> float | None:
 # --- skips, scenes, provenance --------------------------------------------------------
 
 
-def skip_groups(evidence: Evidence) -> list[dict[str, Any]]:
+def skip_groups(findings: Findings) -> list[dict[str, Any]]:
     """Group the skips by stage, reason and scenes, the most frequent first."""
     groups: dict[tuple, list[str]] = {}
-    for (stage, model, reason), rows in evidence.skipped.groupby(["stage", "model", "reason"]):
-        method = evidence.methods.get(model)
+    for (stage, model, reason), rows in findings.skipped.groupby(["stage", "model", "reason"]):
+        method = findings.methods.get(model)
         title = method.title if method else (model or "every method")
         groups.setdefault((stage, reason, tuple(sorted(set(rows["scene"])))), []).append(title)
     found = [
@@ -832,63 +832,63 @@ def skip_groups(evidence: Evidence) -> list[dict[str, Any]]:
     return sorted(found, key=lambda g: (-len(g["scenes"]) * len(g["titles"]), g["reason"]))
 
 
-def scenes_context(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Any]:
+def scenes_context(findings: Findings, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the table of all scenes and the details of as many as the page can hold."""
     every = math.ceil(len(rows) / MAX_FILMS) or 1
     films = {row.scene: row.film if i % every == 0 else () for i, row in enumerate(rows)}
-    errors = scene_scores(evidence, region="occluded", metric="MAE")
-    unseen = scene_scores(evidence, region="occluded", metric="never_seen_fraction").max(axis=1)
-    days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
-    ordered = [*films, *(s for s in evidence.scenes if s not in films)]
+    errors = scene_scores(findings, region="occluded", metric="MAE")
+    unseen = scene_scores(findings, region="occluded", metric="never_seen_fraction").max(axis=1)
+    days = scene_scores(findings, region="occluded", metric="days_to_clear_look").max(axis=1)
+    ordered = [*films, *(s for s in findings.scenes if s not in films)]
     detailed = ordered[:MAX_DETAILS]
     index = []
-    for scene_id in pick_scenes(evidence.cover, len(evidence.cover)):
-        scene = evidence.scenes[scene_id]
+    for scene_id in pick_scenes(findings.cover, len(findings.cover)):
+        scene = findings.scenes[scene_id]
         known = errors.loc[scene_id].dropna().to_dict() if scene_id in errors.index else {}
         order = ranked_by(known, "MAE")
-        if all(evidence.methods[model].is_baseline for model in order):
+        if all(findings.methods[model].is_baseline for model in order):
             order = []
         index.append(
             {
                 "scene": scene,
                 "title": scene_title(scene),
-                "cover": evidence.cover[scene_id],
-                "best": evidence.methods[order[0]].title if order else "",
+                "cover": findings.cover[scene_id],
+                "best": findings.methods[order[0]].title if order else "",
                 "mae": known[order[0]] if order else float("nan"),
                 "linked": scene_id in set(detailed),
                 "unseen": unseen.get(scene_id, float("nan")),
                 "days": days.get(scene_id, float("nan")),
             }
         )
-    details = [_details(evidence, evidence.scenes[s], errors, films.get(s, ())) for s in detailed]
-    return {"index": index, "details": details, "warnings": source_warnings(evidence)}
+    details = [_details(findings, findings.scenes[s], errors, films.get(s, ())) for s in detailed]
+    return {"index": index, "details": details, "warnings": source_warnings(findings)}
 
 
-def source_warnings(evidence: Evidence) -> list[dict[str, str]]:
+def source_warnings(findings: Findings) -> list[dict[str, str]]:
     """Return what sources found contradictory about frames, by scene and date."""
     return [
         {"title": scene_title(scene), "date": frame.date, "role": frame.role, "text": text}
-        for scene in evidence.scenes.values()
+        for scene in findings.scenes.values()
         for frame in scene.frames
         for text in frame.facts.get("unveil:warnings", [])
     ]
 
 
 def _details(
-    evidence: Evidence, scene: Scene, errors: pd.DataFrame, film: Sequence[tuple]
+    findings: Findings, scene: Scene, errors: pd.DataFrame, film: Sequence[tuple]
 ) -> dict[str, Any]:
     known = errors.loc[scene.id].dropna().to_dict() if scene.id in errors.index else {}
-    skips = evidence.skipped[evidence.skipped["scene"] == scene.id]
+    skips = findings.skipped[findings.skipped["scene"] == scene.id]
     frames = [f for f in scene.frames if f.role in ("target", "context", "radar", "reference")]
     frames.sort(key=lambda f: (f.date, f.role))
     return {
         "scene": scene,
         "title": scene_title(scene),
-        "cover": evidence.cover[scene.id],
-        "scores": [(evidence.methods[m].title, known[m]) for m in ranked_by(known, "MAE")],
+        "cover": findings.cover[scene.id],
+        "scores": [(findings.methods[m].title, known[m]) for m in ranked_by(known, "MAE")],
         "skips": [
             (
-                evidence.methods[m].title if m in evidence.methods else (m or "every method"),
+                findings.methods[m].title if m in findings.methods else (m or "every method"),
                 stage,
                 reason,
             )
@@ -970,9 +970,9 @@ def timeline(scene: Scene, *, width: float = 100.0) -> list[dict[str, Any]]:
     ]
 
 
-def provenance_context(evidence: Evidence) -> dict[str, Any]:
+def provenance_context(findings: Findings) -> dict[str, Any]:
     """Return versions, methods, licences, configuration, as written in the manifest."""
-    manifest = evidence.manifest
+    manifest = findings.manifest
     licences: dict[tuple[str, str], list[str]] = {}
     for scene_id, facts in manifest.get("scenes", {}).items():
         key = (str(facts.get("licence", "")), str(facts.get("attribution", "")))
@@ -984,7 +984,7 @@ def provenance_context(evidence: Evidence) -> dict[str, Any]:
         "hardware": manifest.get("hardware", {}),
         "other": {k: v for k, v in manifest.items() if k not in known},
         "config": yaml.safe_dump(manifest.get("config", {}), sort_keys=False, allow_unicode=True),
-        "methods": list(evidence.methods.values()),
+        "methods": list(findings.methods.values()),
         "speed": {model: _speed(cost) for model, cost in manifest.get("costs", {}).items()},
         "licences": [
             {"licence": licence, "attribution": attribution, "scenes": scene_ids}
@@ -993,11 +993,11 @@ def provenance_context(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def bibtex(evidence: Evidence, citations: Mapping[str, str]) -> str:
+def bibtex(findings: Findings, citations: Mapping[str, str]) -> str:
     """Return the BibTeX entries of the methods and data that ran, each work once."""
-    scored = set(evidence.scores["model"])
-    kinds = [m.kind for m in evidence.methods.values() if m.id in scored]
-    sources = [str(scene.facts.get("source", "")) for scene in evidence.scenes.values()]
+    scored = set(findings.scores["model"])
+    kinds = [m.kind for m in findings.methods.values() if m.id in scored]
+    sources = [str(scene.facts.get("source", "")) for scene in findings.scenes.values()]
     works = {}
     for key in dict.fromkeys([*kinds, *sources]):
         if key in citations:

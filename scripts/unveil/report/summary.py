@@ -17,7 +17,7 @@ import pandas as pd
 from unveil.metrics.levels import ALL, level_names
 from unveil.metrics.registry import METRICS, in_print_order, print_value
 from unveil.metrics.statistics import BETTER, NOT_RANKED, WORSE
-from unveil.report.evidence import Evidence
+from unveil.report.findings import Findings
 from unveil.scene import PROTOCOLS
 
 ALL_LEVELS = "all levels"
@@ -151,23 +151,23 @@ class Verdict:
     shared_bands: tuple[str, ...] = ()
 
 
-def make_tables(evidence: Evidence, bounds: Sequence[float]) -> list[Table]:
+def make_tables(findings: Findings, bounds: Sequence[float]) -> list[Table]:
     """Return the pooled scores over bands, one table a protocol and region, occluded first."""
-    pooled = evidence.statistics.pooled
+    pooled = findings.statistics.pooled
     shown = [name for name, metric in METRICS.items() if metric.use == "score"]
     pooled = pooled[(pooled["band"] == "all") & pooled["metric"].isin(shown)]
     tables = []
     for protocol in order_by(pooled["protocol"].unique(), PROTOCOLS):
         rows = pooled[pooled["protocol"] == protocol]
         for region in order_by(rows["region"].unique(), REGION_ORDER):
-            tables.append(_make_table(evidence, rows[rows["region"] == region], bounds))
+            tables.append(_make_table(findings, rows[rows["region"] == region], bounds))
     return tables
 
 
-def _make_table(evidence: Evidence, rows: pd.DataFrame, bounds: Sequence[float]) -> Table:
+def _make_table(findings: Findings, rows: pd.DataFrame, bounds: Sequence[float]) -> Table:
     protocol, region = rows["protocol"].iloc[0], rows["region"].iloc[0]
     present = set(rows["model"])
-    models = tuple(model for model in best_first(evidence, protocol) if model in present)
+    models = tuple(model for model in best_first(findings, protocol) if model in present)
     metrics = tuple(in_print_order(rows["metric"]))
     levels = [*level_names(bounds), ALL]
     labels = tuple(ALL_LEVELS if level == ALL else level for level in levels)
@@ -210,14 +210,14 @@ def _cell(rows: pd.DataFrame, model: str, metric: str) -> Cell:
     )
 
 
-def pooled_errors(evidence: Evidence, *, protocol: str, level: str = ALL) -> pd.DataFrame:
+def pooled_errors(findings: Findings, *, protocol: str, level: str = ALL) -> pd.DataFrame:
     """Return the pooled occluded MAE over bands of one protocol and level, a row a model."""
-    pooled = evidence.statistics.pooled
+    pooled = findings.statistics.pooled
     wanted = {"protocol": protocol, "level": level, "region": "occluded", "band": "all"}
     return _select(pooled, metric="MAE", **wanted).set_index("model")
 
 
-def best_first(evidence: Evidence, protocol: str = "") -> list[str]:
+def best_first(findings: Findings, protocol: str = "") -> list[str]:
     """Return the methods in the order of their error under cloud, best first.
 
     The order is that of ``protocol``, then of the protocol that compares most methods, and so
@@ -225,32 +225,32 @@ def best_first(evidence: Evidence, protocol: str = "") -> list[str]:
     input itself comes first of all, because it is what the others start from.
     """
     wanted = {"level": ALL, "region": "occluded", "band": "all", "metric": "MAE"}
-    rows = _select(evidence.statistics.pooled, **wanted).dropna(subset=["value"])
+    rows = _select(findings.statistics.pooled, **wanted).dropna(subset=["value"])
     means = rows.set_index(["protocol", "model"])["value"]
     sizes = means.groupby(level="protocol").size()
     names = sorted(sizes.index, key=lambda name: (name != protocol, -sizes[name]))
     order = [model for name in names for model in means[name].sort_values(kind="stable").index]
     place = {model: number for number, model in enumerate(dict.fromkeys(order))}
     return sorted(
-        evidence.methods,
-        key=lambda m: (not evidence.methods[m].is_baseline, place.get(m, len(place))),
+        findings.methods,
+        key=lambda m: (not findings.methods[m].is_baseline, place.get(m, len(place))),
     )
 
 
-def best_of_each(evidence: Evidence) -> list[str]:
+def best_of_each(findings: Findings) -> list[str]:
     """Return the methods so that the best of every protocol come first, then the seconds ...
 
     The cloudy input itself is not among them.
     """
-    rows = evidence.scores
+    rows = findings.scores
     found: list[str] = []
     orders = []
     for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
         scored = set(rows.loc[rows["protocol"] == protocol, "model"])
-        orders.append([m for m in best_first(evidence, protocol) if m in scored])
-    for place in range(len(evidence.methods)):
+        orders.append([m for m in best_first(findings, protocol) if m in scored])
+    for place in range(len(findings.methods)):
         found += [order[place] for order in orders if place < len(order)]
-    return [m for m in dict.fromkeys(found) if not evidence.methods[m].is_baseline]
+    return [m for m in dict.fromkeys(found) if not findings.methods[m].is_baseline]
 
 
 def _scene_by_model(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
@@ -259,16 +259,16 @@ def _scene_by_model(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     return wide.reindex(columns=list(models))
 
 
-def answer(evidence: Evidence, table: Table, *, min_places: int) -> list[Verdict]:
+def answer(findings: Findings, table: Table, *, min_places: int) -> list[Verdict]:
     """Return the verdict of each cloud level of a table, on occluded MAE; all levels last."""
     verdicts = []
     for label in table.labels:
         level = ALL if label == ALL_LEVELS else label
-        errors = pooled_errors(evidence, protocol=table.protocol, level=level)
+        errors = pooled_errors(findings, protocol=table.protocol, level=level)
         errors = errors[(errors["ranked"] == 1) & errors["value"].notna()]
         if len(errors):
-            verdict = replace(_judge(evidence, errors), label=label)
-            verdicts.append(_claim(evidence, verdict, table.protocol, level, min_places))
+            verdict = replace(_judge(findings, errors), label=label)
+            verdicts.append(_claim(findings, verdict, table.protocol, level, min_places))
     return verdicts
 
 
@@ -276,13 +276,13 @@ def _select(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     return table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]
 
 
-def _judge(evidence: Evidence, errors: pd.DataFrame) -> Verdict:
+def _judge(findings: Findings, errors: pd.DataFrame) -> Verdict:
     best, *others = errors["rank"].sort_values().index
     mae = errors["value"].to_dict()
-    baseline = [model for model in mae if evidence.methods[model].is_baseline]
+    baseline = [model for model in mae if findings.methods[model].is_baseline]
     # Variants of one network are no rivals: under cloud they often give the same.
-    shared = evidence.methods[best].sha256
-    rivals = [m for m in others if not shared or evidence.methods[m].sha256 != shared]
+    shared = findings.methods[best].sha256
+    rivals = [m for m in others if not shared or findings.methods[m].sha256 != shared]
     runner = rivals[0] if rivals else ""
     return Verdict(
         label="",
@@ -300,12 +300,12 @@ def _judge(evidence: Evidence, errors: pd.DataFrame) -> Verdict:
 
 
 def _claim(
-    evidence: Evidence, verdict: Verdict, protocol: str, level: str, min_places: int
+    findings: Findings, verdict: Verdict, protocol: str, level: str, min_places: int
 ) -> Verdict:
     """Call the best better only if its interval and the corrected test both say so."""
-    pairs = against(evidence, verdict.best, protocol=protocol, level=level)
+    pairs = against(findings, verdict.best, protocol=protocol, level=level)
     tested = next((pair for pair in pairs if pair.model == verdict.runner_up), None)
-    needed = max(min_places, places_needed(count_pairs(evidence, protocol, level)))
+    needed = max(min_places, places_needed(count_pairs(findings, protocol, level)))
     if tested is None or tested.n_places < needed:
         return replace(verdict, difference=tested)
     sure = tested.verdict == BETTER and tested.low > 0
@@ -321,19 +321,19 @@ def places_needed(n_pairs: int) -> int:
     return math.ceil(1 + math.log2(max(n_pairs, 1) / 0.05))
 
 
-def count_pairs(evidence: Evidence, protocol: str, level: str = ALL) -> int:
+def count_pairs(findings: Findings, protocol: str, level: str = ALL) -> int:
     """Return the size of the family of comparisons by occluded MAE."""
-    return int((_compared(evidence, protocol, level)["verdict"] != NOT_RANKED).sum())
+    return int((_compared(findings, protocol, level)["verdict"] != NOT_RANKED).sum())
 
 
-def _compared(evidence: Evidence, protocol: str, level: str) -> pd.DataFrame:
+def _compared(findings: Findings, protocol: str, level: str) -> pd.DataFrame:
     wanted = {"protocol": protocol, "level": level, "region": "occluded", "metric": "MAE"}
-    return _select(evidence.statistics.comparison, **wanted)
+    return _select(findings.statistics.comparison, **wanted)
 
 
-def against(evidence: Evidence, best: str, *, protocol: str, level: str = ALL) -> list[Paired]:
+def against(findings: Findings, best: str, *, protocol: str, level: str = ALL) -> list[Paired]:
     """Return every method against ``best`` by occluded MAE, the nearest to it first."""
-    rows = _compared(evidence, protocol, level)
+    rows = _compared(findings, protocol, level)
     rows = rows[(rows["first"] == best) | (rows["second"] == best)]
     pairs = [_orient(row, best) for row in rows.itertuples()]
     return sorted(pairs, key=lambda pair: pair.difference)
@@ -358,24 +358,24 @@ def order_by(names: Iterable[str], order: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda n: (known.index(n) if n in known else len(known), n))
 
 
-def scene_scores(evidence: Evidence, *, region: str, metric: str) -> pd.DataFrame:
+def scene_scores(findings: Findings, *, region: str, metric: str) -> pd.DataFrame:
     """Return one metric over bands as scenes x models."""
-    scores = evidence.scores
+    scores = findings.scores
     rows = scores[(scores["region"] == region) & (scores["metric"] == metric)]
     rows = rows.dropna(subset=["value"])
-    return _scene_by_model(rows, [m for m in evidence.methods if m in set(rows["model"])])
+    return _scene_by_model(rows, [m for m in findings.methods if m in set(rows["model"])])
 
 
-def caveats(evidence: Evidence, table: Table) -> dict[str, list[str]]:
+def caveats(findings: Findings, table: Table) -> dict[str, list[str]]:
     """Return what makes the errors of a method less comparable: title -> sentences."""
     last = len(table.labels) - 1
-    scores = evidence.scores[evidence.scores["protocol"] == table.protocol]
+    scores = findings.scores[findings.scores["protocol"] == table.protocol]
     counted = scores[scores["metric"] == "n_bands"].dropna(subset=["value"])
     bands = _scene_by_model(counted, table.models)
     fewer = bands.lt(bands.max(axis=1), axis=0).sum()
     notes: dict[str, list[str]] = {}
     for model in table.models:
-        title = evidence.methods[model].title
+        title = findings.methods[model].title
         answered = table.cells.get(("answered", model, last))
         if answered and answered.value < FULL_ANSWER:
             share = f"{100 * answered.value:.0f} %"

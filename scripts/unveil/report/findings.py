@@ -114,7 +114,7 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Findings:
     """Everything the report may say.
 
     Attributes:
@@ -145,9 +145,9 @@ class Evidence:
         return list(dict.fromkeys(rows["reason"]))
 
 
-def read_evidence(
+def read_findings(
     *, scenes: Sequence[Path], metrics: Path, skipped: Path, manifest: Path, statistics: Path
-) -> Evidence:
+) -> Findings:
     """Read the results that the report is made from.
 
     Args:
@@ -179,7 +179,7 @@ def read_evidence(
         for scene_id, scene in loaded.items()
     }
     found = Statistics(**read_statistics(statistics))
-    return Evidence(loaded, methods, scores, by_paper, skips, cover, document, found)
+    return Findings(loaded, methods, scores, by_paper, skips, cover, document, found)
 
 
 def read_citations(path: Path) -> dict[str, str]:
