@@ -26,8 +26,8 @@ import pandas as pd
 from tests.synthetic_results import MODELS, Recipe, make_results
 
 from unveil.metrics.scoring import score_scene
-from unveil.metrics.stage import TABLES, write_statistics
-from unveil.metrics.tables import COLUMNS, collect
+from unveil.metrics.stage import write_statistics
+from unveil.metrics.tables import COLUMNS, TABLES, collect
 from unveil.report import ReportOptions, render
 from unveil.scene import load_scene, save_scene
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from unveil.jobs import job
-from unveil.metrics.stage import TABLES, write_statistics
+from unveil.metrics.stage import write_statistics
+from unveil.metrics.tables import TABLES
 from unveil.remote import unpack
 from unveil.shards import scene_files
 

@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from unveil import raster
 from unveil.bands import CLOUD, CORE6, SAR2, SHADOW
-from unveil.metrics.stage import TABLES, write_statistics
+from unveil.metrics.stage import write_statistics
+from unveil.metrics.tables import TABLES
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, cloud_cover, save_scene
 

@@ -6,7 +6,7 @@ import pytest
 from tests.synthetic_results import Recipe, make_results, write_tables
 
 from unveil.metrics.published import FIGURES
-from unveil.metrics.stage import read_statistics
+from unveil.metrics.reading import read_statistics
 
 
 def write(folder, errors, places=8, days=None):

@@ -31,18 +31,17 @@ from unveil.metrics.published import DEFINITIONS
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
 from unveil.report import FIGURES, ReportOptions, render
 from unveil.report import figures as charts
+from unveil.report.context.answer import answer, outside_ranking, places_needed
+from unveil.report.context.papers import papers_context
+from unveil.report.context.picture import pixels_of
+from unveil.report.context.scenes import source_warnings
+from unveil.report.context.scores import make_tables
 from unveil.report.findings import pick_scenes, read_findings, read_methods
 from unveil.report.images import Preview, stretch_of, thumbnail_size
 from unveil.report.images import render as render_bands
-from unveil.report.page import outside_ranking, papers_context, pixels_of, source_warnings
+from unveil.report.order import best_first
 from unveil.report.places import find_places, read_outline
 from unveil.report.spectra import choose_pixels
-from unveil.report.summary import (
-    answer,
-    best_first,
-    make_tables,
-    places_needed,
-)
 from unveil.scene import load_scene
 
 
@@ -487,6 +486,14 @@ def test_the_film_shows_the_frames_that_models_see(page, results):
     scene = load_scene(results.scenes[0])
     assert film.count("<li") == 1 + len(scene.context) and film.count('class="target"') == 1
     assert "reference" not in film
+
+
+def test_the_report_knows_of_the_metrics_their_names_and_files_only(root):
+    """Nothing can be pooled, tested or scored a second time where none of it is imported."""
+    known = {"levels", "reading", "registry", "tables"}
+    for path in (root / "scripts/unveil/report").rglob("*.py"):
+        imported = re.findall(r"unveil\.metrics(?:\.| import )(\w+)", path.read_text())
+        assert set(imported) <= known, path
 
 
 # --- bad input ------------------------------------------------------------------------

@@ -26,12 +26,10 @@ from unveil.errors import InputError
 from unveil.metrics import registry
 from unveil.metrics.levels import ALL, level_names, level_of
 from unveil.metrics.strata import SEASONS, season
+from unveil.metrics.tables import BASELINE, POOLED
 
 MIN_SHARE = 0.8
 """A model is ranked when it keeps at least this share of the scenes comparable."""
-
-BASELINE = "cloudy"
-"""The kind of model that leaves the clouds in: it runs everywhere, so it sets no measure."""
 
 
 @dataclass(frozen=True)
@@ -196,25 +194,6 @@ def pooled_table(columns: Iterable[Column]) -> pd.DataFrame:
     """
     rows = [row for column in columns for row in _pooled_rows(column)]
     return pd.DataFrame(rows, columns=list(POOLED)).astype({"rank": "Int64"})
-
-
-POOLED: Mapping[str, type] = {
-    "protocol": str,
-    "level": str,
-    "region": str,
-    "band": str,
-    "metric": str,
-    "unit": str,
-    "model": str,
-    "value": float,
-    "n_scenes": int,
-    "n_places": int,
-    "ranked": int,
-    "rank": float,
-    "stratum_scenes": int,
-    "shared_bands": str,
-}
-"""Columns of ``pooled.csv``, with their types."""
 
 
 def _pooled_rows(column: Column) -> Iterator[tuple]:

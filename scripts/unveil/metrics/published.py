@@ -8,8 +8,7 @@ about 1e-5. Masks are 1 under cloud or shadow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import correlate1d
@@ -69,15 +68,6 @@ FIGURES: tuple[PublishedFigure, ...] = (
     PublishedFigure("UnCRtainTS", *_REPROCESSED, _EBEL, True, 0.0272, None, 28.90, 0.880, 8.32),
 )
 """Figures of the papers. Both reprocessed rows are as commonly quoted, not from the authors."""
-
-COLUMNS: Mapping[str, type] = {
-    field.name: {"str": str, "bool": bool}.get(field.type, float)
-    for field in fields(PublishedFigure)
-}
-"""Columns of the table of figures, with their types."""
-
-REGION = "as_published:"
-"""What the regions of scores by a paper's definition begin with in the metrics table."""
 
 DEFINITIONS: dict[str, str] = {
     "DSen2-CR": "every pixel counts, clear and cloudy, clouds of the truth too; DN are clipped to "

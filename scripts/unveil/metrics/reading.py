@@ -11,7 +11,7 @@ import pandas as pd
 from unveil.errors import InputError
 from unveil.inputs import reading_input
 from unveil.metrics.registry import METRICS
-from unveil.metrics.tables import COLUMNS, check_header
+from unveil.metrics.tables import COLUMNS, TABLES, check_header
 
 SCORES = dict.fromkeys(COLUMNS, str) | {
     "cloud_cover": float,
@@ -71,3 +71,16 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     # Categories save memory in millions of rows. Made from text, or "001" would be the number 1.
     text = [name for name, kind in SCORES.items() if kind is str]
     return table.astype(dict.fromkeys(text, "category"))
+
+
+def read_statistics(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read the tables of the statistics, :data:`unveil.metrics.tables.TABLES`, by name.
+
+    Raises:
+        InputError: if one is missing or lacks a column.
+    """
+    remedy = "delete it and run the workflow again"
+    return {
+        name: read_table(folder / f"{name}.csv", columns, remedy=remedy)
+        for name, columns in TABLES.items()
+    }

@@ -46,6 +46,7 @@ from unveil.metrics.strata import (
     region_masks,
 )
 from unveil.metrics.streaming import HALO, Accumulator, Core, Score
+from unveil.metrics.tables import PAPERS
 from unveil.metrics.uncertainty import Calibration
 from unveil.scene import (
     Frame,
@@ -290,7 +291,7 @@ def as_published(scene: Scene, output: Frame, bands: Sequence[str]) -> Iterator[
             per_patch = np.array([patch[metric] for patch in values])
             per_patch = per_patch[np.isfinite(per_patch)]
             value = float(per_patch.mean()) if per_patch.size else None
-            yield Score(f"{published.REGION}{name}", "all", metric, value, n_pixels)
+            yield Score(f"{PAPERS}{name}", "all", metric, value, n_pixels)
 
 
 def _published_patches(shape: tuple[int, int]) -> Iterator[Window]:

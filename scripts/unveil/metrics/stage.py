@@ -17,7 +17,6 @@ import pandas as pd
 from unveil import raster
 from unveil.metrics import published
 from unveil.metrics.aggregate import (
-    POOLED,
     Column,
     by_cover,
     by_fact,
@@ -26,10 +25,11 @@ from unveil.metrics.aggregate import (
     pooled_table,
 )
 from unveil.metrics.levels import ALL
-from unveil.metrics.reading import read_scores, read_table
+from unveil.metrics.reading import read_scores
 from unveil.metrics.registry import METRICS
-from unveil.metrics.statistics import COMPARISON, RANKING, comparison_table, ranking_table
+from unveil.metrics.statistics import comparison_table, ranking_table
 from unveil.metrics.strata import LOOKS, REGIONS
+from unveil.metrics.tables import PAPERS
 from unveil.scene import Scene, bbox, load_scene
 
 REGION = "occluded"
@@ -38,16 +38,6 @@ EDGES = {
     "never_seen_fraction": (0.0, 0.1, 0.5),
 }
 """Facts of scenes that results are sorted by, with the inner edges of the strata."""
-
-TABLES: Mapping[str, Mapping[str, type]] = {
-    "pooled": POOLED,
-    "comparison": COMPARISON,
-    "ranking": RANKING,
-    "strata": {**RANKING, "by": str, "position": float},
-    "published": published.COLUMNS,
-    "definitions": {"definition": str, "text": str},
-}
-"""The tables ``NAME.csv``: columns with their types."""
 
 
 def write_statistics(
@@ -67,7 +57,7 @@ def write_statistics(
         models: id -> kind, in the order of the run.
         cloud_levels: cloud cover between the levels, fractions.
         seed: of the bootstrap.
-        outputs: a path for each of :data:`TABLES`.
+        outputs: a path for each of :data:`unveil.metrics.tables.TABLES`.
 
     Raises:
         InputError: if the metrics are missing, have other columns, hold a scene twice, or are
@@ -92,19 +82,6 @@ def write_statistics(
             tables[name].to_csv(temporary, index=False, float_format="%.8g")
 
 
-def read_statistics(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read the tables that :func:`write_statistics` has written, each of :data:`TABLES`.
-
-    Raises:
-        InputError: if one is missing or lacks a column.
-    """
-    remedy = "delete it and run the workflow again"
-    return {
-        name: read_table(folder / f"{name}.csv", columns, remedy=remedy)
-        for name, columns in TABLES.items()
-    }
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What the metrics of a run are about.
@@ -123,7 +100,7 @@ class Run:
     def over_bands(self) -> pd.DataFrame:
         """Scores over bands that compare models, the papers' definitions aside."""
         rows = self.scores[self.scores["band"] == "all"]
-        rows = rows[~rows["region"].str.startswith(published.REGION)]
+        rows = rows[~rows["region"].str.startswith(PAPERS)]
         return rows[rows["metric"].map(lambda name: METRICS[name].use != "fact").astype(bool)]
 
     @property

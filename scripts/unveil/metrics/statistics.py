@@ -10,7 +10,7 @@ not to be compared here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -21,14 +21,20 @@ from scipy import stats
 
 from unveil.metrics.aggregate import Column, over_places, pair
 from unveil.metrics.registry import METRICS
+from unveil.metrics.tables import (
+    BETTER,
+    COMPARISON,
+    KEYS,
+    NOT_RANKED,
+    RANKING,
+    TOO_FEW,
+    UNDECIDED,
+    WORSE,
+)
 
 MIN_PLACES = 6
 DRAWS = 5_000
 ALPHA = 0.05
-BETTER, WORSE = "better", "worse"
-UNDECIDED, TOO_FEW = "not distinguishable", "too few places"
-NOT_RANKED = "not ranked"
-"""Verdict on a pair that is described only, because one of the two lacks too many scenes."""
 
 
 @dataclass(frozen=True)
@@ -345,40 +351,5 @@ def _ranked_row(head: dict[str, str], model: str, mean: Interval, found: Ranking
     )
 
 
-_HEAD: Mapping[str, type] = dict.fromkeys(("protocol", "level", "region", "metric"), str)
-COMPARISON: Mapping[str, type] = {
-    **_HEAD,
-    "first": str,
-    "second": str,
-    "difference": float,
-    "low": float,
-    "high": float,
-    "n_places": int,
-    "p": float,
-    "p_holm": float,
-    "win_rate": float,
-    "verdict": str,
-    "n_scenes": int,
-    "first_mean": float,
-    "second_mean": float,
-}
-"""Columns of ``comparison.csv`` with their types; the difference is first minus second."""
-
-RANKING: Mapping[str, type] = {
-    **_HEAD,
-    "model": str,
-    "mean": float,
-    "low": float,
-    "high": float,
-    "n_places": int,
-    "mean_rank": float,
-    "n_ranked": int,
-    "friedman_p": float,
-    "critical_difference": float,
-    "cliques": str,
-}
-"""Columns of ``ranking.csv`` with their types."""
-
-
 def _head(column: Column) -> dict[str, str]:
-    return {name: getattr(column, name) for name in _HEAD}
+    return {name: getattr(column, name) for name in KEYS}

@@ -28,9 +28,9 @@ from unveil.bands import BANDS
 from unveil.metrics.levels import ALL, level_of
 from unveil.report.findings import Findings
 from unveil.report.images import CLOUDY, SAR, TRUTH, Row
+from unveil.report.order import best_of_each, order_by
 from unveil.report.places import Place
 from unveil.report.spectra import Spectra
-from unveil.report.summary import best_of_each, order_by
 from unveil.scene import PROTOCOLS
 
 INK = "#10161d"

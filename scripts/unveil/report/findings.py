@@ -15,12 +15,9 @@ from unveil import raster
 from unveil.bands import NODATA
 from unveil.errors import InputError
 from unveil.inputs import read_json, reading_input
-from unveil.metrics import published
-from unveil.metrics.aggregate import BASELINE
 from unveil.metrics.levels import check_bounds
-from unveil.metrics.reading import read_scores, read_table
-from unveil.metrics.stage import read_statistics
-from unveil.metrics.tables import SKIPPED_COLUMNS
+from unveil.metrics.reading import read_scores, read_statistics, read_table
+from unveil.metrics.tables import BASELINE, PAPERS, SKIPPED_COLUMNS
 from unveil.scene import Frame, Scene, cloud_cover, load_scene
 
 MASK_PREVIEW = 512
@@ -155,7 +152,7 @@ def read_findings(
         metrics: ``metrics.csv``.
         skipped: ``skipped.csv``.
         manifest: ``manifest.json``.
-        statistics: folder with the tables of :data:`unveil.metrics.stage.TABLES`.
+        statistics: folder with the tables of :data:`unveil.metrics.tables.TABLES`.
 
     Raises:
         InputError: if a file is missing or lacks a column, or names an unknown model.
@@ -170,9 +167,9 @@ def read_findings(
     skips = read_table(skipped, dict.fromkeys(SKIPPED_COLUMNS, str), remedy=remedy)
     _refuse_unknown(rows["model"].unique(), methods, manifest)
     rows = rows[rows["band"] == "all"]
-    papers = rows["region"].str.startswith(published.REGION)
+    papers = rows["region"].str.startswith(PAPERS)
     scores, by_paper = _as_text(rows[~papers]), _as_text(rows[papers])
-    by_paper["region"] = by_paper["region"].str.removeprefix(published.REGION)
+    by_paper["region"] = by_paper["region"].str.removeprefix(PAPERS)
     known = scores.drop_duplicates("scene").set_index("scene")["cloud_cover"].to_dict()
     cover = {
         scene_id: known[scene_id] if scene_id in known else frame_cover(scene.target)
@@ -251,3 +248,23 @@ def _refuse_unknown(models: Iterable[str], methods: Mapping[str, Method], path: 
             field="models",
             remedy="run the workflow again, so that metrics and manifest are of one run",
         )
+
+
+def scene_scores(findings: Findings, *, region: str, metric: str) -> pd.DataFrame:
+    """Return one metric over bands as scenes x models."""
+    scores = findings.scores
+    rows = scores[(scores["region"] == region) & (scores["metric"] == metric)]
+    rows = rows.dropna(subset=["value"])
+    return scenes_by_models(rows, [m for m in findings.methods if m in set(rows["model"])])
+
+
+def scenes_by_models(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Return the values of one metric as scenes x models."""
+    first = rows.drop_duplicates(["scene", "model"])
+    wide = first.pivot(index="scene", columns="model", values="value")
+    return wide.reindex(columns=list(models))
+
+
+def select(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """Return the rows of a table that have these values in these columns."""
+    return table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]

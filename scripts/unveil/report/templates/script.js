@@ -49,7 +49,7 @@
   const tables = data("#table-data");
   const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
   const fillCell = (cell, score, total) => {
-    cell.className = score.r === 1 ? "first" : score.r === 2 ? "second" : score.c ? "" : "apart";
+    cell.className = score.r === 1 ? "first" : score.r === 2 ? "second" : score.n && !score.c ? "apart" : "";
     cell.dataset.v = score.v ?? "";
     cell.textContent = score.t;
     if (score.r) cell.append(make("span", { className: "hidden-text", textContent: score.r === 1 ? " best" : " second" }));
