@@ -104,13 +104,14 @@ def pool(
                 chosen = wide[wide.index.isin(list(scenes))]
                 if len(chosen):
                     head = (protocol, level, region, band, metric)
-                    yield _compare_like_for_like(head, chosen, deep, places, models)
+                    yield _compare_like_for_like(head, chosen, deep, places=places, models=models)
 
 
 def _compare_like_for_like(
     head: tuple[str, ...],
     values: pd.DataFrame,
     by_band: pd.DataFrame | None,
+    *,
     places: Mapping[str, str],
     models: Mapping[str, str],
 ) -> Column:
