@@ -26,8 +26,8 @@ import pandas as pd
 from tests.synthetic_results import MODELS, Recipe, make_results
 
 from unveil.metrics.scoring import score_scene
-from unveil.metrics.stage import TABLES, write_statistics
-from unveil.metrics.tables import COLUMNS, collect
+from unveil.metrics.stage import write_statistics
+from unveil.metrics.tables import COLUMNS, TABLES, collect
 from unveil.predictions import write_prediction_record
 from unveil.report import ReportOptions, render
 from unveil.scene import load_scene, save_scene
@@ -140,6 +140,7 @@ def main() -> None:
             write_statistics(
                 metrics=inputs["metrics"],
                 scenes=inputs["scenes"],
+                models={model: kind for model, (_, kind, _) in MODELS.items()},
                 cloud_levels=LEVELS,
                 seed=1,
                 outputs={table: folder / "statistics" / f"{table}.csv" for table in TABLES},

@@ -87,6 +87,7 @@ rule compare_models:
         metrics=rules.collect_metrics.output.metrics,
         checksums=rules.collect_metrics.output.checksums,
     output:
+        pooled="<results>/statistics/pooled.csv",
         comparison=report(
             "<results>/statistics/comparison.csv",
             caption="../report/comparison.rst",
@@ -122,6 +123,7 @@ rule compare_models:
     params:
         home=HOME,
         code=code_of("compare_models"),
+        models={model: row["kind"] for model, row in TABLES.models.items()},
         cloud_levels=config["metrics"]["cloud_levels"],
         seed=config["seed"],
     message:

@@ -62,6 +62,7 @@ rule render_report:
         skipped=rules.collect_metrics.output.skipped,
         checksums=rules.collect_metrics.output.checksums,
         manifest=rules.write_manifest.output[0],
+        pooled=rules.compare_models.output.pooled,
         comparison=rules.compare_models.output.comparison,
         ranking=rules.compare_models.output.ranking,
         strata=rules.compare_models.output.strata,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.metrics.stage import TABLES, write_statistics
+from unveil.metrics.stage import write_statistics
+from unveil.metrics.tables import TABLES
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import scene_files
@@ -18,6 +19,7 @@ with job(snakemake.log[0]):
     write_statistics(
         metrics=Path(snakemake.input.metrics),
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
+        models=snakemake.params.models,
         cloud_levels=snakemake.params.cloud_levels,
         seed=snakemake.params.seed,
         outputs=outputs,

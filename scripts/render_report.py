@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.metrics.stage import TABLES
+from unveil.metrics.tables import TABLES
 from unveil.report import ReportOptions, render
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job

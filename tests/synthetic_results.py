@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from unveil import raster
 from unveil.bands import CLOUD, CORE6, SAR2, SHADOW
-from unveil.metrics.stage import TABLES, write_statistics
+from unveil.metrics.stage import write_statistics
+from unveil.metrics.tables import TABLES
 from unveil.predictions import write_prediction_record
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, cloud_cover, save_scene
@@ -182,9 +183,21 @@ def metric_rows(recipe: Recipe, model: str, rng: np.random.Generator, *, n_pixel
     return rows
 
 
-def write_tables(folder: Path, recipes: Sequence[Recipe], metrics: list, skips: list) -> None:
-    """Write ``metrics.csv``, ``skipped.csv`` and ``manifest.json``."""
+def write_tables(
+    folder: Path,
+    recipes: Sequence[Recipe],
+    metrics: list,
+    skips: list,
+    models: Mapping[str, tuple[str, str, str]] = MODELS,
+) -> None:
+    """Write ``metrics.csv``, ``skipped.csv``, ``manifest.json`` and the statistics.
+
+    Scenes that have no ``scene.json`` yet get one without rasters.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for recipe in recipes:
+        if not (folder / "scenes" / recipe.id / "scene.json").exists():
+            _write_bare_scene(folder, recipe)
     head = "scene,model,protocol,cloud_cover,region,band,metric,value,unit,n_pixels".split(",")
     _write_csv(folder / "metrics.csv", head, metrics)
     _write_csv(folder / "skipped.csv", ["scene", "model", "stage", "reason"], skips)
@@ -193,7 +206,7 @@ def write_tables(folder: Path, recipes: Sequence[Recipe], metrics: list, skips: 
         "created": "2026-01-02T03:04:05Z",
         "versions": {"unveil": "0.1.0", "numpy": "2.4.6", "snakemake": "9.27.1"},
         "hardware": {"processor": "2 cores", "memory_gib": 8, "gpu": "none"},
-        "config": {"seed": 20260, "run_models": list(MODELS)},
+        "config": {"seed": 20260, "run_models": list(models)},
         "models": {
             model: {
                 "title": title,
@@ -203,7 +216,7 @@ def write_tables(folder: Path, recipes: Sequence[Recipe], metrics: list, skips: 
                 "weights": f"resources/weights/{model}.h5" if kind == "dsen2cr" else "",
                 "weights_sha256": "ab" * 32 if kind == "dsen2cr" else "",
             }
-            for model, (title, kind, origin) in MODELS.items()
+            for model, (title, kind, origin) in models.items()
         },
         "costs": {"regressed": {"pixels": 27648, "model_seconds": 0.5, "devices": ["cpu"]}},
         "scenes": {
@@ -217,13 +230,29 @@ def write_tables(folder: Path, recipes: Sequence[Recipe], metrics: list, skips: 
         },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    compare_models(folder, models)
+
+
+def compare_models(folder: Path, models: Mapping[str, tuple[str, str, str]] = MODELS) -> None:
+    """Write the statistics of the scores in ``metrics.csv``."""
     (folder / "statistics").mkdir(exist_ok=True)
     write_statistics(
         metrics=folder / "metrics.csv",
         scenes=sorted(folder.glob("scenes/*/scene.json")),
+        models={model: kind for model, (_, kind, _) in models.items()},
         cloud_levels=(0.35, 0.65),
         seed=1,
         outputs={name: folder / "statistics" / f"{name}.csv" for name in TABLES},
+    )
+
+
+def _write_bare_scene(folder: Path, recipe: Recipe) -> None:
+    home = folder / "scenes" / recipe.id
+    grid = Grid(None, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 8, 8)
+    target = Frame("2020-06-15", "target", home / "frames" / "2020-06-15.tif", CORE6)
+    home.mkdir(parents=True)
+    save_scene(
+        Scene(recipe.id, recipe.protocol, recipe.place, grid, (target,)), home / "scene.json"
     )
 
 

@@ -123,9 +123,23 @@ def _refuse_endless(instance: Any, file: str | Path) -> None:
                 file=file,
                 remedy="write it without aliases (&name, *name)",
             )
+        if isinstance(value, dict):
+            _refuse_untextual(value, file)
         if isinstance(value, dict | list):
             items = value.values() if isinstance(value, dict) else value
             stack.extend((item, depth + 1) for item in items)
+
+
+def _refuse_untextual(mapping: dict[Any, Any], file: str | Path) -> None:
+    """Refuse names that YAML reads as something else: ``001`` is the number 1, ``on`` is true."""
+    for name in mapping:
+        if not isinstance(name, str):
+            raise InputError(
+                f"YAML reads a name here as {type(name).__name__} {name!r}, not as text",
+                file=file,
+                field=str(name),
+                remedy='put the name in quotes, as in "001":',
+            )
 
 
 def fill_defaults(instance: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +201,7 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: for a bad id, an unknown key, or a missing kind.
     """
-    models = {str(model): row for model, row in read_yaml(path).items()}
+    models = read_yaml(path)
     for model, row in models.items():
         if isinstance(row, dict):
             check({model: row}, "models", file=path)

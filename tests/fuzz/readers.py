@@ -42,7 +42,7 @@ from unveil.errors import SceneSkipped
 from unveil.inputs import reading_input
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
-from unveil.metrics.aggregate import read_scores
+from unveil.metrics.reading import read_scores
 from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
@@ -51,7 +51,7 @@ from unveil.raster import Grid
 from unveil.remote.cache_archive import pack_fetched, take_fetched
 from unveil.remote.range_cache import RangeCache, Remote
 from unveil.remote.raster_windows import plan_cut, read_cut
-from unveil.report.evidence import read_citations, read_evidence
+from unveil.report.findings import read_citations, read_findings
 from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
@@ -502,7 +502,7 @@ def write_report_inputs(folder: Path) -> None:
 
 def read_report_inputs(folder: Path) -> None:
     read_citations(folder / "c.bib")
-    read_evidence(
+    read_findings(
         scenes=sorted(folder.rglob("scene.json")),
         metrics=folder / "metrics.csv",
         skipped=folder / "skipped.csv",

@@ -140,6 +140,11 @@ def test_an_unknown_model_is_refused_with_the_nearest(tmp_path):
         ("a/b: {kind: mosaic}", ["a/b"]),
         ("- mosaic", ["mapping"]),
         ("mosaic: {", ["YAML"]),
+        ("001: {kind: mosaic}", ["int 1", "in quotes"]),
+        ("on: {kind: mosaic}", ["True", "in quotes"]),
+        ("2020-01-01: {kind: mosaic}", ["datetime.date", "in quotes"]),
+        ("~: {kind: mosaic}", ["None", "in quotes"]),
+        ("mosaic: {kind: mosaic, on: 1}", ["True", "in quotes"]),
     ],
 )
 def test_a_bad_model_table_is_refused(tmp_path, text, words):
@@ -149,3 +154,10 @@ def test_a_bad_model_table_is_refused(tmp_path, text, words):
         read_models(path)
     for word in ("models.yaml", *words):
         assert word in str(caught.value)
+
+
+def test_models_named_like_numbers_keep_their_names_in_quotes(tmp_path):
+    path = tmp_path / "models.yaml"
+    names = ["001", "NA", "NaN", "null", "1e5", "True", "on"]
+    path.write_text("".join(f'"{name}": {{kind: mosaic}}\n' for name in names))
+    assert list(read_models(path)) == names

@@ -23,7 +23,7 @@ from skimage.metrics import (
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
 from unveil.errors import InputError, SceneSkipped
-from unveil.metrics import aggregate, definitions, published, scoring, statistics, strata, tables
+from unveil.metrics import aggregate, definitions, published, reading, scoring, strata, tables
 from unveil.metrics.streaming import HALO, Accumulator
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, bbox
@@ -664,110 +664,16 @@ def test_seasons_follow_the_hemisphere(date, latitude, expected) -> None:
 # --- aggregation ---------------------------------------------------------------------
 
 
-def rows_of(values: dict[str, tuple[float, float | None]], model: str = "m") -> list[dict]:
-    return [
-        dict(
-            zip(
-                tables.COLUMNS,
-                (scene, model, "paired", cover, "all", "all", "MAE", value, "reflectance", 9),
-                strict=True,
-            )
-        )
-        for scene, (cover, value) in values.items()
-    ]
-
-
-def written(folder: Path, *shards: list[dict]) -> pd.DataFrame:
-    paths = [folder / f"shard-{number}.csv" for number in range(len(shards))]
-    for path, rows in zip(paths, shards, strict=True):
-        tables.write_rows(rows, path)
-    tables.collect(paths, folder / "metrics.csv")
-    return aggregate.read_scores(folder / "metrics.csv")
-
-
-def over_places(scores: pd.DataFrame, places: dict[str, str], level: str, strata=None):
-    pooled = aggregate.per_place(scores, places=places, strata=strata)
-    table = statistics.place_table(pooled, metric="MAE", region="all", level=level)
-    return statistics.bootstrap_intervals(table.to_numpy(), seed=1)[0]
-
-
-def test_scores_are_pooled_per_scene_then_place_then_over_places(tmp_path) -> None:
-    scores = written(
-        tmp_path,
-        rows_of({"a1": (0.1, 0.02), "a2": (0.2, 0.04)}),
-        rows_of({"b1": (0.3, 0.09), "b2": (0.8, None)}),
-    )
-    places = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
-    light = over_places(scores, places, "light")
-    assert light.mean == pytest.approx((0.03 + 0.09) / 2) and light.n_places == 2
-    pooled = aggregate.per_place(scores, places=places)
-    assert pooled.query("level == 'light'")["n_scenes"].tolist() == [2, 1]
-    assert "heavy" not in pooled["level"].tolist(), "a level without any value has no row"
-    assert over_places(scores, places, "all").mean == pytest.approx(0.06)
-
-
-def test_scenes_can_be_sorted_by_days_to_a_clear_look_instead_of_cover(tmp_path) -> None:
-    rows = rows_of({"a": (0.1, 0.02), "b": (0.9, 0.04), "c": (0.9, 0.06)})
-    facts = {"a": 5.0, "b": 5.1, "c": None}
-    rows += [
-        row | {"metric": "days_to_clear_look", "region": "occluded", "value": facts[row["scene"]]}
-        for row in rows
-    ]
-    scores = written(tmp_path, rows)
-    strata_of = aggregate.scene_strata(scores, "days_to_clear_look", (5, 15))
-    assert strata_of == {"a": "1: to 5", "b": "2: to 15"}
-    expected = {"1: to 5": 0.02, "2: to 15": 0.04, "all": 0.04}
-    for level, value in expected.items():
-        assert over_places(scores, {}, level, strata_of).mean == pytest.approx(value)
-
-
-def test_the_batch_that_a_scene_was_in_does_not_matter(tmp_path) -> None:
-    values = {f"s{i}": (0.1, 0.01 * (i + 1)) for i in range(5)}
-    rows = rows_of(values)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    one = aggregate.per_place(written(tmp_path / "one", rows), places={})
-    two = aggregate.per_place(written(tmp_path / "two", rows[:1], rows[1:]), places={})
-    pd.testing.assert_frame_equal(one, two)
-
-
-def test_cloud_levels_meet_without_gap(tmp_path) -> None:
-    cover = pd.Series([0.0, 0.3499, 0.35, 0.65, 1.0])
-    levels = aggregate.cloud_level(cover).tolist()
-    assert levels == ["light", "light", "medium", "heavy", "heavy"]
-    gap = (aggregate.CloudLevel("low", 0, 0.4), aggregate.CloudLevel("high", 0.5, 1))
-    with pytest.raises(InputError, match="cloud_levels"):
-        aggregate.cloud_level(cover, gap)
-
-
-def test_scenes_named_like_a_missing_value_or_a_number_keep_their_names(tmp_path) -> None:
-    scores = written(tmp_path, rows_of({"NA": (0.1, 0.02), "001": (0.2, None)}, model="None"))
-    assert scores["scene"].tolist() == ["NA", "001"]
-    assert scores["model"].tolist() == ["None", "None"]
-    assert scores["value"].isna().tolist() == [False, True]
-
-
-def test_a_table_with_other_columns_is_refused(tmp_path) -> None:
-    path = tmp_path / "old.csv"
-    path.write_text("scene,score\n")
-    with pytest.raises(InputError, match=r"old\.csv.*header"):
-        tables.collect([path], tmp_path / "metrics.csv")
-    assert not (tmp_path / "metrics.csv").exists()
-
-
-def test_a_scene_scored_twice_is_refused(tmp_path) -> None:
-    rows = rows_of({"a": (0.1, 0.02)})
-    with pytest.raises(InputError, match="scored twice"):
-        aggregate.per_place(written(tmp_path, rows, rows), places={})
-
-
 def test_scored_rows_survive_the_table(scene, prediction, tmp_path) -> None:
     rows = scoring.score_scene(scene, prediction, model="m")
-    scores = written(tmp_path, rows)
+    tables.write_rows(rows, tmp_path / "metrics.csv")
+    scores = reading.read_scores(tmp_path / "metrics.csv")
     assert len(scores) == len(rows)
     assert "nan" not in (tmp_path / "metrics.csv").read_text()
     with open(tmp_path / "metrics.csv") as stream:
         assert next(csv.reader(stream)) == list(tables.COLUMNS)
     assert json.loads(json.dumps(rows))[0]["scene"] == scene.id
-    pooled = aggregate.per_place(scores, places={scene.id: scene.place})
-    assert (pooled["n_scenes"] == 1).all()
+    places, levels = {scene.id: scene.place}, {"all": [scene.id]}
+    over_bands = scores[scores["band"] == "all"]
+    columns = aggregate.pool(over_bands, places=places, models={"m": "kind"}, levels=levels)
+    assert (aggregate.pooled_table(columns)["n_scenes"] == 1).all()

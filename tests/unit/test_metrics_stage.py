@@ -7,10 +7,9 @@ import pytest
 from tests.synthetic_results import Recipe, make_results, write_tables
 
 from unveil.metrics.published import FIGURES
-from unveil.metrics.stage import name_levels
+from unveil.metrics.reading import read_statistics
 from unveil.metrics.tables import harmless, write_skipped
 from unveil.report.page import as_csv
-from unveil.report.summary import level_labels, level_of
 
 
 def write(folder, errors, places=8, days=None):
@@ -26,7 +25,7 @@ def write(folder, errors, places=8, days=None):
             if days:
                 rows.append((*head, "all", "days_to_clear_look", days[number], "day", 9))
     write_tables(folder, recipes, rows, [])
-    return {path.stem: pd.read_csv(path) for path in (folder / "statistics").glob("*.csv")}
+    return read_statistics(folder / "statistics")
 
 
 def test_a_model_that_leaves_out_the_hard_band_is_compared_on_the_others(tmp_path):
@@ -53,7 +52,7 @@ def test_scenes_are_sorted_by_days_to_a_clear_look(tmp_path):
 
 def test_scenes_are_sorted_by_season_and_by_what_was_never_seen(tmp_path):
     results = make_results(tmp_path, size=24)
-    strata = pd.read_csv(results.statistics / "strata.csv")
+    strata = read_statistics(results.statistics)["strata"]
     seasons = strata[strata["by"] == "season"]
     assert set(seasons["level"]) == {"3: summer"} and seasons["position"].isna().all()
     unseen = strata[strata["by"] == "never_seen_fraction"]
@@ -62,17 +61,9 @@ def test_scenes_are_sorted_by_season_and_by_what_was_never_seen(tmp_path):
 
 def test_a_run_without_scores_has_empty_tables_and_the_published_figures(tmp_path):
     results = make_results(tmp_path, [Recipe("a", "a", "none", 0.5)], size=24, skip_all=True)
-    assert pd.read_csv(results.statistics / "comparison.csv").empty
-    assert pd.read_csv(results.statistics / "ranking.csv").empty
-    assert len(pd.read_csv(results.statistics / "published.csv")) == len(FIGURES)
-
-
-@pytest.mark.parametrize("bounds", [(), (0.35, 0.65), (0.5,)])
-def test_cloud_levels_are_those_of_the_report(bounds):
-    levels = name_levels(bounds)
-    assert [level.name for level in levels] == level_labels(bounds)
-    positions = level_of(pd.Series([level.low for level in levels]), bounds)
-    assert positions.tolist() == list(range(len(levels)))
+    tables = read_statistics(results.statistics)
+    assert all(tables[name].empty for name in ("pooled", "comparison", "ranking", "strata"))
+    assert len(tables["published"]) == len(FIGURES)
 
 
 @pytest.mark.parametrize(

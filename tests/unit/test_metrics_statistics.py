@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unveil.metrics import statistics
+from unveil.metrics import aggregate, statistics
 from unveil.metrics.uncertainty import Calibration
 
 # --- calibration ---------------------------------------------------------------------
@@ -209,19 +209,22 @@ def test_with_too_few_places_no_model_stands_out() -> None:
     assert found.cliques == (("a", "b"),)
 
 
-def pooled_table(n: int) -> pd.DataFrame:
-    """Pooled errors of three models over ``n`` places in two protocols."""
-    table = errors(n, {"a": 0.0, "b": 0.0, "c": 0.05}).rename_axis("place").reset_index()
-    long = table.melt("place", var_name="model").assign(
-        metric="MAE", region="occluded", band="all", protocol="paired"
+def columns_of(n: int) -> list[aggregate.Column]:
+    """Errors of three models over ``n`` places in two protocols."""
+    table = errors(n, {"a": 0.0, "b": 0.0, "c": 0.05}).rename_axis("scene").reset_index()
+    long = table.melt("scene", var_name="model").assign(metric="MAE", region="occluded", band="all")
+    scores = pd.concat(
+        long.assign(protocol=protocol, scene=protocol + "-" + long["scene"].astype(str))
+        for protocol in ("paired", "transplant")
     )
-    both = pd.concat([long, long.assign(protocol="transplant")])
-    return both.assign(level=pd.Categorical(["all"] * len(both), ["light", "all"], ordered=True))
+    scenes = {scene: scene for scene in scores["scene"]}
+    models = dict.fromkeys("abc", "kind")
+    return list(aggregate.pool(scores, places=scenes, models=models, levels={"all": scenes}))
 
 
 def test_tables_of_comparisons_and_ranks_hold_one_family_a_protocol() -> None:
-    pooled = pooled_table(10)
-    pairs = statistics.comparison_table(pooled, metrics=("MAE", "SAM"), seed=1)
+    columns = columns_of(10)
+    pairs = statistics.comparison_table(columns, seed=1)
     assert len(pairs) == 2 * 3
     verdicts = pairs[pairs["protocol"] == "paired"].set_index(["first", "second"])["verdict"]
     assert verdicts.to_dict() == {
@@ -229,40 +232,9 @@ def test_tables_of_comparisons_and_ranks_hold_one_family_a_protocol() -> None:
         ("a", "c"): statistics.BETTER,
         ("b", "c"): statistics.BETTER,
     }
-    ranks = statistics.ranking_table(pooled, metrics=("MAE",), seed=1)
+    ranks = statistics.ranking_table(columns, seed=1)
     of_one = ranks[ranks["protocol"] == "paired"].set_index("model")
     assert of_one.loc["c", "mean_rank"] == 3
     assert of_one.loc["a", "cliques"] == of_one.loc["b", "cliques"] == "1"
     assert of_one.loc["c", "cliques"] == ""
     assert (of_one["low"] < of_one["mean"]).all()
-
-
-def test_a_pair_is_compared_where_both_have_a_value() -> None:
-    table = errors(12, {"a": 0.0, "b": 0.01, "rare": 0.02})
-    table.loc[3:, "rare"] = np.nan
-    found = {(x.first, x.second): x for x in statistics.compare(table, metric="MAE", seed=1)}
-    assert found["a", "b"].verdict == statistics.BETTER
-    assert found["a", "b"].difference.n_places == 12
-    assert found["a", "rare"].verdict == statistics.TOO_FEW
-    assert found["a", "rare"].difference.n_places == 3
-    alone = statistics.compare(table[["a", "b"]], metric="MAE", seed=1)[0]
-    assert found["a", "b"].difference == alone.difference
-
-
-def test_a_model_that_was_skipped_at_most_places_spoils_no_ranking() -> None:
-    table = errors(12, {"a": 0.0, "b": 0.05, "rare": 0.1})
-    table.loc[3:, "rare"] = np.nan
-    table.loc[0, "a"] = np.nan
-    found = statistics.rank(table, metric="MAE")
-    assert found.ranks == {"a": 1.0, "b": 2.0}
-    assert found.n_places == 11
-
-
-def test_a_place_table_has_gaps_where_a_model_has_no_value() -> None:
-    rows = [("p1", "a", 1.0), ("p1", "b", 2.0), ("p2", "a", 3.0)]
-    pooled = pd.DataFrame(rows, columns=["place", "model", "value"]).assign(
-        metric="MAE", region="occluded", level="all", band="all"
-    )
-    table = statistics.place_table(pooled, metric="MAE")
-    assert table.loc["p1"].to_dict() == {"a": 1.0, "b": 2.0}
-    assert np.isnan(table.loc["p2", "b"])

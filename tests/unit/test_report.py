@@ -20,6 +20,7 @@ from tests.synthetic_results import (
     OUTLINE,
     Recipe,
     Results,
+    compare_models,
     make_results,
     write_tables,
 )
@@ -30,28 +31,22 @@ from unveil.metrics.published import DEFINITIONS
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
 from unveil.report import FIGURES, ReportOptions, render
 from unveil.report import figures as charts
-from unveil.report.evidence import pick_scenes, read_evidence, read_methods
+from unveil.report.context.answer import answer, outside_ranking, places_needed
+from unveil.report.context.papers import papers_context
+from unveil.report.context.picture import pixels_of
+from unveil.report.context.scenes import source_warnings
+from unveil.report.context.scores import make_tables
+from unveil.report.findings import pick_scenes, read_findings, read_methods
 from unveil.report.images import Preview, stretch_of, thumbnail_size
 from unveil.report.images import render as render_bands
-from unveil.report.page import papers_context, pixels_of, source_warnings
+from unveil.report.order import best_first
 from unveil.report.places import find_places, read_outline
 from unveil.report.spectra import choose_pixels
-from unveil.report.summary import (
-    answer,
-    best_first,
-    comparable,
-    level_labels,
-    level_of,
-    make_tables,
-    places_needed,
-    pool,
-    rank,
-)
 from unveil.scene import load_scene
 
 
 def read(results):
-    return read_evidence(
+    return read_findings(
         scenes=results.scenes,
         metrics=results.metrics,
         skipped=results.skipped,
@@ -72,75 +67,31 @@ def page(results):
 
 
 def test_warnings_of_sources_are_listed_with_their_scene(results):
-    evidence = read(results)
-    first = next(iter(evidence.scenes.values()))
+    findings = read(results)
+    first = next(iter(findings.scenes.values()))
     warned = dataclasses.replace(first.target, facts={"unveil:warnings": ["an odd offset"]})
     frames = tuple(warned if f is first.target else f for f in first.frames)
-    scenes = {**evidence.scenes, first.id: dataclasses.replace(first, frames=frames)}
-    found = source_warnings(dataclasses.replace(evidence, scenes=scenes))
+    scenes = {**findings.scenes, first.id: dataclasses.replace(first, frames=frames)}
+    found = source_warnings(dataclasses.replace(findings, scenes=scenes))
     assert [(w["date"], w["role"], w["text"]) for w in found] == [
         (first.target.date, "target", "an odd offset")
     ]
-    assert source_warnings(evidence) == []
+    assert source_warnings(findings) == []
 
 
 # --- pooling and comparison -----------------------------------------------------------
 
 
-def pooled(values, places):
-    return pool(pd.DataFrame({"model": values}), pd.Series(places)).loc["model"].tolist()
-
-
-def test_a_place_with_many_scenes_weighs_as_much_as_one_with_few():
-    values = {"a1": 1.0, "a2": 1.0, "a3": 1.0, "b1": 3.0}
-    assert pooled(values, {"a1": "a", "a2": "a", "a3": "a", "b1": "b"}) == [2.0, 4, 2]
-
-
-def test_an_empty_value_enters_no_mean():
-    assert pooled({"a": 1.0, "b": float("nan")}, {"a": "x", "b": "y"}) == [1.0, 1, 1]
-
-
-def test_a_method_that_skips_hard_scenes_is_not_ranked():
-    present = pd.DataFrame(
-        {"cloudy": [True] * 10, "full": [True] * 10, "picky": [True] * 3 + [False] * 7},
-        index=[f"s{i}" for i in range(10)],
-    )
-    common, ranked = comparable(present, ["cloudy"])
-    assert ranked == ["full", "cloudy"]
-    assert len(common) == 10
-
-
-def test_ranked_methods_stand_on_the_same_scenes():
-    present = pd.DataFrame({"a": [True] * 9 + [False], "b": [False] + [True] * 9})
-    common, ranked = comparable(present, [])
-    assert ranked == ["a", "b"]
-    assert common == list(range(1, 9))
-
-
-@given(st.lists(st.floats(0, 1), min_size=1), st.lists(st.floats(0.01, 0.99), unique=True))
-def test_every_cloud_cover_falls_into_one_named_level(cover, bounds):
-    bounds = sorted(bounds)
-    levels = level_of(pd.Series(cover), bounds)
-    assert levels.between(0, len(level_labels(bounds)) - 1).all()
-
-
-def test_rank_knows_the_better_side_of_each_metric():
-    assert rank({"a": 1.0, "b": 2.0}, "MAE") == ["a", "b"]
-    assert rank({"a": 1.0, "b": 2.0}, "PSNR") == ["b", "a"]
-    assert rank({"a": -3.0, "b": 1.0}, "bias") == ["b", "a"]
-    assert rank({"a": 1.0, "b": 2.0}, "something else") == []
-
-
 def test_pooled_scores_equal_plain_means_of_the_table(results):
-    evidence = read(results)
-    table = next(t for t in make_tables(evidence, (0.35, 0.65)) if t.protocol == "transplant")
+    findings = read(results)
+    table = next(t for t in make_tables(findings, (0.35, 0.65)) if t.protocol == "transplant")
     rows = pd.read_csv(results.metrics)
     plain = rows.query(
         "protocol == 'transplant' and model == 'regressed' and region == 'occluded' "
         "and band == 'all' and metric == 'MAE'"
     )["value"].mean()
     assert table.region == "occluded"
-    assert table.cells["MAE", "regressed", len(table.strata) - 1].value == pytest.approx(plain)
+    assert table.cells["MAE", "regressed", len(table.labels) - 1].value == pytest.approx(plain)
 
 
 def evidence_of(tmp_path, places, *, gap):
@@ -158,8 +109,8 @@ def evidence_of(tmp_path, places, *, gap):
     return read(Results(tmp_path, ()))
 
 
-def judge(evidence):
-    return answer(evidence, make_tables(evidence, ())[0], min_places=5)[-1]
+def judge(findings):
+    return answer(findings, make_tables(findings, ())[0], min_places=5)[-1]
 
 
 def verdict_of(tmp_path, places, *, gap):
@@ -167,10 +118,10 @@ def verdict_of(tmp_path, places, *, gap):
 
 
 def test_variants_of_one_network_are_no_rivals(tmp_path):
-    evidence = evidence_of(tmp_path, 8, gap=0.004)
-    assert judge(evidence).runner_up == "nearest"
-    same = {k: dataclasses.replace(m, sha256="ab" * 32) for k, m in evidence.methods.items()}
-    alone = judge(dataclasses.replace(evidence, methods=same))
+    findings = evidence_of(tmp_path, 8, gap=0.004)
+    assert judge(findings).runner_up == "nearest"
+    same = {k: dataclasses.replace(m, sha256="ab" * 32) for k, m in findings.methods.items()}
+    alone = judge(dataclasses.replace(findings, methods=same))
     assert (alone.best, alone.runner_up) == ("regressed", "")
 
 
@@ -202,6 +153,80 @@ def test_the_best_is_seen_from_its_own_side(tmp_path):
     assert table["difference"].item() == pytest.approx(verdict.difference.difference)
     assert verdict.difference.model == "nearest" and verdict.difference.win_rate == 1
     assert verdict.difference.low == pytest.approx(table["low"].item())
+
+
+def run_with_an_unranked_method(folder, *, unranked):
+    """Ten scenes, two methods in three bands; perhaps one of two bands on two scenes."""
+    rng = np.random.default_rng(0)
+    recipes = [Recipe(f"s{i}", f"p{i}", "paired", 0.5) for i in range(10)]
+    bands = {"B02": 0.01, "B04": 0.02, "B08": 0.25}
+    scored = [(r, m, bands) for r in recipes for m in ("regressed", "nearest")]
+    rows = []
+    for recipe, model, errors in scored:
+        factor = {"regressed": 1.0, "nearest": 2.0}[model] * rng.uniform(0.95, 1.05)
+        rows += errors_of(recipe, model, {band: factor * mae for band, mae in errors.items()})
+    if unranked:
+        for recipe in recipes[:2]:
+            rows += errors_of(recipe, "mosaic", {"B02": 0.001, "B04": 0.001})
+    write_tables(folder, recipes, rows, [])
+    findings = read(Results(folder, ()))
+    (table,) = make_tables(findings, ())
+    return findings, table
+
+
+def errors_of(recipe, model, bands):
+    """Rows of MAE by band and over bands."""
+    head = (recipe.id, model, recipe.protocol, recipe.cover, "occluded")
+    mean = sum(bands.values()) / len(bands)
+    return [
+        (*head, band, "MAE", value, "reflectance", 9)
+        for band, value in {**bands, "all": mean}.items()
+    ]
+
+
+def test_the_printed_difference_is_that_of_the_printed_means(tmp_path):
+    """The test was on the bands of a method that is not ranked, the means were not."""
+    findings, table = run_with_an_unranked_method(tmp_path, unranked=True)
+    verdict = answer(findings, table, min_places=6)[-1]
+    assert (verdict.best, verdict.runner_up, verdict.claim) == ("regressed", "nearest", "better")
+    found = verdict.difference
+    assert found.difference == pytest.approx(verdict.runner_up_mae - verdict.best_mae, abs=1e-7)
+    assert found.low <= found.difference <= found.high
+    cell = table.cells["MAE", "regressed", len(table.labels) - 1]
+    assert cell.value == verdict.best_mae and cell.rank == 1
+
+
+def test_a_method_that_is_not_ranked_changes_no_verdict(tmp_path):
+    with_it = run_with_an_unranked_method(tmp_path / "with", unranked=True)
+    without = run_with_an_unranked_method(tmp_path / "without", unranked=False)
+    assert answer(*with_it, min_places=6) == answer(*without, min_places=6)
+    (other,) = outside_ranking(
+        with_it[0], answer(*with_it, min_places=6)[-1], protocol=with_it[1].protocol
+    )
+    assert (other["model"], other["n_scenes"]) == ("mosaic", 2)
+    assert other["best_mae"] == pytest.approx(0.015, rel=0.1), "on the two bands that both give"
+
+
+def test_ids_that_look_like_numbers_or_nothing_are_rendered(tmp_path):
+    ids = ["001", "002", "NA", "NaN", "null", "1e5", "True"]
+    recipes = [Recipe(name, f"{i:02}", "paired", 0.5) for i, name in enumerate(ids)]
+    models = {"cloudy": ("cloudy", "cloudy", "none")}
+    models |= {name: (name, "kind", "none") for name in ids}
+    rows, skips = [], [("NA", "NaN", "inference", "null")]
+    make_results(tmp_path, recipes, size=24)
+    for recipe in recipes:
+        for number, model in enumerate(models):
+            if (recipe.id, model) != ("NA", "NaN"):
+                rows += errors_of(recipe, model, {"B02": 0.01 * (1 + number), "B03": 0.01})
+    write_tables(tmp_path, recipes, rows, skips, models)
+    results = Results(tmp_path, tuple(tmp_path / "scenes" / name / "scene.json" for name in ids))
+    findings = read(results)
+    assert set(findings.scores["scene"]) == set(ids) and findings.reasons("NA", "NaN") == ["null"]
+    assert set(findings.statistics.pooled["model"]) == set(models)
+    render(**results.inputs(), options=ReportOptions())
+    page = results.inputs()["output"].read_text(encoding="utf-8")
+    assert all(f'id="scene-{name}"' in page for name in ids)
+    assert all(f'<tr><th scope="row">{name}</th>' in page for name in ids)
 
 
 # --- images ---------------------------------------------------------------------------
@@ -313,6 +338,7 @@ def ten_places(tmp_path_factory):
             for r in recipes
             for q in (10, 50, 90)
         )
+    compare_models(results.folder)
     render(**results.inputs(), options=ReportOptions())
     return results.inputs()["output"].read_text(encoding="utf-8")
 
@@ -413,10 +439,10 @@ def test_each_papers_definition_stands_beside_ours_and_its_own_figures(tmp_path)
             (*head, "as_published:DSen2-CR", "all", "MAE", mae, "reflectance", pixels),
         ]
     write_tables(tmp_path, recipes, rows, [])
-    evidence = read(Results(tmp_path, ()))
-    tables = make_tables(evidence, ())
+    findings = read(Results(tmp_path, ()))
+    tables = make_tables(findings, ())
     assert [table.region for table in tables] == ["all"]
-    papers = {paper["name"]: paper for paper in papers_context(evidence, tables)}
+    papers = {paper["name"]: paper for paper in papers_context(findings, tables)}
     assert list(papers) == list(DEFINITIONS)
     (row,) = papers["DSen2-CR"]["rows"]
     assert row["theirs"]["MAE"] == pytest.approx((0.01 * 300 + 0.04 * 100) / 400)
@@ -426,10 +452,10 @@ def test_each_papers_definition_stands_beside_ours_and_its_own_figures(tmp_path)
 
 
 def test_methods_stand_in_the_order_of_their_error(results):
-    evidence = read(results)
-    order = best_first(evidence)
+    findings = read(results)
+    order = best_first(findings)
     assert order[:2] == ["cloudy", "regressed"] and order[-1] == "dsen2cr"
-    assert best_first(evidence, "simulate")[1] == "dsen2cr-small"
+    assert best_first(findings, "simulate")[1] == "dsen2cr-small"
 
 
 def test_every_protocol_has_methods_in_colour(tmp_path):
@@ -442,15 +468,12 @@ def test_every_protocol_has_methods_in_colour(tmp_path):
         head = (recipe.id, model, recipe.protocol, recipe.cover, "occluded")
         error = 0.9 if model == "other" else 0.01 * (1 + int(model[1]))
         rows += [(*head, band, "MAE", error, "reflectance", 9) for band in ("all", "B02")]
-    write_tables(tmp_path, recipes, rows, [])
-    manifest = tmp_path / "manifest.json"
-    document = json.loads(manifest.read_text())
-    document["models"] = {m: {"title": m, "kind": m} for m in (*many, "other")}
-    manifest.write_text(json.dumps(document))
-    evidence = read(Results(tmp_path, ()))
-    strong = {look.model for look in charts.looks(evidence, [*many, "other"]) if look.strong}
+    models = {model: (model, model, "none") for model in (*many, "other")}
+    write_tables(tmp_path, recipes, rows, [], models)
+    findings = read(Results(tmp_path, ()))
+    strong = {look.model for look in charts.looks(findings, [*many, "other"]) if look.strong}
     assert {"m0", "other"} < strong and "m8" not in strong
-    assert len(charts.mae_by_band(evidence).axes) == 2
+    assert len(charts.mae_by_band(findings).axes) == 2
 
 
 def test_every_scene_has_an_anchor(results, page):
@@ -463,6 +486,14 @@ def test_the_film_shows_the_frames_that_models_see(page, results):
     scene = load_scene(results.scenes[0])
     assert film.count("<li") == 1 + len(scene.context) and film.count('class="target"') == 1
     assert "reference" not in film
+
+
+def test_the_report_knows_of_the_metrics_their_names_and_files_only(root):
+    """Nothing can be pooled, tested or scored a second time where none of it is imported."""
+    known = {"levels", "reading", "registry", "tables"}
+    for path in (root / "scripts/unveil/report").rglob("*.py"):
+        imported = re.findall(r"unveil\.metrics(?:\.| import )(\w+)", path.read_text())
+        assert set(imported) <= known, path
 
 
 # --- bad input ------------------------------------------------------------------------
@@ -516,7 +547,7 @@ def test_methods_with_different_bands_are_compared_on_the_bands_they_share(tmp_p
             for band, value in {**bands, "all": mean}.items():
                 rows.append((*head, band, "MAE", value, "reflectance", 9))
     write_tables(tmp_path, recipes, rows, [])
-    evidence = read(Results(tmp_path, ()))
-    verdict = answer(evidence, make_tables(evidence, ())[0], min_places=5)[-1]
+    findings = read(Results(tmp_path, ()))
+    verdict = answer(findings, make_tables(findings, ())[0], min_places=5)[-1]
     assert verdict.best == "nearest" and verdict.best_mae == pytest.approx(0.01)
     assert verdict.shared_bands == ("B02",)

@@ -1,167 +1,286 @@
-"""Bring the scores of all jobs together: one long table, pooled by place.
+"""The only pooling: which scenes, models and bands compare, and what the models have on them.
 
 Pooling is per scene, then per place, then over places: scenes of one place are not
 independent samples, so a place with forty dates weighs as much as one with a single date.
 Never per batch, never over the pixels of different scenes. The mean of per-scene values is
-taken as is, so RMSE is a mean of RMSEs and PSNR a mean of decibels. Empty values (no such
-pixels) are left out of a mean and counted out of ``n_scenes``.
+taken as is, so RMSE is a mean of RMSEs and PSNR a mean of decibels.
+
+Models are compared like for like: on the scenes that every *ranked* model has a value for, and
+by MAE over the bands that every ranked model gives there, so that leaving out hard scenes or
+bands is no advantage. A model that has too few of the scenes is not ranked: its mean stands on
+its own scenes and bands, and it changes nothing between the others. Means, ranks, tests and
+intervals of a run all come from here; the report prints them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from unveil.bands import BANDS
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.metrics import registry
+from unveil.metrics.levels import ALL, level_names, level_of
 from unveil.metrics.strata import SEASONS, season
-from unveil.metrics.tables import COLUMNS, check_header
+from unveil.metrics.tables import BASELINE, POOLED
 
-KEYS = ["model", "protocol", "level", "region", "band", "metric", "unit"]
+MIN_SHARE = 0.8
+"""A model is ranked when it keeps at least this share of the scenes comparable."""
 
 
 @dataclass(frozen=True)
-class CloudLevel:
-    """A range of cloud cover, ``low <= cover < high`` (the last includes 1)."""
+class Column:
+    """One metric of one protocol, level, region and band: a column of a table of models.
 
-    name: str
-    low: float
-    high: float
-
-
-LEVELS = (
-    CloudLevel("light", 0.0, 0.35),
-    CloudLevel("medium", 0.35, 0.65),
-    CloudLevel("heavy", 0.65, 1.0),
-)
-
-
-def read_scores(path: str | Path) -> pd.DataFrame:
-    """Read a metrics table; text columns as categories, empty values as NaN.
-
-    Raises:
-        InputError: if the file is missing or its columns are not those of
-            :data:`unveil.metrics.tables.COLUMNS`.
+    Attributes:
+        protocol: where the truth comes from.
+        level: cloud level or other stratum; ``all`` for every scene.
+        region: which pixels.
+        band: ESA name, or ``all``.
+        metric: the metric.
+        values: scenes x models, each model's own values, NaN where it has none.
+        by_band: the same by ``(scene, band)``, for MAE over bands; None otherwise.
+        places: scene -> place.
+        ranked: models that are compared with each other, in the order of ``values``.
+        common: scenes x ranked models on like terms, without gaps.
+        shared_bands: bands compared on scenes whose ranked models give different ones.
     """
-    if not Path(path).exists():
-        raise InputError("file not found", file=path, remedy="run the workflow up to metrics")
-    text = ("scene", "model", "protocol", "region", "band", "metric", "unit")
-    numbers = {"cloud_cover": float, "value": float, "n_pixels": np.int64}
-    with reading_input(path, "a table of metrics", remedy="run the metrics rule again"):
-        with open(path, encoding="utf-8-sig") as stream:
-            check_header(stream.readline(), path, COLUMNS)
-        return pd.read_csv(
-            path,
-            dtype=dict.fromkeys(text, "category") | numbers,
-            keep_default_na=False,
-            na_values={"value": [""]},
-            encoding="utf-8-sig",
-        )
+
+    protocol: str
+    level: str
+    region: str
+    band: str
+    metric: str
+    values: pd.DataFrame
+    by_band: pd.DataFrame | None
+    places: Mapping[str, str]
+    ranked: tuple[str, ...]
+    common: pd.DataFrame
+    shared_bands: tuple[str, ...]
+
+    @property
+    def apart(self) -> list[str]:
+        """Models with values that are not ranked."""
+        some = self.values.notna().any()
+        return [model for model in self.values.columns[some] if model not in self.ranked]
 
 
-def cloud_level(cover: pd.Series, levels: Sequence[CloudLevel] = LEVELS) -> pd.Series:
-    """Return the name of the cloud level of each cover, as an ordered category.
-
-    Raises:
-        InputError: if the levels do not cover 0...1 without a gap.
-    """
-    edges = [levels[0].low, *(level.high for level in levels)]
-    starts = [level.low for level in levels]
-    if edges[0] != 0 or edges[-1] != 1 or starts != edges[:-1] or edges != sorted(set(edges)):
-        raise InputError(
-            f"levels {', '.join(f'{x.name} {x.low}-{x.high}' for x in levels)}",
-            field="cloud_levels",
-            remedy="give levels that cover 0 to 1 in order, without gap or overlap",
-        )
-    position = np.searchsorted(edges[1:-1], cover.to_numpy(), side="right")
-    names = [level.name for level in levels]
-    return pd.Series(
-        pd.Categorical.from_codes(position, names, ordered=True), cover.index, name="level"
-    )
-
-
-def per_place(
+def pool(
     scores: pd.DataFrame,
     *,
     places: Mapping[str, str],
-    levels: Sequence[CloudLevel] = LEVELS,
-    strata: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
-    """Pool scores per scene, then per place.
+    models: Mapping[str, str],
+    levels: Mapping[str, Collection[str]],
+    by_band: pd.DataFrame | None = None,
+) -> Iterator[Column]:
+    """Find what compares, for each protocol, region, band, metric and level with a value.
 
     Args:
-        scores: the metrics table (:func:`read_scores`).
-        places: scene id -> place id; a scene that is not listed is its own place.
-        levels: cloud levels; a level ``all`` over every cover is added.
-        strata: scene id -> name of a stratum (:func:`scene_strata`, a season ...) to go
-            into the column ``level`` instead of the cloud level; scenes that are not
-            listed count in ``all`` only.
-
-    Returns:
-        One row for each of model, protocol, level, region, band, metric, unit and place
-        with at least one value: ``value`` (mean over the place's scenes), ``n_scenes``,
-        ``n_pixels`` (sum).
+        scores: rows of the metrics table (:func:`unveil.metrics.reading.read_scores`).
+        places: scene -> place.
+        models: id -> kind, in the order of the run.
+        levels: name of a level -> its scenes, in order (:func:`by_cover`, :func:`by_fact` ...).
+        by_band: rows of MAE by band; without them MAE is over each model's own bands.
 
     Raises:
-        InputError: if a scene was scored twice with one model.
+        InputError: if a scene has no place or was scored twice, or a model is not in
+            ``models``.
     """
+    _refuse_strangers(scores, places, models)
     _refuse_duplicates(scores)
-    table = scores.dropna(subset=["value"])
-    names = {scene: places.get(scene, scene) for scene in table["scene"].cat.categories}
-    table = table.assign(place=table["scene"].map(names).astype("category"))
-    if strata is None:
-        level = cloud_level(table["cloud_cover"], levels)
-    else:
-        order = sorted(set(strata.values()))
-        level = table["scene"].map(dict(strata)).astype(pd.CategoricalDtype(order, ordered=True))
-    order = [*level.cat.categories, "all"]
-    parts = []
-    for values in (level, "all"):
-        pooled = _pool(table.assign(level=values))
-        parts.append(pooled.assign(level=pd.Categorical(pooled["level"], order, ordered=True)))
-    return pd.concat(parts, ignore_index=True)
+    known = scores.dropna(subset=["value"])
+    per_band = {} if by_band is None else _by_protocol_and_region(by_band.dropna(subset=["value"]))
+    for (protocol, region), inside in _by_protocol_and_region(known).items():
+        bands = per_band.get((protocol, region))
+        for (band, metric), rows in inside.groupby(["band", "metric"], observed=True, sort=False):
+            wide = _scenes_by_models(rows, ["scene"], models)
+            shared = metric == "MAE" and band == "all" and bands is not None
+            deep = _scenes_by_models(bands, ["scene", "band"], models) if shared else None
+            for level, scenes in levels.items():
+                chosen = wide[wide.index.isin(list(scenes))]
+                if len(chosen):
+                    head = (protocol, level, region, band, metric)
+                    yield _compare_like_for_like(head, chosen, deep, places=places, models=models)
 
 
-def _pool(table: pd.DataFrame) -> pd.DataFrame:
-    grouped = table.groupby([*KEYS, "place"], observed=True, sort=False)
-    return grouped.agg(
-        value=("value", "mean"), n_scenes=("value", "size"), n_pixels=("n_pixels", "sum")
-    ).reset_index()
+def _compare_like_for_like(
+    head: tuple[str, ...],
+    values: pd.DataFrame,
+    by_band: pd.DataFrame | None,
+    *,
+    places: Mapping[str, str],
+    models: Mapping[str, str],
+) -> Column:
+    ranked = comparable(values.notna(), [m for m, kind in models.items() if kind == BASELINE])
+    common, bands = share(values, by_band, ranked)
+    return Column(*head, values, by_band, places, tuple(ranked), common, bands)
 
 
-def scene_strata(scores: pd.DataFrame, metric: str, edges: Sequence[float]) -> dict[str, str]:
-    """Sort scenes by a fact of theirs, for :func:`per_place`.
+def comparable(present: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
+    """Find the models that can be compared fairly: they are ranked.
+
+    Models enter from the one with most scenes down, as long as the scenes common to all of
+    them stay at least :data:`MIN_SHARE` of what the best-covered model (baselines aside) has.
 
     Args:
-        scores: the metrics table (:func:`read_scores`).
-        metric: ``days_to_clear_look`` or ``never_seen_fraction`` of the occluded pixels.
+        present: scenes x models, True where there is a value.
+        baselines: models that run everywhere and so say nothing about coverage.
+
+    Returns:
+        The ranked models, in the order of the columns.
+    """
+    counts = present.sum()
+    order = [model for model in present if model not in baselines and counts[model]]
+    order.sort(key=lambda model: -counts[model])  # stable: ties in the order of the run
+    order += [model for model in baselines if model in present and counts[model]]
+    common, ranked = pd.Series(True, present.index), set()
+    for model in order:
+        together = common & present[model]
+        if together.sum() >= MIN_SHARE * counts[order[0]]:
+            common, ranked = together, {*ranked, model}
+    return [model for model in present if model in ranked]
+
+
+def share(
+    values: pd.DataFrame, by_band: pd.DataFrame | None, models: Sequence[str]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Put models on like terms: the scenes that all have, and there the bands that all give.
+
+    Args:
+        values: scenes x models.
+        by_band: ``(scene, band)`` x models; None where values do not depend on bands.
+        models: the models to compare.
+
+    Returns:
+        Scenes x ``models`` without gaps, and the bands used where they differ (none where
+        they do not). A scene without a shared band is left out.
+    """
+    common = values[list(models)].dropna()
+    if by_band is None or common.empty:
+        return common, ()
+    bands = by_band.loc[by_band.index.isin(common.index, level="scene"), list(models)]
+    bands = bands.dropna(how="all")
+    everyone = bands.notna().all(axis=1)
+    mixed = everyone.index[~everyone].unique("scene")
+    shared = bands[everyone & bands.index.isin(mixed, level="scene")]
+    means = shared.groupby(level="scene").mean()
+    common = common.drop(mixed.difference(means.index))
+    common.loc[means.index] = means
+    used = set(shared.index.unique("band"))
+    return common, tuple(band for band in BANDS if band in used)
+
+
+def over_places(values: pd.DataFrame, places: Mapping[str, str]) -> pd.DataFrame:
+    """Pool scenes by place: scenes x models to places x models, NaN where there is no value."""
+    return values.groupby(values.index.map(places)).mean().rename_axis("place")
+
+
+def pair(column: Column, first: str, second: str) -> pd.DataFrame:
+    """Put two models of a column on like terms, where not both are ranked: scenes x 2."""
+    return share(column.values, column.by_band, (first, second))[0]
+
+
+def pooled_table(columns: Iterable[Column]) -> pd.DataFrame:
+    """Return the means over places of all models of all columns, a row each.
+
+    Returns:
+        Columns :data:`POOLED`: ``n_scenes`` and ``n_places`` are behind the value, ``ranked``
+        is 1 where it stands on the common scenes, ``rank`` the order among those (empty where
+        the metric has no better side), ``stratum_scenes`` how many scenes of the level have
+        any value, ``shared_bands`` as of :class:`Column`, separated by spaces.
+    """
+    rows = [row for column in columns for row in _pooled_rows(column)]
+    return pd.DataFrame(rows, columns=list(POOLED)).astype({"rank": "Int64"})
+
+
+def _pooled_rows(column: Column) -> Iterator[tuple]:
+    head = (column.protocol, column.level, column.region, column.band, column.metric)
+    unit = registry.METRICS[column.metric].unit
+    common = over_places(column.common, column.places)
+    means = common.mean().to_dict()
+    standing = registry.best_first(means, column.metric) if len(common) else []
+    for model in column.ranked:
+        counts = len(column.common), len(common), 1
+        rank = standing.index(model) + 1 if model in standing else None
+        ends = rank, len(column.values), " ".join(column.shared_bands)
+        yield *head, unit, model, means[model], *counts, *ends
+    apart = over_places(column.values[column.apart], column.places)
+    for model in column.apart:
+        counts = column.values[model].count(), apart[model].count(), 0
+        yield *head, unit, model, apart[model].mean(), *counts, None, len(column.values), ""
+
+
+def by_cover(scores: pd.DataFrame, bounds: Sequence[float]) -> dict[str, list[str]]:
+    """Sort scenes into the levels of cloud cover between ``bounds``, and into ``all``."""
+    rows = scores.drop_duplicates("scene")
+    names = level_of(rows["cloud_cover"].to_numpy(), bounds)
+    scenes = rows["scene"].astype(str).to_numpy()
+    levels = {name: scenes[names == name].tolist() for name in level_names(bounds)}
+    return levels | {ALL: scenes.tolist()}
+
+
+def by_fact(scores: pd.DataFrame, metric: str, edges: Sequence[float]) -> dict[str, list[str]]:
+    """Sort scenes by a fact of their hidden pixels.
+
+    Args:
+        scores: the metrics table.
+        metric: ``days_to_clear_look`` or ``never_seen_fraction``.
         edges: inner edges of the strata, rising; a value on an edge belongs to the lower.
 
     Returns:
-        Scene id -> ``1: to 5``, ``2: to 15`` ... ``n: above 30``; the number keeps them in
-        order. Scenes without a value (nothing occluded, never any look) are left out.
+        ``1: to 5``, ``2: to 15`` ... ``n: above 30`` -> scenes; the number keeps them in
+        order. Scenes without a value (nothing hidden, never any look) are left out.
     """
     rows = scores[(scores["metric"] == metric) & (scores["region"] == "occluded")]
     rows = rows.dropna(subset=["value"]).drop_duplicates("scene")
     names = [f"{i}: to {edge:g}" for i, edge in enumerate(edges, 1)]
     names.append(f"{len(edges) + 1}: above {edges[-1]:g}")
     position = np.searchsorted(edges, rows["value"].to_numpy(), side="left")
-    return {str(scene): names[i] for scene, i in zip(rows["scene"], position, strict=True)}
+    scenes = rows["scene"].astype(str).to_numpy()
+    return {name: scenes[position == i].tolist() for i, name in enumerate(names)}
 
 
-def season_strata(when_and_where: Mapping[str, tuple[dt.date, float]]) -> dict[str, str]:
-    """Sort scenes by season, for :func:`per_place`: scene id -> ``1: winter`` ...
+def by_season(when_and_where: Mapping[str, tuple[dt.date, float]]) -> dict[str, list[str]]:
+    """Sort scenes by season: ``1: winter`` ... -> scenes.
 
     Args:
-        when_and_where: scene id -> date of the target and latitude in degrees.
+        when_and_where: scene -> date of the target and latitude in degrees.
     """
-    names = {scene: season(*fact) for scene, fact in when_and_where.items()}
-    return {scene: f"{SEASONS.index(name) + 1}: {name}" for scene, name in names.items()}
+    found = {scene: season(*fact) for scene, fact in when_and_where.items()}
+    return {
+        f"{i}: {name}": [scene for scene, of in found.items() if of == name]
+        for i, name in enumerate(SEASONS, 1)
+    }
+
+
+def _by_protocol_and_region(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    groups = rows.groupby(["protocol", "region"], observed=True, sort=False)
+    return {(str(protocol), str(region)): inside for (protocol, region), inside in groups}
+
+
+def _scenes_by_models(
+    rows: pd.DataFrame, index: list[str], models: Mapping[str, str]
+) -> pd.DataFrame:
+    plain = rows.astype({name: object for name in (*index, "model")})
+    wide = plain.pivot(index=index, columns="model", values="value")
+    return wide.reindex(columns=[model for model in models if model in wide])
+
+
+def _refuse_strangers(
+    scores: pd.DataFrame, places: Mapping[str, str], models: Mapping[str, str]
+) -> None:
+    for field, known, whole in (("scene", places, "place"), ("model", models, "kind")):
+        strangers = sorted(map(str, set(scores[field].unique()) - set(known)))
+        if strangers:
+            raise InputError(
+                f"{field} {strangers[0]!r} has scores, but no {whole}: it is not of this run",
+                field=field,
+                remedy="run the workflow again with --forcerun collect_metrics",
+            )
 
 
 def _refuse_duplicates(scores: pd.DataFrame) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.ndimage import correlate1d
 
 from unveil.metrics import definitions
+from unveil.metrics.registry import IN_PAPERS
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,6 @@ FIGURES: tuple[PublishedFigure, ...] = (
     PublishedFigure("UnCRtainTS", *_REPROCESSED, _EBEL, True, 0.0272, None, 28.90, 0.880, 8.32),
 )
 """Figures of the papers. Both reprocessed rows are as commonly quoted, not from the authors."""
-
-REGION = "as_published:"
-"""What the regions of scores by a paper's definition begin with in the metrics table."""
-
-MEASURES = {"MAE": "reflectance", "RMSE": "reflectance", "PSNR": "dB", "SSIM": "1", "SAM": "degree"}
-"""What every definition gives, in the units that they are printed in here."""
 
 DEFINITIONS: dict[str, str] = {
     "DSen2-CR": "every pixel counts, clear and cloudy, clouds of the truth too; DN are clipped to "
@@ -143,7 +138,7 @@ def by_every_paper(
     masks: np.ndarray,
     known: np.ndarray,
 ) -> dict[str, dict[str, float]]:
-    """Score one patch by each of :data:`DEFINITIONS`, in the units of :data:`MEASURES`.
+    """Score one patch by each of :data:`DEFINITIONS`, in the units of the registry.
 
     Args:
         prediction: ``(B, H, W)`` reflectance.
@@ -153,7 +148,8 @@ def by_every_paper(
         known: ``(H, W)`` bool, the cloud-free image is clear.
 
     Returns:
-        Definition -> measure -> value; NaN where a definition has no pixels.
+        Definition -> metric of :data:`unveil.metrics.registry.IN_PAPERS` -> value; NaN where a
+        definition has no pixels.
     """
     to_dn = 10_000 / DSEN2CR_SCALE
     clipped = (np.clip(x, 0, 1) * to_dn for x in (target, cloudy))
@@ -171,8 +167,8 @@ def by_every_paper(
             "SSIM": of_dsen2cr["cloud_ssim"],
             "SAM": float(np.degrees(of_dsen2cr["cloud_mean_sam"])),
         },
-        "UnCRtainTS": {name: ts[name] for name in MEASURES},
-        "SEN12MS-CR-TS": {name: ts[name] for name in MEASURES},
+        "UnCRtainTS": {name: ts[name] for name in IN_PAPERS},
+        "SEN12MS-CR-TS": {name: ts[name] for name in IN_PAPERS},
         "U-TILISE": {
             "MAE": series["masked_mae"],
             "RMSE": series["masked_rmse"],

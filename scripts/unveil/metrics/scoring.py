@@ -30,6 +30,7 @@ from unveil.bands import BANDS, NODATA, sort_bands
 from unveil.errors import InputError, SceneSkipped
 from unveil.inputs import read_json, reading_input
 from unveil.metrics import definitions, published
+from unveil.metrics.registry import IN_PAPERS
 from unveil.metrics.strata import (
     KEPT_REGIONS,
     LAND_COVER,
@@ -44,6 +45,7 @@ from unveil.metrics.strata import (
     region_masks,
 )
 from unveil.metrics.streaming import HALO, Accumulator, Core, Score
+from unveil.metrics.tables import PAPERS
 from unveil.metrics.uncertainty import Calibration
 from unveil.protocols import PROTOCOLS
 from unveil.scene import (
@@ -285,11 +287,11 @@ def as_published(scene: Scene, output: Frame, bands: Sequence[str]) -> Iterator[
             found[name].append(values)
         n_pixels += known.size
     for name, values in found.items():
-        for metric, unit in published.MEASURES.items():
+        for metric in IN_PAPERS:
             per_patch = np.array([patch[metric] for patch in values])
             per_patch = per_patch[np.isfinite(per_patch)]
             value = float(per_patch.mean()) if per_patch.size else None
-            yield Score(f"{published.REGION}{name}", "all", metric, value, unit, n_pixels)
+            yield Score(f"{PAPERS}{name}", "all", metric, value, n_pixels)
 
 
 def _published_patches(shape: tuple[int, int]) -> Iterator[Window]:
@@ -470,13 +472,13 @@ def _is_known(scene: Scene, truth: np.ndarray, occlusion: np.ndarray, window: Wi
 def _census_scores(census: Census, bands: Sequence[str]) -> Iterator[Score]:
     for region, known in census.known.items():
         share = census.answered[region] / known if known else None
-        yield Score(region, "all", "answered", share, "fraction", known)
+        yield Score(region, "all", "answered", share, known)
     hidden, unseen = census.known["occluded"], census.known["never_seen"]
     share = unseen / hidden if hidden else None
     seen = int(census.days.sum())
-    yield Score("occluded", "all", "never_seen_fraction", share, "fraction", hidden)
-    yield Score("occluded", "all", "days_to_clear_look", census.days_to_clear_look, "day", seen)
-    yield Score("all", "all", "n_bands", float(len(bands)), "band", census.known["all"])
+    yield Score("occluded", "all", "never_seen_fraction", share, hidden)
+    yield Score("occluded", "all", "days_to_clear_look", census.days_to_clear_look, seen)
+    yield Score("all", "all", "n_bands", float(len(bands)), census.known["all"])
 
 
 def _row(head: dict[str, str], cover: float, score: Score) -> dict:

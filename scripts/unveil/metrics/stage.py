@@ -1,30 +1,30 @@
 """The statistics of a run, written as tables: the report reads them, and so may anybody.
 
-Scores on occluded pixels over bands, pooled per scene, then per place. MAE is over the bands
-that every model of a scene gives, so that leaving out a hard band is no advantage; the other
-metrics are over each model's own. Holm's family is all pairs of models, not only those with
-the best one: which model is the best is read from the same data.
+Every number comes from one pooling (:mod:`unveil.metrics.aggregate`). Models are compared and
+ranked on hidden pixels over bands. Holm's family is all pairs of ranked models, not only those
+with the best one: which model is the best is read from the same data.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from unveil import raster
-from unveil.metrics.aggregate import CloudLevel, per_place, read_scores, scene_strata, season_strata
-from unveil.metrics.published import DEFINITIONS, FIGURES
-from unveil.metrics.published import REGION as PAPERS
+from unveil.metrics import published
+from unveil.metrics.aggregate import Column, by_cover, by_fact, by_season, pool, pooled_table
+from unveil.metrics.levels import ALL
+from unveil.metrics.reading import read_scores
+from unveil.metrics.registry import METRICS
 from unveil.metrics.statistics import comparison_table, ranking_table
 from unveil.metrics.strata import LOOKS, REGIONS
+from unveil.metrics.tables import PAPERS
 from unveil.scene import Scene, bbox, load_scene
 
-METRICS = ("MAE", "PSNR", "SSIM", "SAM")
 REGION = "occluded"
 EDGES = {
     "days_to_clear_look": tuple(LOOKS.values())[:-1],
@@ -32,13 +32,12 @@ EDGES = {
 }
 """Facts of scenes that results are sorted by, with the inner edges of the strata."""
 
-TABLES = ("comparison", "ranking", "strata", "published", "definitions")
-
 
 def write_statistics(
     *,
     metrics: Path,
     scenes: Iterable[Path],
+    models: Mapping[str, str],
     cloud_levels: Sequence[float],
     seed: int,
     outputs: Mapping[str, Path],
@@ -48,121 +47,122 @@ def write_statistics(
     Args:
         metrics: ``metrics.csv`` of the run.
         scenes: the ``scene.json`` of every scene, which names its place.
+        models: id -> kind, in the order of the run.
         cloud_levels: cloud cover between the levels, fractions.
         seed: of the bootstrap.
-        outputs: a path for each of :data:`TABLES`.
+        outputs: a path for each of :data:`unveil.metrics.tables.TABLES`.
 
     Raises:
-        InputError: if the metrics are missing, have other columns, or hold a scene twice.
+        InputError: if the metrics are missing, have other columns, hold a scene twice, or are
+            not of these scenes and models.
     """
     scores = read_scores(metrics)
     loaded = {scene.id: scene for scene in map(load_scene, scenes)}
     places = {name: scene.place for name, scene in loaded.items()}
-    compared = scores[
-        scores["metric"].isin(METRICS) & (scores["region"] == REGION) & (scores["band"] == "all")
-    ]
-    compared = share_bands(scores, compared)
-    pooled = per_place(compared, places=places, levels=name_levels(cloud_levels))
+    run = Run(scores, loaded, {"places": places, "models": models})
+    columns = list(pool_scores(run, cloud_levels))
+    compared = [c for c in columns if c.region == REGION and METRICS[c.metric].compared]
     tables = {
-        "comparison": comparison_table(pooled, metrics=METRICS, seed=seed),
-        "ranking": ranking_table(pooled, metrics=METRICS, seed=seed),
-        "strata": rank_by_strata(scores, compared, scenes=loaded, seed=seed),
-        "published": pd.DataFrame(map(dataclasses.asdict, FIGURES)),
-        "definitions": pd.DataFrame(DEFINITIONS.items(), columns=["definition", "text"]),
+        "pooled": pooled_table([*columns, *pool_bands(run)]),
+        "comparison": comparison_table(compared, seed=seed),
+        "ranking": ranking_table(compared, seed=seed),
+        "strata": rank_by_strata(run, seed=seed),
+        "published": pd.DataFrame(map(dataclasses.asdict, published.FIGURES)),
+        "definitions": pd.DataFrame(published.DEFINITIONS.items(), columns=["definition", "text"]),
     }
     for name, path in outputs.items():
         with raster.replacing(path) as temporary:
             tables[name].to_csv(temporary, index=False, float_format="%.8g")
 
 
-def name_levels(bounds: Sequence[float]) -> list[CloudLevel]:
-    """Return the cloud levels between ``bounds`` (fractions), named by their limits."""
-    return [
-        CloudLevel(f"{100 * low:g}–{100 * high:g} %", low, high)
-        for low, high in pairwise((0.0, *bounds, 1.0))
-    ]
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the metrics of a run are about.
 
-
-def share_bands(scores: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Put the MAE over shared bands in the place of the MAE over each model's own.
-
-    Args:
-        scores: the metrics table, with a row a band.
-        compared: rows over bands; those of MAE change.
-
-    Returns:
-        The rows of ``compared``; MAE is NaN on a scene whose models share no band, and as it
-        was on a scene without scores by band.
+    Attributes:
+        scores: the metrics table.
+        scenes: scene id -> scene.
+        known: places of the scenes and kinds of the models, as :func:`pool` wants them.
     """
-    rows = scores[(scores["metric"] == "MAE") & (scores["region"] == REGION)]
-    rows = rows[rows["band"] != "all"].dropna(subset=["value"]).astype({"scene": str, "model": str})
-    givers = rows.groupby(["scene", "band"], observed=True)["model"].transform("nunique")
-    present = rows.groupby("scene")["model"].transform("nunique")
-    shared = rows[givers == present].groupby(["scene", "model"])["value"].mean()
-    keys = pd.MultiIndex.from_frame(compared[["scene", "model"]].astype(str))
-    change = (compared["metric"] == "MAE") & compared["scene"].isin(set(rows["scene"]))
-    return compared.assign(
-        value=compared["value"].where(~change, shared.reindex(keys).to_numpy(np.float64))
-    )
+
+    scores: pd.DataFrame
+    scenes: Mapping[str, Scene]
+    known: Mapping[str, Mapping[str, str]]
+
+    @property
+    def over_bands(self) -> pd.DataFrame:
+        """Scores over bands that compare models, the papers' definitions aside."""
+        rows = self.scores[self.scores["band"] == "all"]
+        rows = rows[~rows["region"].str.startswith(PAPERS)]
+        return rows[rows["metric"].map(lambda name: METRICS[name].use != "fact").astype(bool)]
+
+    @property
+    def by_band(self) -> pd.DataFrame:
+        """MAE of each band."""
+        return self.scores[(self.scores["band"] != "all") & (self.scores["metric"] == "MAE")]
 
 
-def rank_by_strata(
-    scores: pd.DataFrame,
-    compared: pd.DataFrame,
-    *,
-    scenes: Mapping[str, Scene],
-    seed: int,
-) -> pd.DataFrame:
+def pool_scores(run: Run, cloud_levels: Sequence[float]) -> Iterator[Column]:
+    """Pool every metric of every region, by cloud level."""
+    levels = by_cover(run.scores, cloud_levels)
+    return pool(run.over_bands, by_band=run.by_band, levels=levels, **run.known)
+
+
+def pool_bands(run: Run) -> Iterator[Column]:
+    """Pool the MAE of each band on hidden pixels, over all cloud levels."""
+    rows = run.by_band[run.by_band["region"] == REGION]
+    return pool(rows, levels={ALL: set(rows["scene"])}, **run.known)
+
+
+def rank_by_strata(run: Run, *, seed: int) -> pd.DataFrame:
     """Rank the models by MAE within scenes that are alike in one respect.
 
     Args:
-        scores: the metrics table, with the facts of the scenes.
-        compared: the rows to pool.
-        scenes: scene id -> scene.
+        run: the scores, and the scenes with their facts.
         seed: of the bootstrap.
 
     Returns:
         The columns of :func:`unveil.metrics.statistics.ranking_table`, where ``level`` is the
-        stratum, and ``by``: ``days_to_clear_look``, ``never_seen_fraction`` or ``season``,
-        and ``position``: the mean of that fact over the stratum's scenes, empty for seasons.
+        stratum, and ``by``: ``days_to_clear_look``, ``never_seen_fraction``, ``season`` or
+        ``land_cover``, and ``position``: the mean of that fact over the stratum's scenes,
+        empty for seasons and land cover.
     """
-    places = {name: scene.place for name, scene in scenes.items()}
-    boxes = {name: bbox(scene.grid) for name, scene in scenes.items()}
-    dated = {
-        name: (scene.target.day, (boxes[name][1] + boxes[name][3]) / 2)
-        for name, scene in scenes.items()
-        if boxes[name]
-    }
-    sorted_by = {fact: scene_strata(scores, fact, edges) for fact, edges in EDGES.items()}
-    sorted_by["season"] = season_strata(dated)
+    rows = run.over_bands
+    rows = rows[(rows["metric"] == "MAE") & (rows["region"] == REGION)]
+    sorted_by = {fact: by_fact(run.scores, fact, edges) for fact, edges in EDGES.items()}
+    sorted_by["season"] = by_season(_when_and_where(run.scenes))
     parts = []
-    for fact, strata in sorted_by.items():
-        pooled = per_place(compared, places=places, strata=strata)
-        ranked = ranking_table(pooled, metrics=("MAE",), seed=seed)
-        ranked = ranked[ranked["level"] != "all"].assign(by=fact)
-        parts.append(ranked.merge(_positions(scores, fact, strata), how="left"))
-    parts += list(_rank_by_land(scores, places=places, seed=seed))
+    for fact, levels in sorted_by.items():
+        columns = pool(rows, by_band=run.by_band, levels=levels, **run.known)
+        ranked = ranking_table(columns, seed=seed).assign(by=fact)
+        parts.append(ranked.merge(_positions(run.scores, fact, levels), how="left"))
+    parts.append(_rank_by_land(run, seed=seed))
     return pd.concat(parts, ignore_index=True)
 
 
-def _rank_by_land(
-    scores: pd.DataFrame, *, places: Mapping[str, str], seed: int
-) -> Iterator[pd.DataFrame]:
+def _when_and_where(scenes: Mapping[str, Scene]) -> dict[str, tuple]:
+    boxes = {name: bbox(scene.grid) for name, scene in scenes.items()}
+    return {
+        name: (scenes[name].target.day, (box[1] + box[3]) / 2) for name, box in boxes.items() if box
+    }
+
+
+def _rank_by_land(run: Run, *, seed: int) -> pd.DataFrame:
     """Rank the models on the hidden pixels of each class of land cover."""
-    rows = scores[(scores["metric"] == "MAE") & (scores["band"] == "all")]
-    for region in rows["region"].unique():
-        if region in (*REGIONS, *LOOKS) or region.startswith(PAPERS):
-            continue
-        pooled = per_place(rows[rows["region"] == region], places=places)
-        pooled = pooled[pooled["level"] == "all"]
-        ranked = ranking_table(pooled, metrics=("MAE",), region=region, seed=seed)
-        yield ranked.assign(level=region, region=REGION, by="land_cover")
+    rows = run.over_bands
+    rows = rows[(rows["metric"] == "MAE") & ~rows["region"].isin([*REGIONS, *LOOKS])]
+    columns = pool(rows, levels={ALL: set(rows["scene"])}, **run.known)
+    ranked = ranking_table(columns, seed=seed)
+    return ranked.assign(level=ranked["region"], region=REGION, by="land_cover", position=np.nan)
 
 
-def _positions(scores: pd.DataFrame, fact: str, strata: Mapping[str, str]) -> pd.DataFrame:
+def _positions(
+    scores: pd.DataFrame, fact: str, levels: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
     """Mean of a fact over the scenes of each protocol and stratum."""
     rows = scores[(scores["metric"] == fact) & (scores["region"] == REGION)]
     rows = rows.dropna(subset=["value"]).drop_duplicates("scene").astype({"protocol": str})
-    rows = rows.assign(level=rows["scene"].astype(str).map(strata).astype(object))
+    level = {scene: name for name, scenes in levels.items() for scene in scenes}
+    rows = rows.assign(level=rows["scene"].astype(str).map(level).astype(object))
     means = rows.groupby(["protocol", "level"])["value"].mean()
     return means.rename("position").reset_index()

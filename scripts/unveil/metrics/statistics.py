@@ -1,29 +1,40 @@
 """Which differences between models are more than chance, over places.
 
-The sample is the *place*: its scenes are pooled first (:func:`unveil.metrics.aggregate.per_place`),
-because scenes of one place are not independent. A comparison is paired and uses the places
-that both models have a value for; ranks need every model at every place, so models that
-lack more than half of the places get none, and then places that lack a model do not count.
-With fewer than :data:`MIN_PLACES` places no claim is made: a two-sided Wilcoxon test cannot
-reach 5 % with five. Metrics whose sign matters (bias, seam) are not to be compared here.
+The sample is the *place*: scenes are pooled and put on like terms first, by
+:mod:`unveil.metrics.aggregate`, because scenes of one place are not independent. Ranked models
+have a value at every place. With fewer than :data:`MIN_PLACES` places no claim is made: a
+two-sided Wilcoxon test cannot reach 5 % with five. Metrics whose sign matters (bias, seam) are
+not to be compared here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unveil.metrics.aggregate import Column, over_places, pair
+from unveil.metrics.registry import METRICS
+from unveil.metrics.tables import (
+    BETTER,
+    COMPARISON,
+    KEYS,
+    NOT_RANKED,
+    RANKING,
+    TOO_FEW,
+    UNDECIDED,
+    WORSE,
+)
+
 MIN_PLACES = 6
 DRAWS = 5_000
 ALPHA = 0.05
-HIGHER_IS_BETTER = frozenset({"PSNR", "SSIM", "R2", "gradient_correlation", "answered"})
-BETTER, WORSE = "better", "worse"
-UNDECIDED, TOO_FEW = "not distinguishable", "too few places"
 
 
 @dataclass(frozen=True)
@@ -81,29 +92,6 @@ class Ranking:
     n_places: int
 
 
-def place_table(
-    pooled: pd.DataFrame, *, metric: str, region: str = "occluded", level: str = "all"
-) -> pd.DataFrame:
-    """Values of one metric over bands: places in rows, models in columns.
-
-    NaN where a model has no value at a place (skipped, or no such pixels).
-
-    Args:
-        pooled: the table of :func:`unveil.metrics.aggregate.per_place` of one protocol.
-        metric: the metric.
-        region: the region.
-        level: the cloud level or other stratum.
-    """
-    chosen = pooled[
-        (pooled["metric"] == metric)
-        & (pooled["region"] == region)
-        & (pooled["level"] == level)
-        & (pooled["band"] == "all")
-    ]
-    plain = chosen.astype({"place": str, "model": str})
-    return plain.pivot(index="place", columns="model", values="value")
-
-
 def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -> list[Interval]:
     """Means over places with percentile bootstrap intervals (Efron 1979).
 
@@ -153,37 +141,39 @@ def holm(p: Sequence[float]) -> np.ndarray:
 def compare(
     table: pd.DataFrame, *, metric: str, seed: int, against: str | None = None
 ) -> list[Comparison]:
-    """Compare models pair by pair, each pair over the places that both have a value for.
+    """Compare models pair by pair over the places of a table.
 
     Args:
-        table: places x models (:func:`place_table`).
+        table: places x models without gaps (:func:`unveil.metrics.aggregate.over_places`).
         metric: the metric, which tells whether more is better.
         seed: of the bootstrap.
         against: compare every model with this one only; default all pairs.
 
     Returns:
-        One comparison a pair with a place in common, in the order of the columns; a verdict
-        other than ``too few places`` needs :data:`MIN_PLACES` places, ``better`` and
-        ``worse`` a corrected probability below :data:`ALPHA`.
+        One comparison a pair, in the order of the columns; a verdict other than ``too few
+        places`` needs :data:`MIN_PLACES` places, ``better`` and ``worse`` a corrected
+        probability below :data:`ALPHA`.
     """
     models = list(table.columns)
     pairs = [(model, against) for model in models if model != against]
     if against is None:
         pairs = list(combinations(models, 2))
     gaps = {pair: (table[pair[0]] - table[pair[1]]).to_numpy() for pair in pairs}
-    gaps = {pair: gap for pair, gap in gaps.items() if np.isfinite(gap).any()}
-    if not gaps:
+    if not gaps or table.empty:
         return []
     intervals = bootstrap_intervals(np.stack(list(gaps.values()), axis=1), seed=seed)
-    found = [gap[np.isfinite(gap)] for gap in gaps.values()]
-    p = [_wilcoxon(gap) for gap in found]
-    sign = 1 if metric in HIGHER_IS_BETTER else -1
+    p = [_wilcoxon(gap) for gap in gaps.values()]
+    sign = _sign(metric)
     return [
         Comparison(*pair, interval, raw, corrected, _win_rate(gain), _verdict(gain, corrected))
         for pair, interval, raw, corrected, gain in zip(
-            gaps, intervals, p, holm(p).tolist(), (sign * gap for gap in found), strict=True
+            gaps, intervals, p, holm(p).tolist(), (sign * gap for gap in gaps.values()), strict=True
         )
     ]
+
+
+def _sign(metric: str) -> int:
+    return 1 if METRICS[metric].better == "high" else -1
 
 
 def _win_rate(gain: np.ndarray) -> float:
@@ -214,17 +204,16 @@ def rank(table: pd.DataFrame, *, metric: str) -> Ranking:
     """Rank models over places (Demsar 2006: Friedman test, Nemenyi critical difference).
 
     Args:
-        table: places x models (:func:`place_table`).
+        table: places x models without gaps (:func:`unveil.metrics.aggregate.over_places`).
         metric: the metric, which tells whether more is better.
 
     Raises:
-        ValueError: if there are no common places or fewer than two models.
+        ValueError: if there are no places or fewer than two models.
     """
-    table = table.loc[:, table.notna().mean() >= 0.5].dropna()
     n, k = table.shape
     if n == 0 or k < 2:
         raise ValueError(f"{n} common places and {k} models: nothing to rank")
-    values = table.to_numpy() * (-1 if metric in HIGHER_IS_BETTER else 1)
+    values = -_sign(metric) * table.to_numpy()
     means = stats.rankdata(values, axis=1).mean(axis=0)
     order = np.argsort(means, kind="stable")
     ranks = {str(table.columns[i]): float(means[i]) for i in order}
@@ -260,93 +249,107 @@ def _cliques(ranks: dict[str, float], difference: float) -> tuple[tuple[str, ...
     return tuple(found)
 
 
-def comparison_table(
-    pooled: pd.DataFrame, *, metrics: Sequence[str], region: str = "occluded", seed: int
-) -> pd.DataFrame:
+def comparison_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
     """Compare all pairs of models, by protocol, level and metric; one row a pair.
 
-    Holm's family is the pairs of one protocol, level and metric.
+    Holm's family is the pairs of ranked models of one column. A pair with a model that is not
+    ranked is described on the scenes and bands that these two share, without a test.
 
     Args:
-        pooled: the table of :func:`unveil.metrics.aggregate.per_place`.
-        metrics: metrics to compare by.
-        region: the region.
+        columns: what compares (:func:`unveil.metrics.aggregate.pool`).
         seed: of the bootstrap.
 
     Returns:
-        Columns ``protocol level region metric first second difference low high n_places p
-        p_holm win_rate verdict``.
+        The columns :data:`COMPARISON`.
     """
     rows = []
-    for head, table in _tables(pooled, metrics, region):
-        for found in compare(table, metric=head["metric"], seed=seed):
-            interval = found.difference
-            rows.append(
-                head
-                | {"first": found.first, "second": found.second, "difference": interval.mean}
-                | {"low": interval.low, "high": interval.high, "n_places": interval.n_places}
-                | {"p": found.p, "p_holm": found.p_holm, "win_rate": found.win_rate}
-                | {"verdict": found.verdict}
-            )
-    return pd.DataFrame(rows, columns=_COMPARED)
+    for column in columns:
+        head = _head(column)
+        table = over_places(column.common[sorted(column.ranked)], column.places)
+        means, n_scenes = table.mean(), len(column.common)
+        for found in compare(table, metric=column.metric, seed=seed):
+            two = means[found.first], means[found.second]
+            rows.append(_compared_row(head, found, two, n_scenes))
+        rows += _describe(column, head, seed=seed)
+    return pd.DataFrame(rows, columns=list(COMPARISON))
 
 
-def ranking_table(
-    pooled: pd.DataFrame, *, metrics: Sequence[str], region: str = "occluded", seed: int
-) -> pd.DataFrame:
+def _describe(column: Column, head: dict[str, str], *, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the pairs of which not both are ranked, each on what the two share."""
+    apart = set(column.apart)
+    for first, second in combinations(sorted(column.values), 2):
+        if not apart & {first, second}:
+            continue
+        both = pair(column, first, second)
+        table = over_places(both, column.places)
+        for found in compare(table, metric=column.metric, seed=seed):
+            plain = replace(found, p=math.nan, p_holm=math.nan, verdict=NOT_RANKED)
+            yield _compared_row(head, plain, table.mean().tolist(), len(both))
+
+
+def _compared_row(
+    head: dict[str, str], found: Comparison, means: Sequence[float], n_scenes: int
+) -> dict[str, Any]:
+    interval = found.difference
+    return (
+        head
+        | {"first": found.first, "second": found.second, "difference": interval.mean}
+        | {"low": interval.low, "high": interval.high, "n_places": interval.n_places}
+        | {"p": found.p, "p_holm": found.p_holm, "win_rate": found.win_rate}
+        | {"verdict": found.verdict, "n_scenes": n_scenes}
+        | {"first_mean": means[0], "second_mean": means[1]}
+    )
+
+
+def ranking_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
     """Rank the models, by protocol, level and metric; one row a model, best first.
 
     Args:
-        pooled: the table of :func:`unveil.metrics.aggregate.per_place`.
-        metrics: metrics to rank by.
-        region: the region.
+        columns: what compares (:func:`unveil.metrics.aggregate.pool`); those with a single
+            model have no rows.
         seed: of the bootstrap.
 
     Returns:
-        Columns ``protocol level region metric model mean low high n_places mean_rank
-        n_ranked friedman_p critical_difference cliques``. ``n_places`` have a value of the
-        model, ``n_ranked`` of all ranked models; ``cliques`` numbers the groups that a model
-        belongs to, separated by spaces, empty when it stands alone. A model that lacks too
-        many places has no rank; with too few common ones none has.
+        The columns :data:`RANKING`. ``n_places`` have a value of the model, ``n_ranked`` of
+        all ranked models; ``cliques`` numbers the groups that a model belongs to, separated by
+        spaces, empty when it stands alone. A model that is not ranked has a mean over its own
+        scenes, and no rank.
     """
     rows = []
-    for head, table in _tables(pooled, metrics, region):
-        intervals = bootstrap_intervals(table.to_numpy(), seed=seed)
-        means = dict(zip(table.columns, intervals, strict=True))
+    for column in columns:
+        common = over_places(column.common, column.places)
+        if common.shape[1] + len(column.apart) < 2:
+            continue
+        means = _intervals(common, seed=seed)
+        for model in column.apart:  # each by itself: places of one change no draw of another
+            own = over_places(column.values[[model]].dropna(), column.places)
+            means |= _intervals(own, seed=seed)
         try:
-            found = rank(table, metric=head["metric"])
+            found = rank(common, metric=column.metric)
         except ValueError:
-            found = Ranking({}, float("nan"), float("nan"), (), 0)
+            found = Ranking({}, math.nan, math.nan, (), 0)
         for model in [*found.ranks, *(name for name in means if name not in found.ranks)]:
-            groups = [str(i) for i, names in enumerate(found.cliques, 1) if model in names]
-            x = means[model]
-            rows.append(
-                head
-                | {"model": model, "mean": x.mean, "low": x.low, "high": x.high}
-                | {"n_places": x.n_places, "mean_rank": found.ranks.get(model)}
-                | {"n_ranked": found.n_places, "friedman_p": found.p}
-                | {"critical_difference": found.critical_difference}
-                | {"cliques": " ".join(groups)}
-            )
-    return pd.DataFrame(rows, columns=_RANKED)
+            rows.append(_ranked_row(_head(column), model, means[model], found))
+    return pd.DataFrame(rows, columns=list(RANKING))
 
 
-_HEAD = ("protocol", "level", "region", "metric")
-_COMPARED = (*_HEAD, "first", "second", "difference", "low", "high", "n_places", "p", "p_holm")
-_COMPARED += ("win_rate", "verdict")
-_RANKED = (*_HEAD, "model", "mean", "low", "high", "n_places", "mean_rank", "n_ranked")
-_RANKED += ("friedman_p", "critical_difference", "cliques")
+def _intervals(table: pd.DataFrame, *, seed: int) -> dict[str, Interval]:
+    if table.empty:
+        return {}
+    return dict(zip(table, bootstrap_intervals(table.to_numpy(), seed=seed), strict=True))
 
 
-def _tables(
-    pooled: pd.DataFrame, metrics: Sequence[str], region: str
-) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """Yield the place tables that hold at least two models, with what they are about."""
-    over_bands = pooled[(pooled["band"] == "all") & (pooled["region"] == region)]
-    for protocol, of_protocol in over_bands.groupby("protocol", observed=True):
-        for level in of_protocol["level"].cat.remove_unused_categories().cat.categories:
-            for metric in metrics:
-                head = {"metric": metric, "region": region, "level": level}
-                table = place_table(of_protocol, **head)
-                if len(table) and table.shape[1] > 1:
-                    yield {"protocol": protocol, **head}, table
+def _ranked_row(head: dict[str, str], model: str, mean: Interval, found: Ranking) -> dict[str, Any]:
+    groups = [str(i) for i, names in enumerate(found.cliques, 1) if model in names]
+    return (
+        head
+        | {"model": model, "mean": mean.mean, "low": mean.low, "high": mean.high}
+        | {"n_places": mean.n_places, "mean_rank": found.ranks.get(model)}
+        | {"n_ranked": found.n_places, "friedman_p": found.p}
+        | {"critical_difference": found.critical_difference}
+        | {"cliques": " ".join(groups)}
+    )
+
+
+def _head(column: Column) -> dict[str, str]:
+    return {name: getattr(column, name) for name in KEYS}

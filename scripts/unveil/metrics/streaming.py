@@ -15,21 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from unveil.metrics import definitions
+from unveil.metrics.registry import METRICS
 
 HALO = definitions.SSIM_RADIUS
-UNITS = {
-    "MAE": "reflectance",
-    "RMSE": "reflectance",
-    "bias": "reflectance",
-    "PSNR": "dB",
-    "R2": "1",
-    "SSIM": "1",
-    "gradient_correlation": "1",
-    "SAM": "degree",
-    "NDVI_MAE": "1",
-    "NDWI_MAE": "1",
-    "seam": "reflectance",
-}
 _ERRORS = ("signed", "absolute", "square", "truth", "truth_square")
 _SLOPES = ("slope_p", "slope_t", "slope_pp", "slope_tt", "slope_pt")
 _PAIRS = ("across", "within")
@@ -44,9 +32,8 @@ class Score:
     Attributes:
         region: name of the region.
         band: ESA name, or ``all`` for pixels and bands pooled.
-        metric: name of the metric, a key of :data:`UNITS`.
+        metric: name of the metric, a key of :data:`unveil.metrics.registry.METRICS`.
         value: the number, None where it is undefined (no pixels, no variance).
-        unit: its unit, ``1`` for a pure number.
         n_pixels: pixels that it rests on (for ``seam``: pairs across the border).
     """
 
@@ -54,8 +41,12 @@ class Score:
     band: str
     metric: str
     value: float | None
-    unit: str
     n_pixels: int
+
+    @property
+    def unit(self) -> str:
+        """Unit of the value, ``1`` for a pure number."""
+        return METRICS[self.metric].unit
 
 
 class Accumulator:
@@ -254,7 +245,7 @@ def _with_all(per_band: np.ndarray) -> np.ndarray:
 
 def _score(region: str, band: str, metric: str, value: float, n_pixels: int) -> Score:
     known = float(value) if np.isfinite(value) else None
-    return Score(region, band, metric, known, UNITS[metric], n_pixels)
+    return Score(region, band, metric, known, n_pixels)
 
 
 def _indices(bands: Sequence[str]) -> list[tuple]:

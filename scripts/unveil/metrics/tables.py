@@ -1,9 +1,13 @@
-"""The tables of scores as files: written by jobs, joined for a run; pandas is not needed."""
+"""The tables of the stage as files: their columns and words, and how jobs write and join them.
+
+With :mod:`~unveil.metrics.registry`, :mod:`~unveil.metrics.levels` and
+:mod:`~unveil.metrics.reading` this is all that the report knows of the metrics.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from unveil import raster
@@ -23,6 +27,88 @@ COLUMNS = (
     "n_pixels",
 )
 SKIPPED_COLUMNS = ("scene", "model", "stage", "reason")
+
+PAPERS = "as_published:"
+"""What the regions of scores by a paper's definition begin with."""
+
+BASELINE = "cloudy"
+"""The kind of model that leaves the clouds in: it runs everywhere, so it sets no measure."""
+
+BETTER, WORSE = "better", "worse"
+UNDECIDED, TOO_FEW = "not distinguishable", "too few places"
+NOT_RANKED = "not ranked"
+"""Verdict on a pair that is described only, because one of the two lacks too many scenes."""
+
+KEYS = ("protocol", "level", "region", "metric")
+"""What a comparison or a ranking is about."""
+
+POOLED: Mapping[str, type] = {
+    "protocol": str,
+    "level": str,
+    "region": str,
+    "band": str,
+    "metric": str,
+    "unit": str,
+    "model": str,
+    "value": float,
+    "n_scenes": int,
+    "n_places": int,
+    "ranked": int,
+    "rank": float,
+    "stratum_scenes": int,
+    "shared_bands": str,
+}
+"""Columns of ``pooled.csv``, with their types."""
+
+COMPARISON: Mapping[str, type] = {
+    **dict.fromkeys(KEYS, str),
+    "first": str,
+    "second": str,
+    "difference": float,
+    "low": float,
+    "high": float,
+    "n_places": int,
+    "p": float,
+    "p_holm": float,
+    "win_rate": float,
+    "verdict": str,
+    "n_scenes": int,
+    "first_mean": float,
+    "second_mean": float,
+}
+"""Columns of ``comparison.csv`` with their types; the difference is first minus second."""
+
+RANKING: Mapping[str, type] = {
+    **dict.fromkeys(KEYS, str),
+    "model": str,
+    "mean": float,
+    "low": float,
+    "high": float,
+    "n_places": int,
+    "mean_rank": float,
+    "n_ranked": int,
+    "friedman_p": float,
+    "critical_difference": float,
+    "cliques": str,
+}
+"""Columns of ``ranking.csv`` with their types."""
+
+PUBLISHED: Mapping[str, type] = {
+    **dict.fromkeys(("model", "dataset", "definition", "source"), str),
+    "second_hand": bool,
+    **dict.fromkeys(("mae", "rmse", "psnr", "ssim", "sam"), float),
+}
+"""Columns of ``published.csv`` with their types."""
+
+TABLES: Mapping[str, Mapping[str, type]] = {
+    "pooled": POOLED,
+    "comparison": COMPARISON,
+    "ranking": RANKING,
+    "strata": {**RANKING, "by": str, "position": float},
+    "published": PUBLISHED,
+    "definitions": {"definition": str, "text": str},
+}
+"""The tables of the statistics, ``NAME.csv``: columns with their types."""
 
 
 def write_rows(rows: Iterable[dict], path: str | Path) -> None:

@@ -26,20 +26,15 @@ AUCE: Gustafsson et al. (2020, arXiv:1906.01620). Everything streams: sums in 20
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from scipy.special import erf
 
+from unveil.metrics.registry import COVERAGES, KEPT
 from unveil.metrics.streaming import Score
 
-COVERAGES = (10, 20, 30, 40, 50, 60, 68, 70, 80, 90, 95)
-KEPT = (90, 75, 50, 25)
 GROUPS = 20
-UNITS = (
-    {"NLL": "nat", "UCE": "reflectance", "AUCE": "fraction"}
-    | {f"coverage_{q}": "fraction" for q in COVERAGES}
-    | {f"MAE_keep_{kept}": "reflectance" for kept in KEPT}
-)
 _BINS, _LEVELS = 2048, 1000
 _LEAST, _MOST = 1e-6, 10.0
 
@@ -80,12 +75,18 @@ class Calibration:
 
     def metrics(self) -> dict[str, float | None]:
         """Return every metric of the table above; None without pixels."""
-        if not self.n:
-            return dict.fromkeys(UNITS)
-        covered = self.coverage()
-        found = {"NLL": self._likelihood / self.n, "UCE": self.uce(), "AUCE": self.auce()}
-        found |= {f"coverage_{q}": float(covered[q * _LEVELS // 100]) for q in COVERAGES}
-        return found | {f"MAE_keep_{kept}": self.discard(kept / 100) for kept in KEPT}
+        of = {"NLL": self.likelihood, "UCE": self.uce, "AUCE": self.auce}
+        of |= {f"coverage_{q}": partial(self.covered, q / 100) for q in COVERAGES}
+        of |= {f"MAE_keep_{kept}": partial(self.discard, kept / 100) for kept in KEPT}
+        return {name: work() if self.n else None for name, work in of.items()}
+
+    def likelihood(self) -> float:
+        """Mean negative logarithm of the likelihood, nat."""
+        return self._likelihood / self.n
+
+    def covered(self, q: float) -> float:
+        """Share of pixels with the truth in the central interval of probability ``q``."""
+        return float(self.coverage()[round(q * _LEVELS)])
 
     def coverage(self) -> np.ndarray:
         """Empirical coverage at the nominal levels 0, .001 ... 1, ``(1001,)`` float64."""
@@ -118,4 +119,4 @@ class Calibration:
     def scores(self, region: str, *, bands: int) -> Iterator[Score]:
         """Yield the metrics as scores over bands; ``bands`` values make a pixel."""
         for metric, value in self.metrics().items():
-            yield Score(region, "all", metric, value, UNITS[metric], self.n // bands)
+            yield Score(region, "all", metric, value, self.n // bands)

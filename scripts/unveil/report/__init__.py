@@ -1,6 +1,6 @@
 """The report stage: what the run says, and how far it can be trusted."""
 
-from unveil.report.evidence import ReportOptions
+from unveil.report.findings import ReportOptions
 from unveil.report.page import FIGURES, render
 
 __all__ = ["FIGURES", "ReportOptions", "render"]

@@ -25,12 +25,13 @@ from PIL import Image
 
 from unveil import raster
 from unveil.bands import BANDS
+from unveil.metrics.levels import ALL, level_of
 from unveil.protocols import PROTOCOLS, title_of
-from unveil.report.evidence import Evidence
+from unveil.report.findings import Findings
 from unveil.report.images import CLOUDY, SAR, TRUTH, Row
+from unveil.report.order import best_of_each, order_by
 from unveil.report.places import Place
 from unveil.report.spectra import Spectra
-from unveil.report.summary import best_of_each, level_labels, level_of, order_by
 
 INK = "#10161d"
 """Colour of text and axes; replaced by the page's own ink where a figure is inlined."""
@@ -93,34 +94,33 @@ def palette(methods: Sequence[str]) -> dict[str, str]:
     return dict(zip(methods, colours, strict=False))
 
 
-def mae_by_cover(evidence: Evidence, bounds: Sequence[float], *, min_places: int) -> Figure | None:
+def mae_by_cover(findings: Findings, bounds: Sequence[float], *, min_places: int) -> Figure | None:
     """Draw occluded MAE against cloud cover: points are scenes, lines join cloud levels.
 
     Lines join the means over places of ``ranking.csv``; the interval over places is shaded
     where there are at least ``min_places`` of them.
 
     Args:
-        evidence: the scores.
+        findings: the scores.
         bounds: cloud cover between the levels, fractions.
         min_places: fewest places for an interval.
 
     Returns:
         The figure; None when no method but the baseline has a score.
     """
-    rows = _mae_rows(evidence, evidence.scores)
+    rows = _mae_rows(findings)
     if rows.empty:
         return None
-    labels = np.array(level_labels(bounds))
-    levels = level_of(rows["cloud_cover"], bounds)
-    rows = rows.assign(x=100 * rows["cloud_cover"], level=labels[levels.to_numpy()])
+    cover = rows["cloud_cover"]
+    rows = rows.assign(x=100 * cover, level=level_of(cover.to_numpy(), bounds))
     middles = rows.groupby(["protocol", "level"])["x"].mean().rename("position").reset_index()
-    ranking = evidence.statistics.ranking
+    ranking = findings.statistics.ranking
     lines = ranking[ranking["metric"] == "MAE"].merge(middles, on=["protocol", "level"])
     label = "cloud cover of the target (%)"
-    return _points_and_lines(evidence, rows, lines, label, min_places)
+    return _points_and_lines(findings, rows, lines, label, min_places)
 
 
-def mae_by_days(evidence: Evidence, *, min_places: int) -> Figure | None:
+def mae_by_days(findings: Findings, *, min_places: int) -> Figure | None:
     """Draw occluded MAE against the days to the nearest clear look.
 
     As :func:`mae_by_cover`, with the strata of ``strata.csv``.
@@ -128,21 +128,21 @@ def mae_by_days(evidence: Evidence, *, min_places: int) -> Figure | None:
     Returns:
         The figure; None when no scene has both.
     """
-    facts = evidence.scores[evidence.scores["metric"] == DAYS]
+    facts = findings.scores[findings.scores["metric"] == DAYS]
     facts = facts[facts["region"] == "occluded"].dropna(subset=["value"])
     days = facts.drop_duplicates("scene").set_index("scene")["value"]
-    rows = _mae_rows(evidence, evidence.scores)
+    rows = _mae_rows(findings)
     rows = rows.assign(x=rows["scene"].map(days)).dropna(subset=["x"])
     if rows.empty:
         return None
-    lines = evidence.statistics.strata
+    lines = findings.statistics.strata
     lines = lines[lines["by"] == DAYS]
     label = "days to the nearest clear look"
-    return _points_and_lines(evidence, rows, lines, label, min_places)
+    return _points_and_lines(findings, rows, lines, label, min_places)
 
 
 def _points_and_lines(
-    evidence: Evidence, rows: pd.DataFrame, lines: pd.DataFrame, label: str, min_places: int
+    findings: Findings, rows: pd.DataFrame, lines: pd.DataFrame, label: str, min_places: int
 ) -> Figure:
     """Draw scenes as points (``x``, ``value``), strata as lines (``position``, ``mean``)."""
     with plt.rc_context(STYLE):
@@ -150,7 +150,7 @@ def _points_and_lines(
         for protocol, axis in axes.items():
             inside = rows[rows["protocol"] == protocol]
             of_protocol = lines[lines["protocol"] == protocol].sort_values("position")
-            for look in looks(evidence, rows["model"]):
+            for look in looks(findings, rows["model"]):
                 points = inside[inside["model"] == look.model]
                 if points.empty:
                     continue
@@ -171,17 +171,17 @@ def _points_and_lines(
     return figure
 
 
-def mae_by_band(evidence: Evidence) -> Figure | None:
-    """Draw occluded MAE of each band as bars, the best methods side by side.
+def mae_by_band(findings: Findings) -> Figure | None:
+    """Draw the pooled occluded MAE of each band as bars, the best methods side by side.
 
-    Means over places of the scenes that a method has; the cloudy input is left out, for its
-    bars would flatten all others.
+    The cloudy input is left out, for its bars would flatten all others.
 
     Returns:
         The figure; None when no method but the baseline has a score by band.
     """
-    rows = _mae_rows(evidence, evidence.band_scores)
+    rows = findings.statistics.pooled
     rows = rows[rows["band"].isin(list(BANDS))]
+    rows = rows[rows["protocol"].isin(_protocols_with_methods(findings, rows))]
     if rows.empty:
         return None
     with plt.rc_context(STYLE):
@@ -191,14 +191,13 @@ def mae_by_band(evidence: Evidence) -> Figure | None:
             inside = rows[rows["protocol"] == protocol]
             drawn = [
                 look
-                for look in reversed(looks(evidence, inside["model"]))
-                if look.strong and not evidence.methods[look.model].is_baseline
+                for look in reversed(looks(findings, inside["model"]))
+                if look.strong and not findings.methods[look.model].is_baseline
             ]
             bands = order_by(inside["band"].unique(), list(BANDS))
             width = 0.84 / len(drawn)
             for number, look in reversed(list(enumerate(drawn))):
-                points = inside[inside["model"] == look.model]
-                mean = points.groupby(["band", "place"])["value"].mean().groupby("band").mean()
+                mean = inside[inside["model"] == look.model].set_index("band")["value"]
                 x = np.arange(len(bands)) + width * (number - (len(drawn) - 1) / 2)
                 height = mean.reindex(bands)
                 axis.bar(x, height, width * 0.94, color=look.colour, label=look.label)
@@ -209,7 +208,7 @@ def mae_by_band(evidence: Evidence) -> Figure | None:
     return figure
 
 
-def cost(evidence: Evidence) -> Figure | None:
+def cost(findings: Findings) -> Figure | None:
     """Draw occluded MAE against computing time, with the frontier of what no one beats.
 
     Only methods that are ranked on the same places are drawn; times below the resolution
@@ -218,16 +217,16 @@ def cost(evidence: Evidence) -> Figure | None:
     Returns:
         The figure; None when no ranked method but the baseline has a time.
     """
-    spent = evidence.manifest.get("costs", {})
+    spent = findings.manifest.get("costs", {})
     seconds = {
         model: 1e6 * max(entry["model_seconds"], 1e-3) / entry["pixels"]
         for model, entry in spent.items()
         if entry.get("pixels") and entry.get("model_seconds") is not None
     }
-    rows = _ranked(evidence).dropna(subset=["mean_rank"])
+    rows = _ranked(findings).dropna(subset=["mean_rank"])
     rows = rows.assign(seconds=rows["model"].map(seconds)).dropna(subset=["seconds"])
     rows = rows[rows["mean"] > 0]
-    rows = rows[rows["protocol"].isin(_protocols_with_methods(evidence, rows))]
+    rows = rows[rows["protocol"].isin(_protocols_with_methods(findings, rows))]
     if rows.empty:
         return None
     with plt.rc_context(STYLE):
@@ -236,9 +235,9 @@ def cost(evidence: Evidence) -> Figure | None:
             inside = rows[rows["protocol"] == protocol]
             edge = _frontier(inside)
             axis.plot(edge["seconds"], edge["mean"], color=FAINT, linewidth=1, zorder=1)
-            for look in looks(evidence, inside["model"]):
+            for look in looks(findings, inside["model"]):
                 point = inside[inside["model"] == look.model]
-                count = evidence.methods[look.model].parameters
+                count = findings.methods[look.model].parameters
                 label = look.label
                 if count and look.strong:
                     label += f" ({count:,} parameters)".replace(",", " ")
@@ -254,13 +253,13 @@ def cost(evidence: Evidence) -> Figure | None:
     return figure
 
 
-def critical_difference(evidence: Evidence, *, min_places: int) -> Figure | None:
+def critical_difference(findings: Findings, *, min_places: int) -> Figure | None:
     """Draw the mean ranks over places; a bar joins what is not distinguishable.
 
     Returns:
         The figure, a panel a protocol with ``min_places``; None when no protocol has them.
     """
-    rows = _ranked(evidence).dropna(subset=["mean_rank", "critical_difference"])
+    rows = _ranked(findings).dropna(subset=["mean_rank", "critical_difference"])
     rows = rows[rows["n_ranked"] >= min_places]
     if rows.empty:
         return None
@@ -272,17 +271,17 @@ def critical_difference(evidence: Evidence, *, min_places: int) -> Figure | None
             squeeze=False, layout="constrained",
         )  # fmt: skip
         for protocol, axis in zip(names, axes[0], strict=True):
-            _rank_panel(evidence, rows[rows["protocol"] == protocol], axis)
+            _rank_panel(findings, rows[rows["protocol"] == protocol], axis)
     return figure
 
 
-def _rank_panel(evidence: Evidence, rows: pd.DataFrame, axis: plt.Axes) -> None:
+def _rank_panel(findings: Findings, rows: pd.DataFrame, axis: plt.Axes) -> None:
     """Draw one protocol: best on top, a dot a method, and a bar a clique at the right."""
     rows = rows.sort_values("mean_rank").reset_index(drop=True)
-    titles = [evidence.methods[model].title for model in rows["model"]]
+    titles = [findings.methods[model].title for model in rows["model"]]
     axis.plot(rows["mean_rank"], rows.index, "o", color=INK, markersize=5)
     axis.set_yticks(rows.index, [_wrap(title, 36) for title in titles])
-    groups = rows["cliques"].fillna("").astype(str).str.split()
+    groups = rows["cliques"].str.split()
     worst = rows["mean_rank"].max()
     for number, name in enumerate(dict.fromkeys(name for group in groups for name in group)):
         members = rows.index[[name in group for group in groups]]
@@ -298,14 +297,15 @@ def _rank_panel(evidence: Evidence, rows: pd.DataFrame, axis: plt.Axes) -> None:
     axis.grid(axis="y", visible=False)
 
 
-def calibration(evidence: Evidence) -> Figure | None:
+def calibration(findings: Findings) -> Figure | None:
     """Draw how often the truth lies in the central interval of a given probability.
 
     Returns:
         The figure; None when no method gives a standard deviation.
     """
-    rows = evidence.scores[evidence.scores["region"] == "occluded"].dropna(subset=["value"])
-    rows = rows[rows["metric"].str.startswith("coverage_")]
+    rows = findings.statistics.pooled
+    rows = rows[(rows["region"] == "occluded") & (rows["level"] == ALL)]
+    rows = rows[rows["metric"].str.startswith("coverage_")].dropna(subset=["value"])
     if rows.empty:
         return None
     rows = rows.assign(nominal=rows["metric"].str.removeprefix("coverage_").astype(float))
@@ -314,10 +314,9 @@ def calibration(evidence: Evidence) -> Figure | None:
         for protocol, axis in axes.items():
             inside = rows[rows["protocol"] == protocol]
             axis.plot([0, 100], [0, 100], color=FAINT, linewidth=1)
-            for look in looks(evidence, inside["model"]):
-                points = inside[inside["model"] == look.model]
-                mean = points.groupby(["nominal", "place"])["value"].mean()
-                mean = mean.groupby("nominal").mean()
+            for look in looks(findings, inside["model"]):
+                mean = inside[inside["model"] == look.model].set_index("nominal")["value"]
+                mean = mean.sort_index()
                 style = {"color": look.colour, "label": look.label, "ls": "-", "ms": 4}
                 axis.plot(mean.index, 100 * mean, look.marker, **style)
             axis.set(xlabel="central interval (%)", xlim=(0, 100), ylim=(0, 100))
@@ -325,11 +324,11 @@ def calibration(evidence: Evidence) -> Figure | None:
     return figure
 
 
-def spectra(evidence: Evidence, pixels: Sequence[Spectra]) -> Figure | None:
+def spectra(findings: Findings, pixels: Sequence[Spectra]) -> Figure | None:
     """Draw the spectra of one scene's pixels: truth, cloudy input, and the best methods.
 
     Args:
-        evidence: names and order of the methods.
+        findings: names and order of the methods.
         pixels: of all scenes; the scene in the middle of the list is drawn.
 
     Returns:
@@ -346,7 +345,7 @@ def spectra(evidence: Evidence, pixels: Sequence[Spectra]) -> Figure | None:
         )  # fmt: skip
         for pixel, axis in zip(chosen, axes[0], strict=True):
             x = [BANDS[band].wavelength_nm for band in pixel.bands]
-            for look in looks(evidence, set(pixel.values) & set(evidence.methods)):
+            for look in looks(findings, set(pixel.values) & set(findings.methods)):
                 style = {"color": look.colour, "lw": 1.2 if look.strong else 0.6, "ms": 4}
                 y = _with_gaps(pixel.values[look.model])
                 axis.plot(x, y, look.marker, ls="-", label=look.label, **style)
@@ -421,10 +420,10 @@ def _span(values: np.ndarray, least: float) -> tuple[float, float]:
     return low - missing, high + missing
 
 
-def _ranked(evidence: Evidence) -> pd.DataFrame:
+def _ranked(findings: Findings) -> pd.DataFrame:
     """Return the ranking by MAE over all cloud levels."""
-    rows = evidence.statistics.ranking
-    return rows[(rows["metric"] == "MAE") & (rows["level"] == "all")]
+    rows = findings.statistics.ranking
+    return rows[(rows["metric"] == "MAE") & (rows["level"] == ALL)]
 
 
 def _frontier(points: pd.DataFrame) -> pd.DataFrame:
@@ -536,24 +535,25 @@ def inline(svg: str) -> str:
     return re.sub(size, shown, inked, count=1)
 
 
-def _mae_rows(evidence: Evidence, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return occluded MAE of the protocols in which more than the baseline has a score."""
+def _mae_rows(findings: Findings) -> pd.DataFrame:
+    """Return each scene's occluded MAE of protocols in which more than the baseline has one."""
+    scores = findings.scores
     rows = scores[(scores["region"] == "occluded") & (scores["metric"] == "MAE")]
     rows = rows[rows["value"] > 0]  # a logarithmic axis has no zero
-    return rows[rows["protocol"].isin(_protocols_with_methods(evidence, rows))]
+    return rows[rows["protocol"].isin(_protocols_with_methods(findings, rows))]
 
 
-def _protocols_with_methods(evidence: Evidence, rows: pd.DataFrame) -> np.ndarray:
-    methods = [m.id for m in evidence.methods.values() if not m.is_baseline]
+def _protocols_with_methods(findings: Findings, rows: pd.DataFrame) -> np.ndarray:
+    methods = [m.id for m in findings.methods.values() if not m.is_baseline]
     return rows.loc[rows["model"].isin(methods), "protocol"].unique()
 
 
-def chart_colours(evidence: Evidence) -> dict[str, str]:
+def chart_colours(findings: Findings) -> dict[str, str]:
     """Return a colour for every method: the figures' own where it has one, else from a wheel."""
-    order = best_of_each(evidence)
+    order = best_of_each(findings)
     wheel = [matplotlib.colors.to_hex(c) for c in sns.husl_palette(max(len(order), 1), l=0.55)]
     colours = dict(zip(order, wheel, strict=False)) | palette(order)
-    return {model: colours.get(model, FAINT) for model in evidence.methods}
+    return {model: colours.get(model, FAINT) for model in findings.methods}
 
 
 @dataclass(frozen=True)
@@ -567,15 +567,15 @@ class Look:
     strong: bool
 
 
-def looks(evidence: Evidence, models: Iterable[str]) -> list[Look]:
+def looks(findings: Findings, models: Iterable[str]) -> list[Look]:
     """Return how methods are drawn, those in colour last, so that they lie on top."""
     present = set(models)
-    order = best_of_each(evidence)
+    order = best_of_each(findings)
     colours, markers = palette(order), dict(zip(order, MARKERS, strict=False))
     found = []
-    for model in (m for m in evidence.methods if m in present):
-        title = evidence.methods[model].title
-        if evidence.methods[model].is_baseline:
+    for model in (m for m in findings.methods if m in present):
+        title = findings.methods[model].title
+        if findings.methods[model].is_baseline:
             found.append(Look(model, FAINT, MARKERS[-1], title, True))
         elif model in colours:
             found.append(Look(model, colours[model], markers[model], title, True))

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_erosion
 from unveil import raster
 from unveil.bands import SAR2
 from unveil.predictions import std_path
-from unveil.report.evidence import ReportOptions
+from unveil.report.findings import ReportOptions
 from unveil.scene import Frame, Scene, is_occluded
 
 VIEWS: dict[str, tuple[str, tuple[str, str, str]]] = {

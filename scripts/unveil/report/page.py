@@ -12,53 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
-import yaml
 from markupsafe import Markup
-from rasterio.crs import CRS
 
 from unveil import raster
-from unveil.bands import BANDS
+from unveil.metrics.registry import IN_PAPERS, METRICS, print_value
 from unveil.metrics.tables import harmless
-from unveil.predictions import find_images
 from unveil.protocols import PROTOCOLS
-from unveil.raster import Grid
 from unveil.report import figures as charts
-from unveil.report import images
-from unveil.report.evidence import (
-    Evidence,
-    Method,
-    ReportOptions,
-    frame_cover,
-    pick_scenes,
-    read_citations,
-    read_evidence,
-)
-from unveil.report.images import CLOUDY, ERROR_VIEW, SAR, SPREAD_VIEW, TRUTH, VIEWS, Row
-from unveil.report.places import find_places, read_outline, to_geojson
-from unveil.report.spectra import Spectra, read_spectra
-from unveil.report.summary import (
-    Table,
-    Verdict,
-    against,
-    answer,
-    best_first,
-    best_of_each,
-    caveats,
-    count_pairs,
-    format_value,
-    make_tables,
-    order_by,
-    places_needed,
-    rank,
-    scene_scores,
-)
-from unveil.scene import Frame, Scene, bbox
-from unveil.workflow.shards import require_rasters
+from unveil.report.context.answer import answers, comparisons
+from unveil.report.context.charts import charts_context
+from unveil.report.context.papers import papers_context
+from unveil.report.context.picture import Picture, draw_picture, picture_context, row_label
+from unveil.report.context.provenance import bibtex, provenance_context
+from unveil.report.context.scenes import scenes_context, skip_groups
+from unveil.report.context.scores import make_tables, pooled_scores, strata_context, tables_context
+from unveil.report.findings import Findings, ReportOptions, read_citations, read_findings
+from unveil.report.places import Place, find_places, read_outline, to_geojson
+from unveil.report.spectra import Spectra
+from unveil.report.words import REGION_TEXT, figure_value, percent, pixel_size, plural, probability
 
 LOG = logging.getLogger(__name__)
-
 TEMPLATES = Path(__file__).parent / "templates"
 VENDOR = Path(__file__).parent / "vendor"
 SCRIPTS = (VENDOR / "uPlot.iife.min.js", TEMPLATES / "script.js")
@@ -78,14 +52,6 @@ FIGURES = (
     "skipped.html",
 )
 """Files written beside the page, always all of them."""
-
-BETTER = {
-    "low": "lower is better",
-    "high": "higher is better",
-    "zero": "nearer to 0 is better",
-    "": "",
-}
-SHOWN_FACTS = ("title", "protocol", "place")
 NO_RESULT = "No method has a result under cloud. The table of skipped scenes says why."
 NO_FIGURE = {
     "mae_by_days": "No scene with a result under cloud has a clear look on another date.",
@@ -96,40 +62,6 @@ NO_FIGURE = {
     "places": "No scene has a georeference.",
 }
 """What is written where a figure has nothing to show."""
-
-MAX_DETAILS = 200
-"""Scenes with a section of their own; the others have their row in the table of scenes."""
-
-MAX_FILMS = 50
-"""Scenes whose every frame is shown; spread over the picture where it has more."""
-
-EXPLORED_METRICS = ("MAE", "RMSE", "PSNR", "SSIM", "SAM", "bias")
-MAX_EXPLORED = 300
-"""Scenes whose single values are in the page, for the interactive chart."""
-
-SHOWN_IN_CHARTS = 6
-"""Methods that the interactive charts show at first, the best ones."""
-
-STRATA = {
-    "days_to_clear_look": ("days to a clear look", "scenes, by the median of hidden pixels"),
-    "never_seen_fraction": (
-        "Never seen",
-        "scenes, by the share of hidden pixels without a clear look",
-    ),
-    "season": ("season", "scenes, by the date of the target and the hemisphere"),
-    "land_cover": ("land cover", "hidden pixels, by class; each method on its own bands"),
-}
-"""What else the errors are sorted by: title, and what is sorted."""
-
-REGION_TEXT = {
-    "occluded": "pixels hidden by cloud or shadow in the input: what was reconstructed",
-    "all": "every pixel where the truth is known",
-    "clear": "pixels that were visible in the input, against the truth",
-    "clear_kept": "visible pixels, against the cloudy input: how much was altered needlessly",
-    "never_seen": "pixels without a clear look in any frame",
-    "shadow": "pixels under cloud shadow",
-    "haze": "pixels under thin cloud that lets the ground through, whatever the mask calls them",
-}
 
 
 def render(
@@ -166,61 +98,75 @@ def render(
     Raises:
         InputError: if a file is missing, damaged, or not of the same run.
     """
-    evidence = read_evidence(
+    findings = read_findings(
         scenes=scenes, metrics=metrics, skipped=skipped, manifest=manifest, statistics=statistics
     )
-    tables = make_tables(evidence, options.cloud_levels)
-    rows, columns, missing, pixels = draw_rows(evidence, predictions, pictured, options)
-    LOG.info("picture of %d scenes and %d columns", len(rows), len(columns))
-    places, land = find_places(evidence), read_outline(outline)
+    picture = draw_picture(findings, predictions, pictured, options)
+    LOG.info("picture of %d scenes and %d columns", len(picture.rows), len(picture.columns))
+    places = find_places(findings)
+    curves = draw_curves(findings, picture.pixels, places, read_outline(outline), options)
+    context = make_context(findings, picture, curves, options)
+    context["n_without_place"] = context["counts"]["places"] - len(places)
+    context["bibtex"] = bibtex(findings, read_citations(citations))
+    write_page(context, output)
+    write_figures(findings, figures, context, picture)
+    write_curves(curves, figures)
+    _write(figures / "places.geojson", json.dumps(to_geojson(places), indent=1) + "\n")
+
+
+def draw_curves(
+    findings: Findings,
+    pixels: Sequence[Spectra],
+    places: Sequence[Place],
+    land: Sequence[Sequence[Sequence[float]]],
+    options: ReportOptions,
+) -> dict[str, str]:
+    """Draw every figure but the picture, as SVG; empty where it has nothing to show."""
     enough = {"min_places": options.min_places}
-    curves = {
-        "mae_by_cover": charts.mae_by_cover(evidence, options.cloud_levels, **enough),
-        "mae_by_band": charts.mae_by_band(evidence),
-        "mae_by_days": charts.mae_by_days(evidence, min_places=options.min_places),
-        "cost": charts.cost(evidence),
-        "critical_difference": charts.critical_difference(evidence, min_places=options.min_places),
-        "calibration": charts.calibration(evidence),
-        "spectra": charts.spectra(evidence, pixels),
+    drawn = {
+        "mae_by_cover": charts.mae_by_cover(findings, options.cloud_levels, **enough),
+        "mae_by_band": charts.mae_by_band(findings),
+        "mae_by_days": charts.mae_by_days(findings, **enough),
+        "cost": charts.cost(findings),
+        "critical_difference": charts.critical_difference(findings, **enough),
+        "calibration": charts.calibration(findings),
+        "spectra": charts.spectra(findings, pixels),
         "places": charts.place_map(places, land) if places else None,
     }
-    drawn = {
-        name: charts.to_svg(figure, name.replace("_", "-"))
-        for name, figure in curves.items()
-        if figure is not None
+    return {
+        name: charts.to_svg(figure, name.replace("_", "-")) if figure else ""
+        for name, figure in drawn.items()
     }
-    found = answers(evidence, tables, options)
-    context = {
+
+
+def make_context(
+    findings: Findings, picture: Picture, curves: Mapping[str, str], options: ReportOptions
+) -> dict[str, Any]:
+    """Return what the templates print, section by section."""
+    tables = make_tables(findings, options.cloud_levels)
+    found = answers(findings, tables, options)
+    return {
         "options": options,
-        "counts": count(evidence),
-        "methods": evidence.methods,
+        "counts": count(findings),
+        "methods": findings.methods,
         "answers": found,
-        "comparisons": comparisons(evidence, found, options),
-        "papers": papers_context(evidence, tables),
-        "strata": strata_context(evidence, options),
-        "charts": charts_context(evidence, pixels),
-        "n_without_place": len({s.place for s in evidence.scenes.values()}) - len(places),
-        "bibtex": bibtex(evidence, read_citations(citations)),
-        "picture": picture_context(evidence, rows, columns, missing),
-        "tables": tables_context(evidence, tables),
-        "curves": {name: Markup(charts.inline(svg)) for name, svg in drawn.items()},
-        "skips": skip_groups(evidence),
-        "scenes": scenes_context(evidence, rows),
-        "provenance": provenance_context(evidence),
-        "measures": MEASURES,
-        "heads": {metric: metric_head(metric, UNIT_OF.get(metric, "")) for metric in MEASURES},
+        "comparisons": comparisons(findings, found, options),
+        "papers": papers_context(findings, tables),
+        "strata": strata_context(findings, options),
+        "charts": charts_context(findings, picture.pixels),
+        "picture": picture_context(findings, picture),
+        "tables": tables_context(findings, tables),
+        "curves": {name: Markup(charts.inline(svg)) for name, svg in curves.items() if svg},
+        "skips": skip_groups(findings),
+        "scenes": scenes_context(findings, picture.rows),
+        "provenance": provenance_context(findings),
+        "measures": IN_PAPERS,
+        "directions": {metric: METRICS[metric].better for metric in IN_PAPERS},
+        "heads": {metric: METRICS[metric].head for metric in IN_PAPERS},
         "nan": math.nan,
         "protocol_text": {p.id: (p.title, p.explanation) for p in PROTOCOLS.values()},
         "region_text": REGION_TEXT,
     }
-    write_page(context, output)
-    write_figures(evidence, figures, context, rows, columns)
-    for name in curves:
-        svg = drawn.get(name) or charts.to_svg(
-            charts.placeholder(NO_FIGURE.get(name, NO_RESULT)), name
-        )
-        _write(figures / f"{name}.svg", charts.on_white(svg))
-    _write(figures / "places.geojson", json.dumps(to_geojson(places), indent=1) + "\n")
 
 
 def _write(path: Path, text: str) -> None:
@@ -255,8 +201,8 @@ def make_environment() -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # browsers refuse NaN
     environment.filters["percent"] = percent
-    environment.filters["mae"] = lambda value: format_value(value, "MAE")
-    environment.filters["score"] = format_value
+    environment.filters["mae"] = lambda value: print_value(value, "MAE")
+    environment.filters["score"] = print_value
     environment.filters["probability"] = probability
     environment.filters["figure"] = figure_value
     environment.filters["plural"] = plural
@@ -265,17 +211,14 @@ def make_environment() -> jinja2.Environment:
 
 
 def write_figures(
-    evidence: Evidence,
-    folder: Path,
-    context: Mapping[str, Any],
-    rows: Sequence[Row],
-    columns: Sequence[tuple[str, str]],
+    findings: Findings, folder: Path, context: Mapping[str, Any], picture: Picture
 ) -> None:
     """Write the files named in ``FIGURES`` that are no curves."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = {row.scene: row_label(evidence, row) for row in rows}
-    empty = "There is no scene to show." if not rows else ""
-    charts.save(charts.picture(rows, columns, labels), folder / "picture.png", empty=empty)
+    labels = {row.scene: row_label(findings, row) for row in picture.rows}
+    empty = "There is no scene to show." if not picture.rows else ""
+    figure = charts.picture(picture.rows, picture.columns, labels)
+    charts.save(figure, folder / "picture.png", empty=empty)
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
         _write(folder / name, environment.get_template(f"{name}.j2").render(**context))
@@ -289,738 +232,21 @@ def as_csv(table: pd.DataFrame) -> str:
     )
 
 
-# --- words and numbers ----------------------------------------------------------------
+def write_curves(curves: Mapping[str, str], folder: Path) -> None:
+    """Write the curves as files on white; where one is empty, why."""
+    for name, svg in curves.items():
+        why = charts.placeholder(NO_FIGURE.get(name, NO_RESULT)) if not svg else None
+        shown = charts.to_svg(why, name) if why else svg
+        _write(folder / f"{name}.svg", charts.on_white(shown))
 
 
-def percent(fraction: float) -> str:
-    """Return a fraction as printed percent; "unknown" for NaN."""
-    return "unknown" if math.isnan(fraction) else f"{100 * fraction:.0f} %"
-
-
-def probability(p: float) -> str:
-    """Return a probability as printed; a dash for NaN."""
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def figure_value(value: float, metric: str) -> str:
-    """Return a number as a paper prints it; a dash where it prints none."""
-    value = float(value)
-    return f"{value:g}" if metric in ("psnr", "sam") else format_value(value, metric)
-
-
-def plural(number: int, noun: str) -> str:
-    """Return "1 scene" or "2 scenes"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}".replace(",", " ")
-
-
-def scene_title(scene: Scene) -> str:
-    """Return the printed name of a scene: the title that its source gave, or its id."""
-    return str(scene.facts.get("title") or scene.id)
-
-
-def pixel_size(grid: Grid) -> str:
-    """Return the printed width of a pixel, in metres or degrees of the grid's CRS."""
-    unit = "" if not grid.crs else " m" if CRS.from_user_input(grid.crs).is_projected else "°"
-    return f"{abs(grid.transform[0]):g}{unit}"
-
-
-def shorten(text: str, length: int = 30) -> str:
-    """Return a text of at most ``length`` characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def row_label(evidence: Evidence, row: Row) -> str:
-    """Return the text left of a row of the static picture."""
-    scene = evidence.scenes[row.scene]
-    lines = [
-        shorten(scene_title(scene)),
-        f"{percent(evidence.cover[scene.id])} cloud, {scene.protocol}",
-        f"{row.stretch_from} stretched",
-        next(iter(row.stretches.values()), ""),
-    ]
-    return "\n".join(lines)
-
-
-def count(evidence: Evidence) -> dict[str, int]:
+def count(findings: Findings) -> dict[str, int]:
     """Count what the run compared."""
-    scored = set(evidence.scores.dropna(subset=["value"])["model"])
+    scored = set(findings.scores.dropna(subset=["value"])["model"])
     return {
-        "scenes": len(evidence.scenes),
-        "places": len({scene.place for scene in evidence.scenes.values()}),
-        "methods": len(evidence.methods),
+        "scenes": len(findings.scenes),
+        "places": len({scene.place for scene in findings.scenes.values()}),
+        "methods": len(findings.methods),
         "scored": len(scored),
-        "skips": len(evidence.skipped),
+        "skips": len(findings.skipped),
     }
-
-
-# --- the answer -----------------------------------------------------------------------
-
-
-def answers(
-    evidence: Evidence, tables: Sequence[Table], options: ReportOptions
-) -> list[dict[str, Any]]:
-    """Return the verdicts of each protocol, the one that compares most methods first."""
-    found = []
-    for table in tables:
-        if table.region != "occluded" or "MAE" not in table.metrics:
-            continue
-        verdicts = answer(evidence, table, min_places=options.min_places)
-        if verdicts:
-            *levels, overall = verdicts
-            found.append(
-                {
-                    "protocol": table.protocol,
-                    "levels": levels,
-                    "overall": overall,
-                    "n_ranked": len(table.strata[-1].ranked),
-                    "caveats": caveats(evidence, table),
-                }
-            )
-    for entry in found:
-        entry["others"] = outside_ranking(evidence, entry["overall"], entry["protocol"])
-    return sorted(found, key=lambda e: (-e["n_ranked"], -e["overall"].n_places))
-
-
-def comparisons(
-    evidence: Evidence, found: Sequence[Mapping[str, Any]], options: ReportOptions
-) -> list[dict[str, Any]]:
-    """Return every method against the best of each protocol, and the places it takes."""
-    compared = []
-    for entry in found:
-        protocol, best = entry["protocol"], entry["overall"].best
-        n_pairs = count_pairs(evidence, protocol)
-        pairs = against(evidence, best, protocol=protocol)
-        compared.append(
-            {
-                "protocol": protocol,
-                "best": best,
-                "pairs": pairs,
-                "n_pairs": n_pairs,
-                "places": max((pair.n_places for pair in pairs), default=0),
-                "needed": max(options.min_places, places_needed(n_pairs)),
-            }
-        )
-    return [entry for entry in compared if entry["pairs"]]
-
-
-def outside_ranking(evidence: Evidence, verdict: Verdict, protocol: str) -> list[dict[str, Any]]:
-    """Find methods left out for their coverage that beat the best where both have results."""
-    rows = evidence.scores[evidence.scores["protocol"] == protocol]
-    wide = scene_scores(evidence, region="occluded", metric="MAE")
-    wide = wide[wide.index.isin(rows["scene"])]
-    found = []
-    for model in wide.columns:
-        both = wide[[model, verdict.best]].dropna() if model != verdict.best else wide[:0]
-        if 0 < len(both) < verdict.n_scenes and both[model].mean() < both[verdict.best].mean():
-            found.append(
-                {
-                    "model": model,
-                    "n_scenes": len(both),
-                    "mae": both[model].mean(),
-                    "best_mae": both[verdict.best].mean(),
-                }
-            )
-    return found
-
-
-# --- the picture ----------------------------------------------------------------------
-
-
-def draw_rows(
-    evidence: Evidence, predictions: Path, pictured: Sequence[str] | None, options: ReportOptions
-) -> tuple[list[Row], list[tuple[str, str]], list[Method], list[Spectra]]:
-    """Render the rows of the picture.
-
-    Returns:
-        The rows, clear first; the columns as ``(key, title)``, the best method first;
-        methods without any image; spectra of pixels of the rows.
-    """
-    cover = evidence.cover if pictured is None else {s: evidence.cover[s] for s in pictured}
-    chosen = pick_scenes(cover, options.max_scenes_in_picture)
-    require_rasters(evidence.scenes[scene_id] for scene_id in chosen)
-    ordered = [evidence.methods[model] for model in best_first(evidence)]
-    shown = [m for m in ordered if not m.is_baseline]
-    found = {
-        scene_id: find_images(predictions, [m.id for m in shown], scene_id) for scene_id in chosen
-    }
-    used = {model for paths in found.values() for model in paths}
-    size = images.thumbnail_size(len(chosen), len(used) + 3, options.chip_px)
-    rows = [
-        images.make_row(evidence.scenes[scene_id], found[scene_id], options, size)
-        for scene_id in chosen
-    ]
-    columns = [(CLOUDY, CLOUDY)]
-    if any(evidence.scenes[scene_id].radar for scene_id in chosen):
-        columns.append((SAR, SAR))
-    columns += [(m.id, m.title) for m in shown if m.id in used]
-    if any(evidence.scenes[scene_id].with_role("reference") for scene_id in chosen):
-        columns.append((TRUTH, TRUTH))
-    pixels = [
-        pixel
-        for scene_id in chosen
-        for pixel in pixels_of(evidence.scenes[scene_id], found[scene_id], size)
-    ]
-    return rows, columns, [m for m in shown if m.id not in used], pixels
-
-
-def pixels_of(scene: Scene, predictions: Mapping[str, Path], size: int) -> list[Spectra]:
-    """Return the spectra of a scene's pixels; none without a truth."""
-    reference = scene.with_role("reference")
-    if not reference or not predictions:
-        return []
-    truth = images.read_preview(reference[0].path, reference[0].bands, size)
-    return read_spectra(scene, predictions, truth, images.read_hidden(scene, size))
-
-
-def picture_context(
-    evidence: Evidence,
-    rows: Sequence[Row],
-    columns: Sequence[tuple[str, str]],
-    missing: Sequence[Method],
-) -> dict[str, Any]:
-    """Return what the template needs of the picture; other views go to the page's data."""
-    errors = scene_scores(evidence, region="occluded", metric="MAE")
-    baselines = [m.id for m in evidence.methods.values() if m.is_baseline]
-    views = {view: name for view, (name, _) in VIEWS.items() if any(view in r.images for r in rows)}
-    if any(row.images.get(ERROR_VIEW) for row in rows):
-        views[ERROR_VIEW] = "Mean absolute error"
-    if any(row.images.get(SPREAD_VIEW) for row in rows):
-        views[SPREAD_VIEW] = "Standard deviation that the method states"
-    first = next(iter(views), "true")
-    encoded = {
-        view: {row.scene: _encode(row, view) for row in rows if view in row.images}
-        for view in views
-    }
-    return {
-        "columns": columns,
-        "has_truth": columns[-1][0] == TRUTH,
-        "missing": missing,
-        "views": views,
-        "first_view": first,
-        "data": {view: encoded[view] for view in views if view != first},
-        "stretches": {row.scene: row.stretches for row in rows},
-        "error_max": images.ERROR_MAX,
-        "sar_note": images.SAR_NOTE,
-        "rows": [
-            {
-                "scene": evidence.scenes[row.scene],
-                "title": scene_title(evidence.scenes[row.scene]),
-                "cover": evidence.cover[row.scene],
-                "stretch": row.stretches.get(first, ""),
-                "stretch_from": row.stretch_from,
-                "outline": images.outline_uri(row.outline) if row.outline.any() else "",
-                "cells": _cells(evidence, row, columns, errors, baselines, encoded.get(first, {})),
-            }
-            for row in rows
-        ],
-    }
-
-
-def _encode(row: Row, view: str) -> dict[str, str]:
-    # Radar and truth look the same in every view that shows them: stored once.
-    skip = {SAR} if view != next(iter(row.images)) else set()
-    return {c: images.to_data_uri(i) for c, i in row.images[view].items() if c not in skip}
-
-
-def _cells(
-    evidence: Evidence,
-    row: Row,
-    columns: Sequence[tuple[str, str]],
-    errors: pd.DataFrame,
-    baselines: Sequence[str],
-    encoded: Mapping[str, Mapping[str, str]],
-) -> list[dict[str, Any]]:
-    known = errors.loc[row.scene].dropna().to_dict() if row.scene in errors.index else {}
-    order = rank(known, "MAE")
-    cells = []
-    for key, title in columns:
-        model = baselines[0] if key == CLOUDY and baselines else key
-        uri = encoded.get(row.scene, {}).get(key, "")
-        cells.append(
-            {
-                "key": key,
-                "title": title,
-                "uri": uri,
-                "mae": known.get(model),
-                "best": bool(order) and order[0] == model and len(order) > 1,
-                "reason": "" if uri else _why_empty(evidence, row.scene, key),
-            }
-        )
-    return cells
-
-
-def _why_empty(evidence: Evidence, scene: str, key: str) -> str:
-    if key == SAR:
-        return "no radar"
-    if key == TRUTH:
-        return "no cloud-free image"
-    return "; ".join(evidence.reasons(scene, key)) or "no image in this view"
-
-
-# --- the tables -----------------------------------------------------------------------
-
-
-def tables_context(evidence: Evidence, tables: Sequence[Table]) -> dict[str, Any]:
-    """Return the tables as plain data, for the template and for the page's script."""
-    regions = list(dict.fromkeys(table.region for table in tables))
-    metrics = list(dict.fromkeys(metric for table in tables for metric in table.metrics))
-    units = {metric: unit for table in reversed(tables) for metric, unit in table.units.items()}
-    return {
-        "protocols": list(dict.fromkeys(table.protocol for table in tables)),
-        "regions": regions,
-        "metrics": metrics,
-        "units": units,
-        "heads": {metric: metric_head(metric, units[metric]) for metric in metrics},
-        "notes": {metric: BETTER[direction(metric)] for metric in metrics},
-        "directions": {metric: direction(metric) for metric in metrics},
-        "levels": [stratum.label for stratum in tables[0].strata] if tables else [],
-        "titles": {m.id: m.title for m in evidence.methods.values()},
-        "blocks": {table.protocol + "|" + table.region: _table_data(table) for table in tables},
-    }
-
-
-def metric_head(metric: str, unit: str) -> str:
-    """Return the head of a metric's column: its name with the unit."""
-    name = metric.replace("R2", "R²").replace("_", " ")
-    return f"{name} ({unit})" if unit else name
-
-
-def direction(metric: str) -> str:
-    """Return which side of a metric is better: ``low``, ``high``, ``zero`` or empty."""
-    return next(iter(rank({"low": -1.0, "zero": 0.0, "high": 1.0}, metric)), "")
-
-
-def _table_data(table: Table) -> dict[str, Any]:
-    """Return a table as ``{models, strata, cells[metric][model][stratum]}``."""
-    cells = {
-        metric: [
-            [_cell_data(table.cells[metric, model, i]) for i in range(len(table.strata))]
-            for model in table.models
-        ]
-        for metric in table.metrics
-    }
-    strata = [
-        {
-            "label": stratum.label,
-            "scenes": len(stratum.common),
-            "of": stratum.n_scenes,
-            "places": max(
-                (
-                    table.cells[metric, m, i].n_places
-                    for metric in table.metrics
-                    for m in stratum.ranked
-                ),
-                default=0,
-            ),
-        }
-        for i, stratum in enumerate(table.strata)
-    ]
-    return {"models": list(table.models), "strata": strata, "cells": cells}
-
-
-def _cell_data(cell: Any) -> dict[str, Any]:
-    finite = math.isfinite(cell.value)
-    return {
-        "v": float(f"{cell.value:.6g}") if finite else None,
-        "t": cell.text,
-        "n": cell.n_scenes,
-        "p": cell.n_places,
-        "r": cell.rank,
-        "c": int(cell.ranked),
-    }
-
-
-def pooled_scores(tables: Mapping[str, Any]) -> pd.DataFrame:
-    """Return every pooled value as a long table."""
-    rows = []
-    for key, block in tables["blocks"].items():
-        protocol, region = key.split("|")
-        for metric, by_model in block["cells"].items():
-            for model, cells in zip(block["models"], by_model, strict=True):
-                for stratum, cell in zip(block["strata"], cells, strict=True):
-                    rows.append(
-                        {
-                            "protocol": protocol,
-                            "region": region,
-                            "cloud_level": stratum["label"],
-                            "metric": metric,
-                            "unit": tables["units"][metric],
-                            "model": model,
-                            "title": tables["titles"][model],
-                            "value": cell["v"],
-                            "n_scenes": cell["n"],
-                            "n_places": cell["p"],
-                            "compared_on_common_scenes": bool(cell["c"]),
-                        }
-                    )
-    return pd.DataFrame(rows)
-
-
-# --- as in the papers, strata, charts --------------------------------------------------
-
-MEASURES = ("MAE", "RMSE", "PSNR", "SSIM", "SAM")
-
-
-def papers_context(evidence: Evidence, tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """Return, for each paper's definition, this run by it and by ours, and the paper's figures.
-
-    A method's value is the mean over patches of all scenes, as the papers pool, each scene
-    weighing as its pixels; beside it stands our value of the region that comes nearest:
-    every pixel whose truth is known.
-    """
-    ours = {table.protocol: table for table in tables if table.region == "all"}
-    rows = evidence.paper_scores.dropna(subset=["value"])
-    found = []
-    for name, text in evidence.statistics.definitions.itertuples(index=False):
-        figures = evidence.statistics.published
-        found.append(
-            {
-                "name": name,
-                "text": text,
-                "rows": [
-                    _paper_row(evidence, model, part, ours.get(protocol))
-                    for (protocol, model), part in _by_method(
-                        evidence, rows[rows["region"] == name]
-                    )
-                ],
-                "figures": figures[figures["definition"] == name].to_dict("records"),
-            }
-        )
-    return found
-
-
-def _by_method(evidence: Evidence, rows: pd.DataFrame):
-    """Yield the rows of each protocol and method, the best method first."""
-    for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
-        inside = rows[rows["protocol"] == protocol]
-        for model in best_first(evidence, protocol):
-            part = inside[inside["model"] == model]
-            if len(part):
-                yield (protocol, model), part
-
-
-def _paper_row(
-    evidence: Evidence, model: str, rows: pd.DataFrame, ours: Table | None
-) -> dict[str, Any]:
-    values = {}
-    for metric, part in rows.groupby("metric"):
-        values[metric] = float(np.average(part["value"], weights=part["n_pixels"]))
-    last = len(ours.strata) - 1 if ours else 0
-    cells = {m: ours.cells.get((m, model, last)) for m in MEASURES} if ours else {}
-    return {
-        "title": evidence.methods[model].title,
-        "protocol": str(rows["protocol"].iloc[0]),
-        "scenes": int(rows["scene"].nunique()),
-        "theirs": {metric: values.get(metric, math.nan) for metric in MEASURES},
-        "ours": {metric: cell.value for metric, cell in cells.items() if cell},
-    }
-
-
-def strata_context(evidence: Evidence, options: ReportOptions) -> list[dict[str, Any]]:
-    """Return the lowest error and the next within each stratum of each kind."""
-    table = evidence.statistics.strata
-    table = table[table["mean_rank"].notna()]
-    found = []
-    for key, (title, what) in STRATA.items():
-        rows = table[table["by"] == key]
-        for _, part in rows.groupby(["protocol", "level"], sort=True):
-            entry = _stratum(evidence, part, options)
-            found += [{"by": title, "what": what, **entry}] if entry else []
-    return found
-
-
-def _stratum(
-    evidence: Evidence, rows: pd.DataFrame, options: ReportOptions
-) -> dict[str, Any] | None:
-    rows = rows[~rows["model"].map(lambda m: evidence.methods[m].is_baseline)].sort_values("mean")
-    if rows.empty:
-        return None
-    best = rows.iloc[0]
-    weights = rows["model"].map(lambda m: evidence.methods[m].sha256)
-    # Variants of one network are no rivals: under cloud they often give the same.
-    rows = rows[(rows["model"] == best["model"]) | (weights != weights.iloc[0]) | (weights == "")]
-    following = rows.iloc[1] if len(rows) > 1 else None
-    groups = [set(str(row["cliques"] or "").split()) for _, row in rows.head(2).iterrows()]
-    alike = len(groups) > 1 and bool(groups[0] & groups[1])
-    if best["n_ranked"] < options.min_places:
-        verdict = "too few places"
-    else:
-        verdict = "not distinguishable" if alike else "apart in rank"
-    return {
-        "protocol": best["protocol"],
-        "level": str(best["level"]).partition(": ")[2] or str(best["level"]).replace("_", " "),
-        "best": evidence.methods[best["model"]].title,
-        "mae": best["mean"],
-        "low": best["low"],
-        "high": best["high"],
-        "next": evidence.methods[following["model"]].title if following is not None else "–",
-        "next_mae": following["mean"] if following is not None else math.nan,
-        "places": int(best["n_places"]),
-        "verdict": verdict if following is not None else "the only one",
-    }
-
-
-def charts_context(evidence: Evidence, pixels: Sequence[Spectra]) -> dict[str, Any]:
-    """Return the data of the interactive charts, JSON-able: methods, scenes, pixels."""
-    order = best_first(evidence)
-    chosen = pick_scenes(evidence.cover, MAX_EXPLORED)
-    days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
-    values = {}
-    for metric in EXPLORED_METRICS:
-        wide = scene_scores(evidence, region="occluded", metric=metric).reindex(chosen)
-        values[metric] = {model: _rounded(wide[model]) for model in order if model in wide}
-    scored = [model for model in order if any(model in of for of in values.values())]
-    shown = best_of_each(evidence)[:SHOWN_IN_CHARTS]
-    most = evidence.scores.groupby("protocol")["model"].nunique()
-    of_most = [p for p in pixels if evidence.scenes[p.scene].protocol == most.idxmax()]
-    first = of_most[len(of_most) // 2] if of_most else None
-    colours = charts.chart_colours(evidence)
-    return {
-        "methods": [
-            {
-                "id": model,
-                "title": evidence.methods[model].title,
-                "colour": colours[model],
-                "shown": model in shown,
-            }
-            for model in scored
-        ],
-        "metrics": {m: metric_head(m, UNIT_OF.get(m, "")) for m in EXPLORED_METRICS if values[m]},
-        "scenes": [
-            {
-                "title": scene_title(evidence.scenes[name]),
-                "protocol": evidence.scenes[name].protocol,
-                "cover": _number(100 * evidence.cover[name]),
-                "days": _number(days.get(name, math.nan)),
-            }
-            for name in chosen
-        ],
-        "values": values,
-        "log": [metric for metric in EXPLORED_METRICS if metric in ("MAE", "RMSE", "SAM")],
-        "pixels": [
-            {
-                "scene": pixel.scene,
-                "title": scene_title(evidence.scenes[pixel.scene]),
-                "name": pixel.name,
-                "first": pixel is first,
-                "row": pixel.row,
-                "column": pixel.column,
-                "bands": pixel.bands,
-                "nm": [BANDS[band].wavelength_nm for band in pixel.bands],
-                "values": pixel.values,
-                "mae": {name: _number(pixel.mae(name)) for name in pixel.values},
-            }
-            for pixel in pixels
-        ],
-    }
-
-
-UNIT_OF = {"MAE": "reflectance", "RMSE": "reflectance", "bias": "reflectance"}
-UNIT_OF |= {"PSNR": "dB", "SAM": "degree"}
-
-
-def _rounded(values: pd.Series) -> list[float | None]:
-    return [_number(value) for value in values]
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.4g}") if math.isfinite(value) else None
-
-
-# --- skips, scenes, provenance --------------------------------------------------------
-
-
-def skip_groups(evidence: Evidence) -> list[dict[str, Any]]:
-    """Group the skips by stage, reason and scenes, the most frequent first."""
-    groups: dict[tuple, list[str]] = {}
-    for (stage, model, reason), rows in evidence.skipped.groupby(["stage", "model", "reason"]):
-        method = evidence.methods.get(model)
-        title = method.title if method else (model or "every method")
-        groups.setdefault((stage, reason, tuple(sorted(set(rows["scene"])))), []).append(title)
-    found = [
-        {"stage": stage, "titles": titles, "reason": reason, "scenes": list(scenes)}
-        for (stage, reason, scenes), titles in groups.items()
-    ]
-    return sorted(found, key=lambda g: (-len(g["scenes"]) * len(g["titles"]), g["reason"]))
-
-
-def scenes_context(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the table of all scenes and the details of as many as the page can hold."""
-    every = math.ceil(len(rows) / MAX_FILMS) or 1
-    films = {row.scene: row.film if i % every == 0 else () for i, row in enumerate(rows)}
-    errors = scene_scores(evidence, region="occluded", metric="MAE")
-    unseen = scene_scores(evidence, region="occluded", metric="never_seen_fraction").max(axis=1)
-    days = scene_scores(evidence, region="occluded", metric="days_to_clear_look").max(axis=1)
-    ordered = [*films, *(s for s in evidence.scenes if s not in films)]
-    detailed = ordered[:MAX_DETAILS]
-    index = []
-    for scene_id in pick_scenes(evidence.cover, len(evidence.cover)):
-        scene = evidence.scenes[scene_id]
-        known = errors.loc[scene_id].dropna().to_dict() if scene_id in errors.index else {}
-        order = rank(known, "MAE")
-        if all(evidence.methods[model].is_baseline for model in order):
-            order = []
-        index.append(
-            {
-                "scene": scene,
-                "title": scene_title(scene),
-                "cover": evidence.cover[scene_id],
-                "best": evidence.methods[order[0]].title if order else "",
-                "mae": known[order[0]] if order else float("nan"),
-                "linked": scene_id in set(detailed),
-                "unseen": unseen.get(scene_id, float("nan")),
-                "days": days.get(scene_id, float("nan")),
-            }
-        )
-    details = [_details(evidence, evidence.scenes[s], errors, films.get(s, ())) for s in detailed]
-    return {"index": index, "details": details, "warnings": source_warnings(evidence)}
-
-
-def source_warnings(evidence: Evidence) -> list[dict[str, str]]:
-    """Return what sources found contradictory about frames, by scene and date."""
-    return [
-        {"title": scene_title(scene), "date": frame.date, "role": frame.role, "text": text}
-        for scene in evidence.scenes.values()
-        for frame in scene.frames
-        for text in frame.facts.get("unveil:warnings", [])
-    ]
-
-
-def _details(
-    evidence: Evidence, scene: Scene, errors: pd.DataFrame, film: Sequence[tuple]
-) -> dict[str, Any]:
-    known = errors.loc[scene.id].dropna().to_dict() if scene.id in errors.index else {}
-    skips = evidence.skipped[evidence.skipped["scene"] == scene.id]
-    frames = [f for f in scene.frames if f.role in ("target", "context", "radar", "reference")]
-    frames.sort(key=lambda f: (f.date, f.role))
-    return {
-        "scene": scene,
-        "title": scene_title(scene),
-        "cover": evidence.cover[scene.id],
-        "scores": [(evidence.methods[m].title, known[m]) for m in rank(known, "MAE")],
-        "skips": [
-            (
-                evidence.methods[m].title if m in evidence.methods else (m or "every method"),
-                stage,
-                reason,
-            )
-            for m, stage, reason in skips[["model", "stage", "reason"]].itertuples(index=False)
-        ],
-        "facts": {k: pretty(v) for k, v in scene.facts.items() if k not in SHOWN_FACTS},
-        "frames": [_frame(scene, frame) for frame in frames],
-        "timeline": timeline(scene),
-        "where": where(scene),
-        "film": [
-            {
-                "date": date,
-                "target": role == "target",
-                "uri": images.to_data_uri(image, images.FILM_QUALITY),
-                "cover": percent(frame_cover(frame)),
-            }
-            for date, role, image in film
-            for frame in scene.with_role(role)
-            if frame.date == date
-        ],
-    }
-
-
-def where(scene: Scene) -> str:
-    """Return the printed centre of a scene; empty without a georeference."""
-    box = bbox(scene.grid)
-    if box is None:
-        return ""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return f"{abs(y):.3f}° {'N' if y >= 0 else 'S'}, {abs(x):.3f}° {'E' if x >= 0 else 'W'}"
-
-
-def _frame(scene: Scene, frame: Frame) -> dict[str, Any]:
-    facts = {key.removeprefix("unveil:"): value for key, value in frame.facts.items()}
-    shift = facts.pop("shift_px", None)
-    reliability, applied = facts.pop("shift_reliability", None), facts.pop("shift_applied", False)
-    note = facts.pop("shift_note", "")
-    masks = pretty(facts.pop("mask_sources", []))
-    notes = pretty(facts.pop("mask_notes", []))
-    for shown in ("eo:cloud_cover", "shadow_cover", "warnings"):
-        facts.pop(shown, None)
-    scored = frame.role in ("target", "context")
-    return {
-        "date": frame.date,
-        "role": frame.role,
-        "days": (frame.day - scene.target.day).days,
-        "cover": percent(frame_cover(frame)) if scored else "–",
-        "shift": f"{shift[0]:+.2f}, {shift[1]:+.2f}" if shift else "–",
-        "reliability": f"{reliability:.2f}" if shift and reliability is not None else "–",
-        "applied": "applied" if applied else note,
-        "masks": (masks or notes) if scored else "",
-        "others": pretty(facts),
-    }
-
-
-def pretty(value: Any) -> str:
-    """Return a recorded fact as words: lists joined, mappings as "key value" pairs."""
-    if isinstance(value, Mapping):
-        pairs = ((key.replace("_", " "), pretty(item)) for key, item in value.items())
-        return "; ".join(f"{key} {text}" for key, text in pairs if text)
-    if isinstance(value, list | tuple):
-        return ", ".join(pretty(item) for item in value)
-    return "" if value is None else str(value)
-
-
-def timeline(scene: Scene, *, width: float = 100.0) -> list[dict[str, Any]]:
-    """Place the optical frames on a line of dates: x in percent, clear share 0...1."""
-    frames = [scene.target, *scene.context]
-    days = np.array([frame.day.toordinal() for frame in frames], float)
-    span = max(days.max() - days.min(), 1.0)
-    return [
-        {
-            "x": float(width * (day - days.min()) / span) if len(frames) > 1 else width / 2,
-            "date": frame.date,
-            "target": frame.role == "target",
-            "clear_share": 1 - cover if not math.isnan(cover := frame_cover(frame)) else None,
-        }
-        for day, frame in sorted(zip(days, frames, strict=True), key=lambda pair: pair[0])
-    ]
-
-
-def provenance_context(evidence: Evidence) -> dict[str, Any]:
-    """Return versions, methods, licences, configuration, as written in the manifest."""
-    manifest = evidence.manifest
-    licences: dict[tuple[str, str], list[str]] = {}
-    for scene_id, facts in manifest.get("scenes", {}).items():
-        key = (str(facts.get("licence", "")), str(facts.get("attribution", "")))
-        licences.setdefault(key, []).append(scene_id)
-    known = ("versions", "hardware", "command", "config", "models", "scenes", "costs")
-    return {
-        "command": manifest.get("command", ""),
-        "versions": manifest.get("versions", {}),
-        "hardware": manifest.get("hardware", {}),
-        "other": {k: v for k, v in manifest.items() if k not in known},
-        "config": yaml.safe_dump(manifest.get("config", {}), sort_keys=False, allow_unicode=True),
-        "methods": list(evidence.methods.values()),
-        "speed": {model: _speed(cost) for model, cost in manifest.get("costs", {}).items()},
-        "licences": [
-            {"licence": licence, "attribution": attribution, "scenes": scene_ids}
-            for (licence, attribution), scene_ids in licences.items()
-        ],
-    }
-
-
-def bibtex(evidence: Evidence, citations: Mapping[str, str]) -> str:
-    """Return the BibTeX entries of the methods and data that ran, each work once."""
-    scored = set(evidence.scores["model"])
-    kinds = [m.kind for m in evidence.methods.values() if m.id in scored]
-    sources = [str(scene.facts.get("source", "")) for scene in evidence.scenes.values()]
-    works = {}
-    for key in dict.fromkeys([*kinds, *sources]):
-        if key in citations:
-            _, _, body = citations[key].partition(",")
-            works.setdefault(body, citations[key])
-    return "\n\n".join(works.values())
-
-
-def _speed(cost: Mapping[str, Any]) -> str:
-    """Return the time per megapixel of a method, with the devices it ran on."""
-    if not cost.get("pixels"):
-        return "–"
-    seconds = cost["model_seconds"] / cost["pixels"] * 1e6
-    return f"{seconds:.3g} s/Mpx, {', '.join(cost.get('devices', []))}".rstrip(", ")

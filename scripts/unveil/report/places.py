@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import InputError
-from unveil.report.evidence import Evidence
+from unveil.report.findings import Findings
 from unveil.scene import bbox
 
 
@@ -32,10 +32,10 @@ class Place:
     n_scenes: int
 
 
-def find_places(evidence: Evidence) -> list[Place]:
+def find_places(findings: Findings) -> list[Place]:
     """Return the places that have a georeference, each at the centre of its first such scene."""
     scenes: dict[str, list] = {}
-    for scene in evidence.scenes.values():
+    for scene in findings.scenes.values():
         scenes.setdefault(scene.place, []).append(scene)
     places = []
     for name, members in scenes.items():

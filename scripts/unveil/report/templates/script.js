@@ -49,7 +49,7 @@
   const tables = data("#table-data");
   const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
   const fillCell = (cell, score, total) => {
-    cell.className = score.r === 1 ? "first" : score.r === 2 ? "second" : score.c ? "" : "apart";
+    cell.className = score.r === 1 ? "first" : score.r === 2 ? "second" : score.n && !score.c ? "apart" : "";
     cell.dataset.v = score.v ?? "";
     cell.textContent = score.t;
     if (score.r) cell.append(make("span", { className: "hidden-text", textContent: score.r === 1 ? " best" : " second" }));
@@ -61,7 +61,7 @@
     if (small) small.textContent = note;
     head.dataset.first = direction === "high" ? "descending" : "ascending";
   };
-  const noteOf = (stratum) => `${plural(stratum.scenes, "scene")}, ${plural(stratum.places, "place")}`;
+  const noteOf = (stand) => `${plural(stand.scenes, "scene")}, ${plural(stand.places, "place")}`;
   const setHeads = (table, columns) => {
     const heads = table.tHead.rows[0];
     while (heads.cells.length > columns.length + 1) heads.lastElementChild.remove();
@@ -75,7 +75,7 @@
       fillHead(heads.cells[j + 1], column.text, column.note, tables.directions[column.metric]));
   };
   const columnsOf = (table, block, metric, level) => table.dataset.kind === "levels"
-    ? block.strata.map((stratum, i) => ({ metric, i, text: stratum.label, note: noteOf(stratum) }))
+    ? block.stands[metric].map((stand, i) => ({ metric, i, text: stand.label, note: noteOf(stand) }))
     : tables.metrics.filter((name) => block.cells[name]).map((name) => ({
         metric: name, i: level, text: tables.heads[name],
         note: tables.notes[name] }));
@@ -95,7 +95,7 @@
         row.append(make("th", { scope: "row", textContent: tables.titles[model] }));
         for (const column of columns) {
           const cell = row.insertCell();
-          fillCell(cell, block.cells[column.metric][k][column.i], block.strata[column.i].of);
+          fillCell(cell, block.cells[column.metric][k][column.i], block.stands[column.metric][column.i].of);
         }
         return row;
       }));
@@ -123,7 +123,7 @@
     for (const [key, block] of Object.entries(tables.blocks))
       for (const [metric, models] of Object.entries(block.cells))
         models.forEach((cells, k) => cells.forEach((score, i) => rows.push([
-          ...key.split("|"), block.strata[i].label, metric, tables.units[metric], block.models[k],
+          ...key.split("|"), block.stands[metric][i].label, metric, tables.units[metric], block.models[k],
           score.v ?? "", score.n, score.p, Boolean(score.c)].map(String))));
     return rows;
   };

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,10 @@ from unveil import raster
 from unveil.bands import NODATA
 from unveil.errors import InputError
 from unveil.inputs import read_json, reading_input
+from unveil.metrics.levels import check_bounds
+from unveil.metrics.reading import read_scores, read_statistics, read_table
+from unveil.metrics.tables import BASELINE, PAPERS, SKIPPED_COLUMNS
 from unveil.scene import Frame, Scene, cloud_cover, load_scene
-
-METRIC_COLUMNS = {
-    "scene": "category",
-    "model": "category",
-    "protocol": "category",
-    "cloud_cover": "float64",
-    "region": "category",
-    "band": "category",
-    "metric": "category",
-    "value": "float64",
-    "unit": "category",
-    "n_pixels": "float64",
-}
-SKIPPED_COLUMNS = ("scene", "model", "stage", "reason")
-_OF = ("protocol", "level", "region", "metric")
-_RANKED = (*_OF, "model", "mean", "low", "high", "n_places", "mean_rank", "n_ranked")
-_RANKED += ("critical_difference", "cliques")
-STATISTICS_COLUMNS = {
-    "comparison": (*_OF, "first", "second", "difference", "low", "high", "n_places")
-    + ("p_holm", "win_rate", "verdict"),
-    "ranking": _RANKED,
-    "strata": (*_RANKED, "by", "position"),
-    "published": ("model", "dataset", "definition", "source", "second_hand")
-    + ("mae", "rmse", "psnr", "ssim", "sam"),
-    "definitions": ("definition", "text"),
-}
-"""Tables of the statistics, ``NAME.csv``, with the columns that the report reads."""
-
-PAPERS = "as_published:"
-"""What the regions of scores by a paper's definition begin with in ``metrics.csv``."""
 
 MASK_PREVIEW = 512
 
@@ -77,13 +49,7 @@ class ReportOptions:
         Raises:
             InputError: naming the option.
         """
-        levels = (0.0, *self.cloud_levels, 1.0)
-        if any(a >= b for a, b in pairwise(levels)):
-            raise InputError(
-                f"{list(self.cloud_levels)} are no cloud levels",
-                field="metrics.cloud_levels",
-                remedy="give fractions that rise between 0 and 1, for example [0.35, 0.65]",
-            )
+        check_bounds(self.cloud_levels)
         low, high = self.stretch_percentiles
         if not 0 <= low < high <= 100:
             raise InputError(
@@ -120,7 +86,7 @@ class Method:
     @property
     def is_baseline(self) -> bool:
         """True for the cloudy input itself, the do-nothing baseline."""
-        return self.kind == "cloudy"
+        return self.kind == BASELINE
 
 
 @dataclass(frozen=True)
@@ -128,6 +94,7 @@ class Statistics:
     """What the metrics stage found over places; the columns are in ``INTERFACE.yaml``.
 
     Attributes:
+        pooled: means over places, a row a model and column of a table.
         comparison: paired comparisons, a row a pair of models.
         ranking: mean and mean rank, a row a model.
         strata: as ``ranking``, by facts other than cloud cover.
@@ -135,6 +102,7 @@ class Statistics:
         definitions: what is peculiar to the papers' definitions of the metrics.
     """
 
+    pooled: pd.DataFrame
     comparison: pd.DataFrame
     ranking: pd.DataFrame
     strata: pd.DataFrame
@@ -143,14 +111,13 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Findings:
     """Everything the report may say.
 
     Attributes:
         scenes: scene id -> scene, in table order.
         methods: model id -> method, in the order of the manifest.
-        scores: metric rows over bands, the columns of ``metrics.csv`` and ``place``.
-        band_scores: the same, one row a band, MAE only.
+        scores: metric rows over bands, the columns of ``metrics.csv``.
         paper_scores: the same by the papers' definitions, over bands, ``region`` without
             its prefix.
         skipped: rows of ``skipped.csv``; an empty model means every model.
@@ -162,7 +129,6 @@ class Evidence:
     scenes: dict[str, Scene]
     methods: dict[str, Method]
     scores: pd.DataFrame
-    band_scores: pd.DataFrame
     paper_scores: pd.DataFrame
     skipped: pd.DataFrame
     cover: dict[str, float]
@@ -176,9 +142,9 @@ class Evidence:
         return list(dict.fromkeys(rows["reason"]))
 
 
-def read_evidence(
+def read_findings(
     *, scenes: Sequence[Path], metrics: Path, skipped: Path, manifest: Path, statistics: Path
-) -> Evidence:
+) -> Findings:
     """Read the results that the report is made from.
 
     Args:
@@ -186,7 +152,7 @@ def read_evidence(
         metrics: ``metrics.csv``.
         skipped: ``skipped.csv``.
         manifest: ``manifest.json``.
-        statistics: folder with the tables of ``STATISTICS_COLUMNS``.
+        statistics: folder with the tables of :data:`unveil.metrics.tables.TABLES`.
 
     Raises:
         InputError: if a file is missing or lacks a column, or names an unknown model.
@@ -196,41 +162,21 @@ def read_evidence(
     document = read_json(manifest, kind="a manifest", remedy=again)
     with reading_input(manifest, "a manifest", remedy=again):
         methods = read_methods(document.get("models", {}))
-    rows = _read_metrics(metrics)
-    skips = _read_csv(skipped, SKIPPED_COLUMNS, dtype=str, keep_default_na=False)
+    rows = read_scores(metrics)
+    remedy = "delete it and run the workflow again"
+    skips = read_table(skipped, dict.fromkeys(SKIPPED_COLUMNS, str), remedy=remedy)
     _refuse_unknown(rows["model"].unique(), methods, manifest)
-    # A scene that is in the metrics but not in the table is a place of its own.
-    place = {name: name for name in rows["scene"].unique()}
-    place |= {scene_id: scene.place for scene_id, scene in loaded.items()}
-    rows["unit"] = rows["unit"].astype(object).fillna("")
-    rows["place"] = rows["scene"].astype(str).map(place)
-    overall = rows["band"] == "all"
+    rows = rows[rows["band"] == "all"]
     papers = rows["region"].str.startswith(PAPERS)
-    scores = _as_text(rows[overall & ~papers])
-    by_paper = _as_text(rows[papers])
+    scores, by_paper = _as_text(rows[~papers]), _as_text(rows[papers])
     by_paper["region"] = by_paper["region"].str.removeprefix(PAPERS)
     known = scores.drop_duplicates("scene").set_index("scene")["cloud_cover"].to_dict()
     cover = {
         scene_id: known[scene_id] if scene_id in known else frame_cover(scene.target)
         for scene_id, scene in loaded.items()
     }
-    by_band = _as_text(rows[~overall & (rows["metric"] == "MAE")])
-    found = read_statistics(statistics)
-    return Evidence(loaded, methods, scores, by_band, by_paper, skips, cover, document, found)
-
-
-def read_statistics(folder: Path) -> Statistics:
-    """Read the tables of the statistics.
-
-    Raises:
-        InputError: if one is missing or lacks a column.
-    """
-    text = {name: str for name in ("first", "second", "model", "level", "cliques")}
-    tables = {
-        name: _read_csv(folder / f"{name}.csv", columns, dtype=text)
-        for name, columns in STATISTICS_COLUMNS.items()
-    }
-    return Statistics(**tables)
+    found = Statistics(**read_statistics(statistics))
+    return Findings(loaded, methods, scores, by_paper, skips, cover, document, found)
 
 
 def read_citations(path: Path) -> dict[str, str]:
@@ -287,34 +233,14 @@ def pick_scenes(cover: Mapping[str, float], n: int) -> list[str]:
     return [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, n).round().astype(int))]
 
 
-def _read_metrics(path: Path) -> pd.DataFrame:
-    table = _read_csv(path, METRIC_COLUMNS, dtype=METRIC_COLUMNS)
-    return table[list(METRIC_COLUMNS)]
-
-
 def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
     """Turn categories, which save memory in millions of rows, into plain text."""
     names = rows.select_dtypes("category").columns
     return rows.astype(dict.fromkeys(names, object)).reset_index(drop=True)
 
 
-def _read_csv(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
-    remedy = "delete it and run the workflow again"
-    with reading_input(path, "the table that it should be", remedy=remedy):
-        table = pd.read_csv(path, **kwargs)
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise InputError(
-            f"has no column {', '.join(missing)}",
-            file=path,
-            field=missing[0],
-            remedy="delete it and run the workflow again",
-        )
-    return table
-
-
 def _refuse_unknown(models: Iterable[str], methods: Mapping[str, Method], path: Path) -> None:
-    unknown = sorted(map(str, set(models) - set(methods)))  # an empty cell is NaN
+    unknown = sorted(set(models) - set(methods))
     if unknown:
         raise InputError(
             f"does not describe {', '.join(unknown)}, which has metrics",
@@ -322,3 +248,23 @@ def _refuse_unknown(models: Iterable[str], methods: Mapping[str, Method], path: 
             field="models",
             remedy="run the workflow again, so that metrics and manifest are of one run",
         )
+
+
+def scene_scores(findings: Findings, *, region: str, metric: str) -> pd.DataFrame:
+    """Return one metric over bands as scenes x models."""
+    scores = findings.scores
+    rows = scores[(scores["region"] == region) & (scores["metric"] == metric)]
+    rows = rows.dropna(subset=["value"])
+    return scenes_by_models(rows, [m for m in findings.methods if m in set(rows["model"])])
+
+
+def scenes_by_models(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Return the values of one metric as scenes x models."""
+    first = rows.drop_duplicates(["scene", "model"])
+    wide = first.pivot(index="scene", columns="model", values="value")
+    return wide.reindex(columns=list(models))
+
+
+def select(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """Return the rows of a table that have these values in these columns."""
+    return table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]

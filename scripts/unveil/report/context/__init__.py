@@ -1,0 +1,1 @@
+"""What the sections of the page say, one module a section, as plain data."""

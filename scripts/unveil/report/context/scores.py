@@ -1,0 +1,285 @@
+"""Tables of pooled scores, and the lowest errors within strata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from unveil.metrics.levels import ALL, level_names
+from unveil.metrics.registry import METRICS, in_print_order, print_value
+from unveil.protocols import PROTOCOLS
+from unveil.report.findings import Findings, ReportOptions
+from unveil.report.order import best_first, order_by
+
+ALL_LEVELS = "all levels"
+REGION_ORDER = ("occluded", "all", "clear", "clear_kept", "never_seen", "shadow", "haze")
+SIDES = {
+    "low": "lower is better",
+    "high": "higher is better",
+    "zero": "nearer to 0 is better",
+    "none": "",
+}
+STRATA = {
+    "days_to_clear_look": ("days to a clear look", "scenes, by the median of hidden pixels"),
+    "never_seen_fraction": (
+        "Never seen",
+        "scenes, by the share of hidden pixels without a clear look",
+    ),
+    "season": ("season", "scenes, by the date of the target and the hemisphere"),
+    "land_cover": ("land cover", "hidden pixels, by class; each method on its own bands"),
+}
+"""What else the errors are sorted by: title, and what is sorted."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pooled value.
+
+    Attributes:
+        value: pooled over places; NaN without any.
+        text: the value as printed.
+        n_scenes: scenes in it.
+        n_places: places in it.
+        ranked: True when it stands on the common scenes and may be compared.
+        rank: 1 for the best, 2 for the second; 0 otherwise.
+    """
+
+    value: float
+    text: str
+    n_scenes: int
+    n_places: int
+    ranked: bool
+    rank: int
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What a column of a table stands on: one metric and one cloud level.
+
+    Attributes:
+        label: "0–35 %" ... or "all levels".
+        n_scenes: scenes of the level with any value.
+        n_common: scenes that every ranked method has.
+        n_places: places of these.
+        ranked: ids of the methods compared on them.
+    """
+
+    label: str
+    n_scenes: int
+    n_common: int
+    n_places: int
+    ranked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Pooled scores of one protocol and region.
+
+    Attributes:
+        protocol: where the truth comes from.
+        region: which pixels.
+        labels: of the cloud levels, then of all levels.
+        metrics: names, in print order.
+        models: ids, those with the least error under cloud first.
+        stands: ``(metric, level position)`` -> what the column stands on.
+        cells: ``(metric, model, level position)`` -> cell.
+    """
+
+    protocol: str
+    region: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    models: tuple[str, ...]
+    stands: dict[tuple[str, int], Stand]
+    cells: dict[tuple[str, str, int], Cell]
+
+
+def make_tables(findings: Findings, bounds: Sequence[float]) -> list[Table]:
+    """Return the pooled scores over bands, one table a protocol and region, occluded first."""
+    pooled = findings.statistics.pooled
+    shown = [name for name, metric in METRICS.items() if metric.use == "score"]
+    pooled = pooled[(pooled["band"] == "all") & pooled["metric"].isin(shown)]
+    tables = []
+    for protocol in order_by(pooled["protocol"].unique(), PROTOCOLS):
+        rows = pooled[pooled["protocol"] == protocol]
+        for region in order_by(rows["region"].unique(), REGION_ORDER):
+            tables.append(_make_table(findings, rows[rows["region"] == region], bounds))
+    return tables
+
+
+def _make_table(findings: Findings, rows: pd.DataFrame, bounds: Sequence[float]) -> Table:
+    protocol, region = rows["protocol"].iloc[0], rows["region"].iloc[0]
+    present = set(rows["model"])
+    models = tuple(model for model in best_first(findings, protocol) if model in present)
+    metrics = tuple(in_print_order(rows["metric"]))
+    levels = [*level_names(bounds), ALL]
+    labels = tuple(ALL_LEVELS if level == ALL else level for level in levels)
+    columns = {key: inside.set_index("model") for key, inside in rows.groupby(["metric", "level"])}
+    stands, cells = {}, {}
+    for metric in metrics:
+        for position, level in enumerate(levels):
+            inside = columns.get((metric, level), rows[:0].set_index("model"))
+            stands[metric, position] = _stand(inside, labels[position])
+            for model in models:
+                cells[metric, model, position] = _cell(inside, model, metric)
+    return Table(protocol, region, labels, metrics, models, stands, cells)
+
+
+def _stand(rows: pd.DataFrame, label: str) -> Stand:
+    ranked = rows[rows["ranked"] == 1]
+    n_common, n_places = (ranked[name].max() for name in ("n_scenes", "n_places"))
+    counts = (0 if ranked.empty else int(n) for n in (n_common, n_places))
+    return Stand(
+        label,
+        int(rows["stratum_scenes"].max() or 0) if len(rows) else 0,
+        *counts,
+        tuple(ranked.index),
+    )
+
+
+def _cell(rows: pd.DataFrame, model: str, metric: str) -> Cell:
+    """Return a cell; the first two of at least two ranked methods are marked."""
+    if model not in rows.index:
+        return Cell(math.nan, print_value(math.nan, metric), 0, 0, ranked=False, rank=0)
+    row = rows.loc[model]
+    marked = row["rank"] <= 2 and rows["rank"].count() > 1
+    return Cell(
+        value=float(row["value"]),
+        text=print_value(row["value"], metric),
+        n_scenes=int(row["n_scenes"]),
+        n_places=int(row["n_places"]),
+        ranked=bool(row["ranked"]),
+        rank=int(row["rank"]) if marked else 0,
+    )
+
+
+def tables_context(findings: Findings, tables: Sequence[Table]) -> dict[str, Any]:
+    """Return the tables as plain data, for the template and for the page's script."""
+    regions = list(dict.fromkeys(table.region for table in tables))
+    metrics = list(dict.fromkeys(metric for table in tables for metric in table.metrics))
+    return {
+        "protocols": list(dict.fromkeys(table.protocol for table in tables)),
+        "regions": regions,
+        "metrics": metrics,
+        "units": {metric: METRICS[metric].printed_unit for metric in metrics},
+        "heads": {metric: METRICS[metric].head for metric in metrics},
+        "notes": {metric: SIDES[METRICS[metric].better] for metric in metrics},
+        "directions": {metric: METRICS[metric].better for metric in metrics},
+        "levels": list(tables[0].labels) if tables else [],
+        "titles": {m.id: m.title for m in findings.methods.values()},
+        "blocks": {table.protocol + "|" + table.region: _table_data(table) for table in tables},
+    }
+
+
+def _table_data(table: Table) -> dict[str, Any]:
+    """Return a table: ``cells[metric][model][level]``, and ``stands[metric][level]``."""
+    levels = range(len(table.labels))
+    return {
+        "models": list(table.models),
+        "cells": {
+            metric: [
+                [_cell_data(table.cells[metric, model, i]) for i in levels]
+                for model in table.models
+            ]
+            for metric in table.metrics
+        },
+        "stands": {
+            metric: [_stand_data(table.stands[metric, i]) for i in levels]
+            for metric in table.metrics
+        },
+    }
+
+
+def _stand_data(stand: Stand) -> dict[str, Any]:
+    return {
+        "label": stand.label,
+        "scenes": stand.n_common,
+        "of": stand.n_scenes,
+        "places": stand.n_places,
+    }
+
+
+def _cell_data(cell: Any) -> dict[str, Any]:
+    finite = math.isfinite(cell.value)
+    return {
+        "v": float(f"{cell.value:.6g}") if finite else None,
+        "t": cell.text,
+        "n": cell.n_scenes,
+        "p": cell.n_places,
+        "r": cell.rank,
+        "c": int(cell.ranked),
+    }
+
+
+def pooled_scores(tables: Mapping[str, Any]) -> pd.DataFrame:
+    """Return every pooled value as a long table."""
+    rows = []
+    for key, block in tables["blocks"].items():
+        protocol, region = key.split("|")
+        for metric, by_model in block["cells"].items():
+            for model, cells in zip(block["models"], by_model, strict=True):
+                for stand, cell in zip(block["stands"][metric], cells, strict=True):
+                    rows.append(
+                        {
+                            "protocol": protocol,
+                            "region": region,
+                            "cloud_level": stand["label"],
+                            "metric": metric,
+                            "unit": tables["units"][metric],
+                            "model": model,
+                            "title": tables["titles"][model],
+                            "value": cell["v"],
+                            "n_scenes": cell["n"],
+                            "n_places": cell["p"],
+                            "compared_on_common_scenes": bool(cell["c"]),
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def strata_context(findings: Findings, options: ReportOptions) -> list[dict[str, Any]]:
+    """Return the lowest error and the next within each stratum of each kind."""
+    table = findings.statistics.strata
+    table = table[table["mean_rank"].notna()]
+    found = []
+    for key, (title, what) in STRATA.items():
+        rows = table[table["by"] == key]
+        for _, part in rows.groupby(["protocol", "level"], sort=True):
+            entry = _stratum(findings, part, options)
+            found += [{"by": title, "what": what, **entry}] if entry else []
+    return found
+
+
+def _stratum(
+    findings: Findings, rows: pd.DataFrame, options: ReportOptions
+) -> dict[str, Any] | None:
+    rows = rows[~rows["model"].map(lambda m: findings.methods[m].is_baseline)].sort_values("mean")
+    if rows.empty:
+        return None
+    best = rows.iloc[0]
+    weights = rows["model"].map(lambda m: findings.methods[m].sha256)
+    # Variants of one network are no rivals: under cloud they often give the same.
+    rows = rows[(rows["model"] == best["model"]) | (weights != weights.iloc[0]) | (weights == "")]
+    following = rows.iloc[1] if len(rows) > 1 else None
+    groups = [set(row["cliques"].split()) for _, row in rows.head(2).iterrows()]
+    alike = len(groups) > 1 and bool(groups[0] & groups[1])
+    if best["n_ranked"] < options.min_places:
+        verdict = "too few places"
+    else:
+        verdict = "not distinguishable" if alike else "apart in rank"
+    return {
+        "protocol": best["protocol"],
+        "level": str(best["level"]).partition(": ")[2] or str(best["level"]).replace("_", " "),
+        "best": findings.methods[best["model"]].title,
+        "mae": best["mean"],
+        "low": best["low"],
+        "high": best["high"],
+        "next": findings.methods[following["model"]].title if following is not None else "–",
+        "next_mae": following["mean"] if following is not None else math.nan,
+        "places": int(best["n_places"]),
+        "verdict": verdict if following is not None else "the only one",
+    }
