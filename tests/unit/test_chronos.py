@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from rasterio.warp import transform_bounds
 from scipy.ndimage import gaussian_filter
-from tests.unit.test_experts import make_inputs
+from tests.unit.test_experts import hide_and_spoil, make_inputs
 
 from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
@@ -55,15 +55,7 @@ def answer(weights: Path, inputs, **options):
 
 @pytest.mark.slow
 def test_attention_never_looks_at_cloud(weights):
-    inputs = make_inputs()
-    context_class = inputs.context_class.copy()
-    context_class[1, 10:40] = CLOUD
-    inputs = replace(inputs, context_class=context_class)
-    spoiled = replace(
-        inputs,
-        target=np.where(inputs.target_clear, inputs.target, np.float32(0.9)),
-        context=np.where(inputs.context_clear[:, None], inputs.context, np.float32(0.05)),
-    )
+    inputs, spoiled = hide_and_spoil(make_inputs(), target=0.9, context=0.05)
     one, other = answer(weights, inputs), answer(weights, spoiled)
     np.testing.assert_array_equal(one.reflectance, other.reflectance)
     np.testing.assert_array_equal(one.std, other.std)

@@ -55,16 +55,20 @@ def test_a_target_that_is_a_mixture_of_frames_is_found_under_cloud():
     assert error < 0.05 * faded
 
 
-def test_hidden_values_do_not_matter():
-    inputs = make_inputs()
+def hide_and_spoil(inputs: Inputs, *, target: float, context: float) -> tuple[Inputs, Inputs]:
+    """Return inputs with cloud on a context frame, and the same with other values where hidden."""
     context_class = inputs.context_class.copy()
     context_class[1, 10:40] = CLOUD
     inputs = replace(inputs, context_class=context_class)
-    spoiled = replace(
+    return inputs, replace(
         inputs,
-        target=np.where(inputs.target_clear, inputs.target, np.float32(0.9)),
-        context=np.where(inputs.context_clear[:, None], inputs.context, np.float32(0.9)),
+        target=np.where(inputs.target_clear, inputs.target, np.float32(target)),
+        context=np.where(inputs.context_clear[:, None], inputs.context, np.float32(context)),
     )
+
+
+def test_hidden_values_do_not_matter():
+    inputs, spoiled = hide_and_spoil(make_inputs(), target=0.9, context=0.9)
     fits = [experts.fit_scene([one], pixels=SHAPE[0] * SHAPE[1]) for one in (inputs, spoiled)]
     first, second = (experts.estimate(i, f) for i, f in zip((inputs, spoiled), fits, strict=True))
     for name in ("experts", "views", "residuals", "supports", "unrest", "looks"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from tests.drawn_weights import draw_weights
 
 from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12
@@ -67,19 +69,7 @@ def scenes(tmp_path_factory) -> dict[str, Scene]:
     return {level: make_scene(folder / level, level=level) for level in ("L1C", "L2A")}
 
 
-def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Return weights that keep signals of order one, by seed."""
-    rng = np.random.default_rng(5)
-    state = {}
-    for name, shape in shapes.items():
-        if len(shape) > 1:
-            values = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-        elif name.endswith(("running_var", "weight")):
-            values = rng.uniform(0.5, 1.5, shape)
-        else:
-            values = rng.normal(0, 0.05, shape)
-        state[name] = values.astype(np.float32)
-    return state
+drawn = partial(draw_weights, seed=5, spread=0.05)
 
 
 def weights_of(kind: str, options: dict) -> dict[str, np.ndarray] | None:

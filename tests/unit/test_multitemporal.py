@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import correlate
 from scipy.special import erf
+from tests.drawn_weights import draw_weights
 
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, SHADOW
 from unveil.errors import InputError
@@ -26,21 +27,6 @@ from unveil.scene import Frame, Inputs, Scene
 from unveil.weights.arrays import write_arrays
 
 EARTHNET = utilise.CONFIGURATIONS["earthnet"]
-
-
-def drawn(shapes: dict[str, tuple[int, ...]], seed: int = 20) -> dict[str, np.ndarray]:
-    """Return weights in PyTorch's layout that keep signals of order one."""
-    generator = np.random.default_rng(seed)
-    state = {}
-    for name, shape in shapes.items():
-        if len(shape) > 1:
-            values = generator.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-        elif name.endswith(("running_var", "weight")):
-            values = generator.uniform(0.5, 1.5, shape)
-        else:
-            values = generator.normal(0, 0.1, shape)
-        state[name] = values.astype(np.float32)
-    return state
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +46,8 @@ def run(module, state, frames, days) -> tuple[np.ndarray, np.ndarray]:
     return output.numpy(), attention.numpy()
 
 
-UNCRTAINTS = drawn(uncrtaints.state_shapes())
-UTILISE = drawn(utilise.state_shapes(EARTHNET))
+UNCRTAINTS = draw_weights(uncrtaints.state_shapes(), seed=20, spread=0.1)
+UTILISE = draw_weights(utilise.state_shapes(EARTHNET), seed=20, spread=0.1)
 
 
 def cloudy_sequence(*, channels: int, top: float, batch: int = 1, size: int = 32, frames: int = 3):

@@ -3,7 +3,7 @@
 A model gets :class:`unveil.scene.Inputs` (reflectance, classes, days, radar) and gives
 reflectance, with a per-pixel standard deviation if it can. Scale and offset belong to
 the model. ``prepare`` sees the scene tile by tile before ``predict`` does, so that a
-method with statistics of the whole scene still runs in bounded memory.
+model with statistics of the whole scene still runs in bounded memory.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class ModelSpec:
 
 
 class Model(ABC):
-    """A cloud removal method.
+    """One way to remove clouds, of whatever kind.
 
     Class attributes:
         kind: key in the registry.

@@ -1,6 +1,6 @@
 """The simple baselines that often win: identity, composites and interpolation in time.
 
-Every method keeps the target's own pixels where the target is clear and estimates the
+Every model here keeps the target's own pixels where the target is clear and estimates the
 rest from clear looks, pixel by pixel. A pixel that no frame shows clearly stays NaN: the
 report counts it as unanswered instead of inventing a value.
 """
@@ -75,7 +75,7 @@ def keep_clear(inputs: Inputs, estimate: np.ndarray) -> np.ndarray:
 
 
 class _Classical(Model):
-    """A method without weights that needs context frames of the target's own bands."""
+    """A model without weights that needs context frames of the target's own bands."""
 
     citation = "Baseline; see docs/models.md for its definition."
     receptive_field = 0
@@ -100,7 +100,7 @@ class _Classical(Model):
 
 
 class Cloudy(Model):
-    """The cloudy image itself: what no method may be worse than."""
+    """The cloudy image itself: what no model may be worse than."""
 
     kind = "cloudy"
     citation = "Identity: the cloudy input, the floor of every comparison."
@@ -133,10 +133,11 @@ class LeastCloudy(_Classical):
 
     def prepare(self, scene, tiles) -> None:
         """Count clear pixels of each frame over the whole scene."""
-        counts, days = None, None
+        looks, days = [], np.empty(0)
         for tile in tiles:
-            clear = tile.context_clear.sum(axis=(1, 2))
-            counts, days = (clear if counts is None else counts + clear), tile.days
+            looks.append(tile.context_clear.sum(axis=(1, 2)))
+            days = tile.days
+        counts = np.sum(looks, axis=0)
         self._chosen = min(range(len(days)), key=lambda t: (-counts[t], abs(days[t]), days[t] > 0))
 
     def predict(self, inputs: Inputs) -> Prediction:

@@ -1,4 +1,4 @@
-"""Regressed: a training-free method that fits the target date on its own clear pixels.
+"""Regressed: a training-free model that fits the target date on its own clear pixels.
 
 Per scene, a ridge regression leads from composites of clear looks to the target date,
 fitted where the target is clear; what it leaves over at the clear pixels is spread to
@@ -33,14 +33,14 @@ GAUSSIAN_REACH = 4
 
 @dataclass(frozen=True)
 class RegressedOptions:
-    """Options of the method.
+    """Options of the model.
 
     Attributes:
         ridge: penalty per sample on the standardised coefficients.
         sigma_px: width of the Gaussian that spreads the residual, in pixels.
         shrink: support (0...1, Gaussian-weighted share of clear pixels) at which the
             spread residual is halved.
-        min_clear_pixels: with fewer, the method falls back to ``damped``.
+        min_clear_pixels: with fewer, the model falls back to ``damped``.
     """
 
     ridge: float = 0.02

@@ -44,10 +44,11 @@ class WhittakerOptions(TemporalOptions):
 
 
 class _Temporal(Model):
-    """A method that estimates each pixel from its clear looks, nearest in time first."""
+    """A model that estimates each pixel from its clear looks, nearest in time first."""
 
     receptive_field = 0
     options_type: ClassVar[type[TemporalOptions]] = TemporalOptions
+    options: TemporalOptions
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -73,7 +74,7 @@ class _Temporal(Model):
         for start in range(0, len(wanted), size):
             part = wanted[start : start + size]
             seen = clear[np.ix_(order, part)]
-            looks = context[np.ix_(order, range(len(result)), part)].astype(np.float64)
+            looks = context[np.ix_(order, np.arange(len(result)), part)].astype(np.float64)
             looks = np.where(seen[:, None], looks, 0)
             flat[:, part] = self.estimate(looks, seen, inputs.days[order].astype(np.float64))
         return Prediction(result)
@@ -116,6 +117,7 @@ class Whittaker(_Temporal):
 
     kind = "whittaker"
     options_type = WhittakerOptions
+    options: WhittakerOptions
     citation = "Eilers 2003, A perfect smoother, Anal. Chem. 75:3631-3636, doi:10.1021/ac034173t."
 
     def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:

@@ -257,6 +257,7 @@ class UnCRtainTS(Model):
         """Clear one patch; NaN where no frame has data."""
         if self._run is None:
             self.load()
+        assert self._run is not None
         sequence = sequence_of(inputs, L1C13, frames=FRAMES)
         radar, later = pair_radar(inputs, sequence.dates)
         frames = network_input(sequence.reflectance, radar)

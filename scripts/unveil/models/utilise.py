@@ -312,6 +312,7 @@ class UTilise(Model):
         """Clear one window; NaN where no frame has data."""
         if self._run is None:
             self.load()
+        assert self._run is not None
         bands, step = self.configuration.bands, self.configuration.step
         sequence = sequence_of(inputs, bands, frames=LONGEST)
         radar = pair_radar(inputs, sequence.dates)[0] if self.configuration.radar else None

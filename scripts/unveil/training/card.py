@@ -14,14 +14,14 @@ import numpy as np
 
 from unveil import raster
 from unveil.training.loop import Progress, Scores, TrainingPlan
+from unveil.weights.arrays import write_arrays
 
 _PACKAGES = ("numpy", "scipy", "tensorflow", "tensorflow-cpu", "keras", "rasterio", "unveil")
 
 
 def write_weights(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as a compressed ``.npz``, in order, float32."""
-    with raster.replacing(path) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, **{k: v.astype(np.float32) for k, v in arrays.items()})
+    write_arrays(path, {name: array.astype(np.float32) for name, array in arrays.items()})
 
 
 def write_card(

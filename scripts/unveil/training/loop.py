@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ class TrainingPlan:
 
     Attributes:
         steps: optimiser steps.
-        batch: samples a step.
+        batch: samples per step.
         crop: edge of a training sample in pixels.
         validation_crop: edge of a validation sample in pixels.
         optimiser: ``adam``, or ``nadam`` as published.
@@ -78,7 +78,7 @@ class Progress:
         best_step: step of the best validation.
         best_score: its score by the task's criterion.
         best_weights: the weights there.
-        log: one row a validation.
+        log: one row per validation.
     """
 
     step: int = 0
@@ -183,7 +183,7 @@ class Checkpoint:
     def save(self, network: keras.Model, optimiser: keras.Optimizer, progress: Progress) -> None:
         """Write the state."""
         facts = asdict(progress)
-        arrays = _numbered("best", facts.pop("best_weights"))
+        arrays: dict[str, Any] = _numbered("best", facts.pop("best_weights"))
         arrays |= _numbered("network", network.get_weights())
         arrays |= _numbered("optimiser", [np.asarray(v) for v in optimiser.variables])
         header = json.dumps(facts | {"fingerprint": self.fingerprint})

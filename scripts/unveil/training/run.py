@@ -82,8 +82,10 @@ def train_run(
     """
     task, plan = make_task(run, paths), TrainingPlan(**run["plan"])
     network, progress = train(task, plan, folder=weights.parent)
-    finish = {"dsen2cr": _finish_dsen2cr, "chronos": _finish_chronos}[run["kind"]]
-    outcome = finish(network, task, plan)
+    if isinstance(task, SeriesTask):
+        outcome = _finish_chronos(network, task, plan)
+    else:
+        outcome = _finish_dsen2cr(network, task, plan)
     write_weights(weights, outcome.arrays)
     sizes = {"name": outcome.architecture, "parameters": network.count_params(), **run["network"]}
     write_card(
@@ -116,14 +118,12 @@ def make_task(run: Mapping[str, Any], paths: Mapping[str, Path]) -> SeriesTask |
     refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
     images = [read_core_image(paths[name]) for name in run["images"]]
     samples = dict(run["samples"])
-    drawn = {name: samples.pop(name) for name in ("pool", "fresh") if name in samples}
-    places = {"series": series, "images": images, "held_out": held_out}
-    task, network = (
-        (SeriesTask, run["network"]["size"])
-        if run["kind"] == "chronos"
-        else (SingleImageTask, run["network"])
-    )
-    return task(network, options=SampleOptions(**samples), **places, **drawn)
+    given: dict[str, Any] = {"series": series, "images": images, "held_out": held_out}
+    given |= {name: samples.pop(name) for name in ("pool", "fresh") if name in samples}
+    given["options"] = SampleOptions(**samples)
+    if run["kind"] == "chronos":
+        return SeriesTask(run["network"]["size"], **given)
+    return SingleImageTask(run["network"], **given)
 
 
 def _finish_dsen2cr(network: keras.Model, task: SingleImageTask, plan: TrainingPlan) -> Outcome:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -196,5 +197,6 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     if any(array.dtype.hasobject for array in arrays.values()):
         raise ValueError("arrays of Python objects cannot be written as weights")
+    entries: dict[str, Any] = dict(arrays)  # to a type checker any of them may be allow_pickle
     with raster.replacing(path) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, **entries)

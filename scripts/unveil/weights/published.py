@@ -133,4 +133,5 @@ def _row(cells: dict[str, str | None], *, path: Path, line: int) -> PublishedWei
             remedy="begin it with https://",
         )
     size = int(texts["size_bytes"]) if texts["size_bytes"] else None
-    return PublishedWeights(**{**texts, "size_bytes": size})
+    others = {name: text for name, text in texts.items() if name != "size_bytes"}
+    return PublishedWeights(**others, size_bytes=size)

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -166,7 +166,7 @@ def _load(archive: zipfile.ZipFile, path: Path) -> Any:
 def _check_memo(program: bytes) -> None:
     """Refuse memo indices beyond the program's length, which only serve to fill memory."""
     for opcode, argument, _ in pickletools.genops(program):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(program):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(program):
             raise _RefusedError(f"a memo index of {argument}")
 
 
@@ -179,7 +179,7 @@ class _TensorUnpickler(pickle.Unpickler):
         self._storages: dict[str, np.ndarray] = {}
         order = f"{folder}byteorder"
         big = order in archive.namelist() and archive.read(order).strip() == b"big"
-        self._byte_order = ">" if big else "<"
+        self._byte_order: Literal["<", ">"] = ">" if big else "<"
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a global that the pickle names.

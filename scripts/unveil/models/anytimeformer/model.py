@@ -133,10 +133,11 @@ class AnytimeFormer(Model):
         Raises:
             ValueError: if the inputs come without radar dates.
         """
-        if inputs.sar_series is None:
+        if inputs.sar_series is None or inputs.sar_days is None:
             raise ValueError("the inputs come without radar dates")
         if self._run is None:
             self.load()
+        assert self._run is not None
         has_data = np.isfinite(inputs.target).all(axis=0)
         keep = inputs.target_clear if self.options.keep_clear else np.zeros_like(has_data)
         target = inputs.target[band_positions(BANDS, inputs.bands)]
@@ -172,11 +173,12 @@ def _batches(
     inputs: Inputs, pixels: np.ndarray
 ) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]:
     """Yield groups of pixels (flat indices) and the network's arrays for them."""
+    assert inputs.sar_series is not None and inputs.sar_days is not None
     frames, days = _within_year(inputs.target_date, inputs.days)
     radar_frames, radar_days = _within_year(inputs.target_date, inputs.sar_days)
     target_day = _within_year(inputs.target_date, np.zeros(1))[1]
     days = np.concatenate([days, target_day])
-    positions = band_positions(BANDS, inputs.bands)
+    positions = np.array(band_positions(BANDS, inputs.bands))
     context, seen = _flat(inputs.context), _flat(inputs.context_clear)
     target, target_seen = _flat(inputs.target), _flat(inputs.target_clear)
     radar = _flat(inputs.sar_series)
@@ -191,7 +193,7 @@ def _batches(
             part,
             (
                 normalise_optical(np.moveaxis(optical, 2, 0), visible.T),
-                normalise_radar(np.moveaxis(radar[np.ix_(radar_frames, (0, 1), part)], 2, 0)),
+                normalise_radar(np.moveaxis(radar[np.ix_(radar_frames, np.arange(2), part)], 2, 0)),
                 days,
                 radar_days,
                 target_day,

@@ -37,9 +37,11 @@ MASKED = -1e9
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
     """Return name and shape of the 51 arrays of a published checkpoint."""
-    attention = {f"{part}.weight": (WIDTH, WIDTH) for part in ("w_qs", "w_ks", "w_vs", "fc")}
-    norm = {"layer_norm.weight": (WIDTH,), "layer_norm.bias": (WIDTH,)}
-    forward = {
+    attention: dict[str, tuple[int, ...]] = {
+        f"{part}.weight": (WIDTH, WIDTH) for part in ("w_qs", "w_ks", "w_vs", "fc")
+    }
+    norm: dict[str, tuple[int, ...]] = {"layer_norm.weight": (WIDTH,), "layer_norm.bias": (WIDTH,)}
+    forward: dict[str, tuple[int, ...]] = {
         "w_1.weight": (HIDDEN, WIDTH),
         "w_1.bias": (HIDDEN,),
         "w_2.weight": (WIDTH, HIDDEN),
@@ -50,7 +52,7 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
         **{f"slf_attn.{name}": shape for name, shape in attention.items()},
         **{f"pos_ffn.{name}": shape for name, shape in {**forward, **norm}.items()},
     }
-    parts = {
+    parts: dict[str, dict[str, tuple[int, ...]]] = {
         **{f"encoder.{group}": layer for group in range(GROUPS)},
         "multimodal_encoder": layer,
         "timealign_attention": attention,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -217,7 +218,8 @@ def _thinned(inputs: Inputs, step: int) -> Inputs:
 
 def _frame_facts(tiles: Iterable[Inputs]) -> FrameFacts:
     """Sum products of frames and median, then solve a line for each frame and band."""
-    sums, visible = 0.0, slice(None)
+    tables: list[np.ndarray] = []
+    visible: list[int] | slice = slice(None)
     for tile in tiles:
         visible = [i for i, name in enumerate(tile.bands) if name in _VISIBLE] or slice(None)
         median = nan_median(clear_looks(tile)).astype(np.float64)
@@ -226,8 +228,8 @@ def _frame_facts(tiles: Iterable[Inputs]) -> FrameFacts:
             x, m = frame[:, clear].astype(np.float64), median[:, clear]
             count = np.full(len(x), x.shape[1], np.float64)
             rows.append([count, m.sum(1), x.sum(1), (m * m).sum(1), (m * x).sum(1), (x * x).sum(1)])
-        sums = sums + np.array(rows)  # (T, 6, B)
-    count, m, x, mm, mx, xx = np.moveaxis(sums, 1, 0)
+        tables.append(np.array(rows))  # (T, 6, B)
+    count, m, x, mm, mx, xx = np.moveaxis(reduce(np.add, tables), 1, 0)
     gain, offset, error = line(count, m, x, mm, mx, xx)
     lost = np.maximum(count, 1)
     haze = ((x - m) / lost)[:, visible].mean(axis=1)

@@ -117,6 +117,7 @@ class Chronos(Model):
         self._fit = fit_scene(tiles, pixels=scene.grid.pixels)
         if self._network is None:
             self.load()
+        assert self._network is not None
         rounds = 0
         if self.options.adapt == "scene":
             self._network.set_weights(self._trained)
@@ -147,6 +148,7 @@ class Chronos(Model):
         """Return the network's reflectance and standard deviation, band after band."""
         from unveil.models.chronos.network import STEP, network_inputs
 
+        assert self._run is not None, "load comes first"
         evidence = estimate(inputs, fit)
         given = network_inputs(inputs, fit, evidence)
         result = []

@@ -69,7 +69,7 @@ class NetworkInputs:
 
 
 def network_inputs(inputs: Inputs, fit: SceneFit, evidence: Evidence) -> NetworkInputs:
-    """Put the closed-form answers of a window in the network's form, a band an image."""
+    """Put the closed-form answers of a window in the network's form, one image per band."""
     scale = fit.facts.scale.astype(np.float32)
     unit = scale[:, None, None]
     first = evidence.experts[0]

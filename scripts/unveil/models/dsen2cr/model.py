@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rasterio.windows import Window
 
 from unveil.bands import L1C13, REFLECTANCE_SCALE, SAR2, band_positions, normalise_band_name
 from unveil.errors import SceneSkipped
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.base import Model, ModelSpec, Needs, Origin, Prediction
 from unveil.models.dsen2cr.network import KERNEL, build_network, compile_network, load_weights
 from unveil.models.dsen2cr.recipe import (
     UNITS_PER_REFLECTANCE,
@@ -64,7 +64,7 @@ class Dsen2CrOptions:
     blocks: int = 16
     bands: tuple[str, ...] = L1C13
     radar: bool = True
-    origin: str = ""
+    origin: Origin | Literal[""] = ""
 
     @property
     def channels(self) -> int:
@@ -91,6 +91,7 @@ class Dsen2Cr(Model):
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     openvino_precisions = ("float32", "mixed_bfloat16", "int8")
     backend = "tensorflow"
+    receptive_field: int
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -169,22 +170,22 @@ class Dsen2Cr(Model):
             raise SceneSkipped("the radar frame has no valid pixel")
         self._fill = moments.fill()
         if self._to_quantise:
-            self._quantise(scene, self._to_quantise)
+            self._quantise(scene, self._to_quantise, self._fill)
 
-    def _quantise(self, scene: Scene, layers: Layers) -> None:
+    def _quantise(self, scene: Scene, layers: Layers, fill: Fill) -> None:
         """Compute this scene in int8 if that costs little enough on patches of it."""
         from unveil.models.dsen2cr import int8
 
         self._run, self.precision = self._plain, self._unquantised
         calibration, held_out = (
-            [patch for window in windows if (patch := self._patch(scene, window)) is not None]
+            [patch for window in windows if (patch := self._patch(scene, window, fill)) is not None]
             for windows in int8.calibration_windows(scene.grid)
         )
         run, self.precision_note = int8.quantise(layers, calibration=calibration, held_out=held_out)
         if run is not None:
             self._run, self.precision = run, "int8"
 
-    def _patch(self, scene: Scene, window: Window) -> np.ndarray | None:
+    def _patch(self, scene: Scene, window: Window, fill: Fill) -> np.ndarray | None:
         """Return the network's input for one window, or None where the target has no data.
 
         It comes with its halo: what lies at the edge is judged as in the whole image.
@@ -193,7 +194,7 @@ class Dsen2Cr(Model):
         target_dn, sar_db = self._arrays(read_inputs(scene, window=outer))
         if np.isnan(target_dn).all():
             return None
-        return network_input(target_dn, sar_db, self._fill)[None]
+        return network_input(target_dn, sar_db, fill)[None]
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Clear one window; NaN stays NaN, band by band.
@@ -202,6 +203,7 @@ class Dsen2Cr(Model):
         """
         if self._run is None:
             self.load()
+        assert self._run is not None
         target_dn, sar_db = self._arrays(inputs)
         missing = np.isnan(target_dn)
         if missing.all():

@@ -84,7 +84,7 @@ def convolutions(network: keras.Model) -> list[keras.layers.Layer]:
 
 def network_arrays(network: keras.Model) -> dict[str, np.ndarray]:
     """Return the weights as ``kernel_01`` (HWIO), ``bias_01``, ``kernel_02`` ..., to be saved."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for number, layer in enumerate(convolutions(network), 1):
         kernel, bias = layer.get_weights()
         arrays |= {f"kernel_{number:02d}": kernel, f"bias_{number:02d}": bias}

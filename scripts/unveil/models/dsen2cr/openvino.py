@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def compile_network(
     Args:
         layers: weights.
         precision: ``float32`` or ``mixed_bfloat16``.
-        activations: one a layer; given, the inner convolutions are int8 and ``precision``
+        activations: one per layer; given, the inner convolutions are int8 and ``precision``
             is that of the rest.
     """
     import openvino
@@ -139,23 +139,22 @@ def _graph(
 
     inputs: list = []
 
-    def convolve(tensor: object, scale: float = 1.0) -> object:
+    def convolve(tensor: Any, scale: float = 1.0) -> Any:
         number = len(inputs)
         inputs.append(tensor)
-        kernel, bias = (np.float32(scale) * values for values in layers[number])
-        kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+        weights, bias = (np.float32(scale) * values for values in layers[number])
+        weights = np.ascontiguousarray(weights.transpose(3, 2, 0, 1))
+        kernel: Any = op.constant(weights)
         inner = 0 < number < len(layers) - 1
         if number == 0 and split:
             tensor = op.concat([tensor, tensor], 1)
-            kernel = op.constant(_split(kernel))
+            kernel = op.constant(_split(weights))
         elif inner and activations is not None:
             seen = activations[number]
-            bias = bias + _mean_error(kernel, seen.mean)
+            bias = bias + _mean_error(weights, seen.mean)
             tensor = _levels(tensor, *seen.limits, INPUT_LEVELS)
-            most = _largest(kernel)
-            kernel = _levels(op.constant(kernel), -most, most, KERNEL_LEVELS)
-        else:
-            kernel = op.constant(kernel)
+            most = _largest(weights)
+            kernel = _levels(kernel, -most, most, KERNEL_LEVELS)
         made = op.convolution(tensor, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
         return op.add(made, op.constant(bias.reshape(1, -1, 1, 1).astype(np.float32)))
 
@@ -170,7 +169,7 @@ def _graph(
     return openvino.Model([op.add(image, change)], [source], "dsen2cr"), inputs
 
 
-def _levels(tensor: object, low: object, high: object, count: int) -> object:
+def _levels(tensor: Any, low: Any, high: Any, count: int) -> Any:
     from openvino import opset13 as op
 
     low, high = np.float32(low), np.float32(high)

@@ -45,7 +45,7 @@ def _check_architecture(weights: NamedArrays, expected: list[tuple[int, ...]]) -
     )
 
 
-def _describe(kernels: list[tuple[int, ...]]) -> str:
+def _describe(kernels: Sequence[tuple[int, ...]]) -> str:
     if not kernels:
         return "no convolutions"
     return (

@@ -27,13 +27,12 @@ class Cover:
 
     Attributes:
         hidden: ``(H, W)`` bool.
-        clouds: how it looks, where it was generated or its shape borrowed.
-        pixels: ``(B, H, W)`` how it looks, where it is a real cloud of another date.
+        look: how it looks: clouds that were generated or given a borrowed shape, or the pixels
+            ``(B, H, W)`` of a real cloud of another date.
     """
 
     hidden: np.ndarray
-    clouds: SimulatedClouds | None = None
-    pixels: np.ndarray | None = None
+    look: SimulatedClouds | np.ndarray
 
 
 def draw_cover(
@@ -53,7 +52,7 @@ def draw_cover(
         turn, date = draw_turn(rng), rng.choice(real)
         hidden, pixels = turn(occluded[date]), turn(window.reflectance[date])
         if hidden.shape == shape:
-            return Cover(hidden, pixels=pixels)
+            return Cover(hidden, pixels)
     cover = float(np.clip(1 - rng.beta(0.8, 1.3), 0.05, 0.99))
     clouds = simulate_clouds(shape, cover=cover, rng=rng, options=draw_cloud_options(rng))
     return Cover(is_occluded(clouds.classes), clouds)
@@ -63,9 +62,9 @@ def painted(
     truth: np.ndarray, cover: Cover, bands: tuple[str, ...], rng: np.random.Generator
 ) -> np.ndarray:
     """Return the target as it looks under its cover."""
-    if cover.clouds is not None:
-        return np.clip(apply_clouds(truth, cover.clouds, bands=bands, rng=rng), 0, 1.5)
-    return np.where(cover.hidden & np.isfinite(cover.pixels).all(axis=0), cover.pixels, truth)
+    if isinstance(cover.look, SimulatedClouds):
+        return np.clip(apply_clouds(truth, cover.look, bands=bands, rng=rng), 0, 1.5)
+    return np.where(cover.hidden & np.isfinite(cover.look).all(axis=0), cover.look, truth)
 
 
 def add_gaps(

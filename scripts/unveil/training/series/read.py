@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -139,11 +139,20 @@ def load_series(path: Path, *, name: str, weight: float = 1.0) -> Series:
     stored = read_npz(path, kind="a series", remedy=remedy)
     with reading_input(path, "a series", remedy=remedy):
         arrays = {key: stored[key] for key in ("reflectance", "classes", "days")}
-        bands, bbox = tuple(map(str, stored["bands"])), tuple(map(float, stored["bbox"]))
+        bands = tuple(map(str, stored["bands"]))
+        west, south, east, north = map(float, stored["bbox"])
         optional = {k: stored[k] for k in ("radar", "radar_days", "masks") if k in stored}
         level = str(stored["level"]) if "level" in stored else "L2A"
         arrays["reflectance"] = _reflectance(arrays["reflectance"])
-    return Series(name, bands, bbox=bbox, weight=weight, level=level, **arrays, **optional)
+    return Series(
+        name,
+        bands,
+        bbox=(west, south, east, north),
+        weight=weight,
+        level=level,
+        **arrays,
+        **optional,
+    )
 
 
 def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -> Series:
@@ -161,7 +170,7 @@ def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -
     """
     found: dict[str, np.ndarray] = {}
     days: dict[bool, np.ndarray] = {}
-    edge, bbox = 0, None
+    edge, boxes = 0, []
     remedy = "fetch the file again"
     for path in paths:
         with reading_input(path, "a WorldCereal series", remedy=remedy), open_hdf5(path) as file:
@@ -169,7 +178,7 @@ def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -
             require_plausible(declared, path, ratio=ARRAYS_RATIO)
             edge = max(edge, file["x"].shape[0])
             days["VV" in file] = _days(file["timestamp"])
-            bbox = _bbox(file["x"][:], file["y"][:], path.stem.split("_")[-3])
+            boxes.append(_bbox(file["x"][:], file["y"][:], path.stem.split("_")[-3]))
             found |= {k: v[:] for k, v in file.items() if k == "SCL" or k[:1] == "B"}
             found |= {k: _decibels(file[k]) for k in SAR2 if k in file}
     with reading_input(paths[0].parent, "a WorldCereal series", remedy=remedy):
@@ -181,11 +190,11 @@ def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -
         for value, code in SCL_TO_CLASS.items():
             lookup[value] = code
         classes = _enlarged(lookup[found["SCL"]], edge)
-        radar = {}
-        if True in days:
-            stacked = np.stack([_enlarged(found[k], edge) for k in SAR2], axis=1)
-            radar = {"radar": stacked, "radar_days": days[True]}
-        return Series(name, bands, _reflectance(stack), classes, days[False], bbox, weight, **radar)
+        series = Series(name, bands, _reflectance(stack), classes, days[False], boxes[-1], weight)
+        if True not in days:
+            return series
+        radar = np.stack([_enlarged(found[k], edge) for k in SAR2], axis=1)
+        return replace(series, radar=radar, radar_days=days[True])
 
 
 def _days(timestamp: h5py.Dataset) -> np.ndarray:

@@ -64,7 +64,7 @@ def draw_sample(
     dates = [target, *frames]
     image, classes = window.reflectance[dates], window.classes[dates]
     if images and window.bands == CORE6 and rng.random() < options.synthetic:
-        follower = images[rng.integers(len(images))]
+        follower = images[int(rng.integers(len(images)))]
         image, radar = follow(follower, window, dates, rng), None
     turn = draw_turn(rng)
     image, classes, radar = turn(image), turn(classes), None if radar is None else turn(radar)

@@ -1,1 +1,1 @@
-"""What is learned: a network, its samples, its loss and its score, one module a task."""
+"""What is learned: a network, its samples, its loss and its score, one module per task."""
