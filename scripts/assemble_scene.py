@@ -21,7 +21,8 @@ with job(snakemake.log[0]):
     params = snakemake.params
     sources = dict(params.sources)
     inputs = [row[key] for row in params.rows for key in ("path", "area") if row[key]]
-    unpack(snakemake.input.get("archives", []), [*inputs, sources["stac"]["locks"]])
+    locks = [sources["stac"]["locks"]] if "stac" in sources else []
+    unpack(snakemake.input.get("archives", []), [*inputs, *locks])
     for archive in snakemake.input.get("fetched", []):
         from unveil.remote.cache_archive import take_fetched  # loads what speaks HTTP
 
