@@ -48,7 +48,7 @@ class Answer:
 class Server(ThreadingHTTPServer):
     """A server of one file that follows a script, then behaves well."""
 
-    daemon_threads = True
+    daemon_threads = False  # closing waits for what they still write down
 
     def handle_error(self, *_args: object) -> None:
         """Clients that hang up are part of the tests."""
