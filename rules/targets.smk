@@ -12,7 +12,7 @@ rule search:
         [
             local(lock_path(row.scene, STAC))
             for row in TABLES.scenes.values()
-            if row.source == "stac"
+            if source_of(row).searched
         ],
 
 
@@ -54,9 +54,11 @@ use rule collect_metrics as collect_model with:
     input:
         metrics=expand("<results>/metrics/{{model}}/{shard}.csv", shard=SHARDS),
         skipped=expand("<results>/metrics/{{model}}/{shard}.skipped.csv", shard=SHARDS),
+        checksums=expand("<results>/metrics/{{model}}/{shard}.sha256", shard=SHARDS),
     output:
         metrics="<results>/only/model/{model}.csv",
         skipped="<results>/only/model/{model}.skipped.csv",
+        checksums="<results>/only/model/{model}.sha256",
     log:
         "<logs>/collect_model/{model}.log",
     message:
@@ -73,9 +75,14 @@ use rule collect_metrics as collect_scene with:
             "<results>/metrics/{batch}/scene-{{scene}}.skipped.csv",
             batch=DIVISION.batches,
         ),
+        checksums=expand(
+            "<results>/metrics/{batch}/scene-{{scene}}.sha256",
+            batch=DIVISION.batches,
+        ),
     output:
         metrics="<results>/only/scene/{scene}.csv",
         skipped="<results>/only/scene/{scene}.skipped.csv",
+        checksums="<results>/only/scene/{scene}.sha256",
     log:
         "<logs>/collect_scene/{scene}.log",
     message:
