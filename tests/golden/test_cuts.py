@@ -13,7 +13,9 @@ from tests.golden.test_vpint2 import MISSING_ABOVE, ONE_DN, RUNS, fill
 
 from unveil.bands import L1C13
 from unveil.masks.detectors import thresholds
-from unveil.models import anytimeformer, dsen2cr, uncrtaints, utilise
+from unveil.models import uncrtaints, utilise
+from unveil.models.anytimeformer import model as anytimeformer
+from unveil.models.dsen2cr import recipe as dsen2cr
 from unveil.models.layers.sequences import scale_radar
 from unveil.models.vpint2 import Propagation, grow_missing, neighbour_weights
 
