@@ -13,7 +13,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from unveil.models.base import Model
-from unveil.raster import Grid
+from unveil.raster import Grid, within
 
 ALIGNMENT_PX = 256
 """Tiles of whole blocks are written faster."""
