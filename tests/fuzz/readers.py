@@ -52,7 +52,7 @@ from unveil.remote.cache_archive import pack_fetched, take_fetched
 from unveil.remote.range_cache import RangeCache, Remote
 from unveil.remote.raster_windows import plan_cut, read_cut
 from unveil.report.findings import read_citations, read_findings
-from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
+from unveil.scene import load_scene, read_inputs, read_occlusion, read_reflectance
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
 from unveil.sources.radiometry import Harmonisation, offset_of_item, read_lut
@@ -283,7 +283,8 @@ def read_scene(folder: Path) -> None:
     scene = load_scene(first_scene(folder))
     window = windows(scene.grid)[0]
     read_inputs(scene, window=window, radar="all")
-    read_truth(scene, scene.bands, window)
+    for frame in scene.with_role("reference"):
+        read_reflectance(frame, scene.bands, window)
     read_occlusion(scene, window)
 
 

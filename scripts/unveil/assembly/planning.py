@@ -178,8 +178,8 @@ def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str
     clear = is_clear(classes)
     with raster.open_raster(frame) as dataset:
         names = [(text or "").upper() for text in dataset.descriptions]
-        blue = dataset.read(names.index("B02") + 1) if "B02" in names else None
-    usable = clear & (blue > 0) if blue is not None else clear & False
+        blue = dataset.read(names.index("B02") + 1) if "B02" in names else np.zeros_like(classes)
+    usable = clear & (blue > 0)
     return {
         "date": date,
         "clear": float(clear.mean()),

@@ -15,12 +15,12 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import rasterio
 from tqdm import tqdm
@@ -38,7 +38,8 @@ from unveil.workflow.machine import versions
 from unveil.workflow.stage import identify, kept
 
 LOG = logging.getLogger(__name__)
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 SMALLEST_TILE_PX = 64
 USUAL_TILE_PX = 1024
 SMALL_SCENE_PIXELS = 2**20
@@ -166,7 +167,9 @@ def _look_up(
     return _Task(scene, identity, record, tile_px, inputs)
 
 
-def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def one_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[Result, None, None]:
     """Yield ``function(item)`` of every item; the next one runs while the last is used."""
     with ThreadPoolExecutor(1) as pool:
         coming: Future[Result] | None = None
@@ -350,7 +353,7 @@ def read(model: Model, scene: Scene, tile: Tile) -> Inputs:
 
 def _read_ahead(
     model: Model, scene: Scene, tiles: list[Tile], only: Inputs | None
-) -> Iterator[tuple[Tile, Inputs]]:
+) -> Generator[tuple[Tile, Inputs], None, None]:
     """Prepare the model, then yield tiles; the next is read while the last is computed.
 
     The only tile of a scene is read once for both; of a small scene, it was read before.
@@ -375,7 +378,15 @@ class _Cores(Sequence[Inputs]):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitem__(self, number: int) -> Inputs:
+    @overload
+    def __getitem__(self, number: int) -> Inputs: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Inputs]: ...
+
+    def __getitem__(self, number: int | slice) -> Inputs | list[Inputs]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
         window = self.tiles[number].core
         if time.monotonic() > self.said + SILENCE_SECONDS:
             LOG.info("%s: preparing, window %d of %d", self.scene.id, number + 1, len(self))

@@ -59,8 +59,8 @@ def score_record(
     identity = identify(prediction=[seen, made_of(record)["from"]], **made_from)
     found = kept(scores / f"{scene.id}.json", identity)
     if found is None:
-        path, std = image_path(predictions, scene.id), std_path(predictions, scene.id)
-        std = std if std in images else None
+        path, spread = image_path(predictions, scene.id), std_path(predictions, scene.id)
+        std = spread if spread in images else None
         found = _score(scene, path, model=model, std=std, land_cover=land_cover)
         write_record(scores / f"{scene.id}.json", found, made_from=identity)
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in found["rows"]]

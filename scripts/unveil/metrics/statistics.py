@@ -122,19 +122,19 @@ def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -
     low, high = (np.where(present > 1, limit, np.nan) for limit in (low, high))
     centre = filled.sum(axis=0) / present
     return [
-        Interval(*map(float, row), int(m))
-        for *row, m in zip(centre, low, high, present, strict=True)
+        Interval(float(mean), float(least), float(most), int(n))
+        for mean, least, most, n in zip(centre, low, high, present, strict=True)
     ]
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
     """Holm's step-down correction (1979) of a family of probabilities; NaN stays NaN."""
-    p = np.asarray(p, np.float64)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
+    raw = np.asarray(p, np.float64)
+    known = np.flatnonzero(np.isfinite(raw))
+    order = known[np.argsort(raw[known], kind="stable")]
     factors = np.arange(order.size, 0, -1)
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    adjusted = np.full(raw.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * factors), 1)
     return adjusted
 
 
@@ -155,9 +155,10 @@ def compare(
         probability below :data:`ALPHA`.
     """
     models = list(table.columns)
-    pairs = [(model, against) for model in models if model != against]
     if against is None:
         pairs = list(combinations(models, 2))
+    else:
+        pairs = [(model, against) for model in models if model != against]
     gaps = {pair: (table[pair[0]] - table[pair[1]]).to_numpy() for pair in pairs}
     if not gaps or table.empty:
         return []

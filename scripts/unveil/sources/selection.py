@@ -205,15 +205,15 @@ def measured(look: Look, classes: np.ndarray, blue: np.ndarray | None = None) ->
         classes: ``(H, W)`` uint8 classes of the place, grown as the masks stage grows them.
         blue: ``(H, W)`` DN x 10000 of B02, 0 where nodata; None when there is none.
     """
-    clear = is_clear(classes)
+    clear, usual = is_clear(classes), None
     if blue is not None:
-        clear &= blue > 0
-    known = blue is not None and clear.any()
+        shown = blue[clear & (blue > 0)]
+        usual = float(np.median(shown)) / REFLECTANCE_SCALE if shown.size else None
     return replace(
         look,
         valid=float(np.mean(classes != NODATA)),
         occluded=cloud_cover(classes),
-        blue=float(np.median(blue[clear])) / REFLECTANCE_SCALE if known else None,
+        blue=usual,
     )
 
 
@@ -277,7 +277,11 @@ def choose_truth(
         SceneSkipped: if no look is clear enough; the message names the clearest.
     """
     others = [look for look in looks if look.date != target and look.occluded is not None]
-    clear = [k for k in others if k.occluded <= max_occluded and k.valid >= min_valid]
+    clear = [
+        look
+        for look in others
+        if look.occluded is not None and look.occluded <= max_occluded and look.valid >= min_valid
+    ]
     limit = haze_limit(look.blue for look in clear)
     near = [
         look

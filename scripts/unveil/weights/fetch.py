@@ -88,18 +88,19 @@ def _problem(entry: PublishedWeights, path: Path) -> str | None:
 
 def _record(entry: PublishedWeights, path: Path) -> None:
     """Write beside the weights what came and from where."""
-    found = {"size_bytes": path.stat().st_size, "sha256": raster.sha256(path)}
+    sha256 = raster.sha256(path)
     record = {
         **asdict(entry),
         "url": public_address(entry.url),
-        **found,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256,
         "checked": dt.datetime.now(dt.UTC).isoformat(),
     }
     write_record(
         record_path(path),
         record,
         made_from=identify(entry=asdict(entry)),
-        files={path.name: found["sha256"]},
+        files={path.name: sha256},
     )
 
 

@@ -24,15 +24,15 @@ def describe_model(row: Mapping[str, Any], model: str) -> dict[str, Any]:
 
     spec = ModelSpec.from_row(model, row)
     created = create(spec)
-    exists = spec.weights is not None and spec.weights.exists()
+    weights = spec.weights if spec.weights and spec.weights.exists() else None
     return {
         "title": spec.title,
         "kind": spec.kind,
         "citation": created.citation,
         "origin": created.origin,
         "weights": str(spec.weights or ""),
-        "weights_sha256": raster.sha256(spec.weights) if exists else "",
-        "parameters": count_parameters(spec.weights) if exists else None,
+        "weights_sha256": raster.sha256(weights) if weights else "",
+        "parameters": count_parameters(weights) if weights else None,
     }
 
 

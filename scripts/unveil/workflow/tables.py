@@ -19,7 +19,7 @@ from unveil.sources.stac.lock import stac_settings
 from unveil.workflow.plan import read_plan
 from unveil.workflow.stage import checksum
 
-NO_TRAINING = {"run": [], "images": {}, "series": {}, "runs": {}}
+NO_TRAINING: dict[str, Any] = {"run": [], "images": {}, "series": {}, "runs": {}}
 
 
 @dataclass(frozen=True)

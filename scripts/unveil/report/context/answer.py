@@ -84,7 +84,7 @@ def answers(
     findings: Findings, tables: Sequence[Table], options: ReportOptions
 ) -> list[dict[str, Any]]:
     """Return the verdicts of each protocol, the one that compares most methods first."""
-    found = []
+    found: list[dict[str, Any]] = []
     for table in tables:
         if table.region != "occluded" or "MAE" not in table.metrics:
             continue
@@ -99,10 +99,9 @@ def answers(
                     "overall": overall,
                     "n_ranked": len(stand.ranked),
                     "caveats": caveats(findings, table),
+                    "others": outside_ranking(findings, overall, table.protocol),
                 }
             )
-    for entry in found:
-        entry["others"] = outside_ranking(findings, entry["overall"], entry["protocol"])
     return sorted(found, key=lambda e: (-e["n_ranked"], -e["overall"].n_places))
 
 
