@@ -3,6 +3,10 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 

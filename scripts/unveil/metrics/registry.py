@@ -72,11 +72,16 @@ _COVERAGE = [
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("MAE", "reflectance", "low", 4, "definitions.mae", compared=True, in_papers=True, explored=True, by_band=True, logarithmic=True),
-        Metric("RMSE", "reflectance", "low", 4, "definitions.rmse", in_papers=True, explored=True, by_band=True, logarithmic=True),
-        Metric("PSNR", "dB", "high", 2, "definitions.psnr", compared=True, in_papers=True, explored=True, by_band=True),
-        Metric("SSIM", "1", "high", 3, "definitions.ssim", compared=True, in_papers=True, explored=True, by_band=True),
-        Metric("SAM", "degree", "low", 2, "definitions.sam", compared=True, in_papers=True, explored=True, logarithmic=True),
+        Metric("MAE", "reflectance", "low", 4, "definitions.mae",
+               compared=True, in_papers=True, explored=True, by_band=True, logarithmic=True),
+        Metric("RMSE", "reflectance", "low", 4, "definitions.rmse",
+               in_papers=True, explored=True, by_band=True, logarithmic=True),
+        Metric("PSNR", "dB", "high", 2, "definitions.psnr",
+               compared=True, in_papers=True, explored=True, by_band=True),
+        Metric("SSIM", "1", "high", 3, "definitions.ssim",
+               compared=True, in_papers=True, explored=True, by_band=True),
+        Metric("SAM", "degree", "low", 2, "definitions.sam",
+               compared=True, in_papers=True, explored=True, logarithmic=True),
         Metric("bias", "reflectance", "zero", 4, "definitions.bias", by_band=True, explored=True),
         Metric("R2", "1", "high", 3, "definitions.r2", by_band=True),
         Metric(
