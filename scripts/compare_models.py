@@ -11,10 +11,10 @@ sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is
 
 from unveil.metrics.stage import write_statistics
 from unveil.metrics.tables import TABLES
+from unveil.records import record_checksums, require_recorded
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import scene_files
-from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.get("archives", []), [snakemake.params.home])

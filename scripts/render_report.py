@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.metrics.tables import TABLES
+from unveil.records import read_record, require_recorded
 from unveil.report import ReportOptions, render
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import scene_files
-from unveil.workflow.stage import read_record, require_recorded
 
 with job(snakemake.log[0]):
     unpack(

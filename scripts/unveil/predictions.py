@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import InputError
-from unveil.workflow.stage import again, harmed, made_of, read_record, sums_of, write_record
+from unveil.records import again, harmed, made_of, read_record, sums_of, write_record
 
 KIND = "a record of a prediction"
 

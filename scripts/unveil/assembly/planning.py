@@ -19,15 +19,15 @@ import numpy as np
 from unveil import classes as classmap
 from unveil import raster
 from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
+from unveil.code import code_of
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
+from unveil.records import checksum, identify, kept, write_record
 from unveil.scene import cloud_cover, is_clear
 from unveil.sources.local import dated_files
 from unveil.sources.registry import source_of
 from unveil.sources.selection import choose_donor, haze_limit
-from unveil.workflow.code import code_of
-from unveil.workflow.stage import checksum, identify, kept, write_record
 
 LOG = logging.getLogger(__name__)
 

@@ -30,12 +30,12 @@ from unveil.errors import SceneSkipped
 from unveil.inference.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.inference.output import Finisher, Writer
 from unveil.inference.tiles import Tile, cut, even_tile
+from unveil.machine import versions
 from unveil.models.base import Model
 from unveil.predictions import image_path, record_path, std_path, write_prediction_record
+from unveil.records import identify, kept
 from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.published import require_known
-from unveil.workflow.machine import versions
-from unveil.workflow.stage import identify, kept
 
 LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -421,7 +421,7 @@ def identity_of(scene: Scene, model: Model, *, code: str, device: Device) -> dic
     Args:
         scene: as the model sees it.
         model: loaded.
-        code: checksum of the code behind the model (:mod:`unveil.workflow.code`).
+        code: checksum of the code behind the model (:mod:`unveil.code`).
         device: what it runs on.
     """
     seen = [(f.role, f.date, f.bands, f.checksum, f.mask_checksum) for f in scene.frames]

@@ -10,8 +10,8 @@ from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import COLUMNS
 from unveil.predictions import image_path, require_intact, std_path, vouched_files
+from unveil.records import identify, kept, made_of, write_record
 from unveil.scene import Scene
-from unveil.workflow.stage import identify, kept, made_of, write_record
 
 Skip = tuple[str, str, str, str]
 """Scene, model, stage and reason."""

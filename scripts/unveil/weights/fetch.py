@@ -17,11 +17,11 @@ import requests
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.records import identify, kept, write_record
 from unveil.redaction import public_address
 from unveil.remote.download import Wanted, content_problem, download, read_note
 from unveil.weights.arrays import SIZE_LIMIT
 from unveil.weights.published import PublishedWeights
-from unveil.workflow.stage import identify, kept, write_record
 
 logger = logging.getLogger(__name__)
 

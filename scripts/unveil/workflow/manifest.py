@@ -9,10 +9,10 @@ from typing import Any
 
 from unveil import raster
 from unveil.inputs import reading_input
+from unveil.machine import hardware, versions
+from unveil.records import again, read_record, write_record
 from unveil.redaction import redact, redact_tree
 from unveil.scene import Scene
-from unveil.workflow.machine import hardware, versions
-from unveil.workflow.stage import again, read_record, write_record
 
 NO_PARAMETERS = ("optimizer", "running_", "moving_", "num_batches_tracked")
 
