@@ -177,7 +177,7 @@ def make_scene(folder: Path, size: int, *, context: int = 0) -> Scene:
     """Write a scene of 13 bands of seeded noise, every frame half under clouds when there are more.
 
     Args:
-        folder: where to write; 26 bytes a pixel and frame.
+        folder: where to write; 26 bytes per pixel and frame.
         size: rows and columns.
         context: frames beside the target.
     """
@@ -433,7 +433,7 @@ def main() -> None:
     memory.add_argument("--blocks", type=int, default=4)
     memory.add_argument("--backend", default="auto")
     memory.add_argument("--precision", default="float32")
-    memory.add_argument("--folder", help="where scenes are written, 196 bytes a pixel")
+    memory.add_argument("--folder", help="where scenes are written, 196 bytes per pixel")
     memory.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     memory.set_defaults(run=lambda args: run_alone(args) if args.alone else print_memory(args))
     shards = parts.add_parser("shards", help="share of the time in the model, many patches")

@@ -105,7 +105,7 @@ def files_of_records(
     """List the files of all predictions, their records included.
 
     Args:
-        records: model id -> its records, one a scene.
+        records: model id -> its records, one per scene.
         predictions: ``results/predictions``.
     """
     return [

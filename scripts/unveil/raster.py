@@ -490,7 +490,7 @@ def cog_writer(
         path: the final file.
         grid: its grid.
         dtype: numpy dtype name.
-        descriptions: one name a band (ESA names, ``VV``, ``CLASS`` ...).
+        descriptions: one name per band (ESA names, ``VV``, ``CLASS`` ...).
         nodata: the nodata value, or None.
         tags: dataset metadata items.
         overviews: resampling of the overviews.

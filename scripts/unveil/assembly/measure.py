@@ -28,7 +28,7 @@ JUDGED_PX = 512
 
 
 def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> list[Look]:
-    """Return one look a date with its cover over the place, sorted by date.
+    """Return one look per date with its cover over the place, sorted by date.
 
     Frames larger than :data:`JUDGED_PX` are judged on every n-th pixel. A frame of L2A without a
     mask has an unknown cover, and is neither target nor truth.

@@ -1,8 +1,8 @@
 """Planning scenes: which rows of the scene table become which scenes.
 
-A row of a dataset's split becomes a row a patch. A local place with ``target_date: auto`` becomes
-rows with a date and a cloud donor each, so that the workflow's graph stays static. Masks are opened
-once; what was learnt is kept in the cache until a file of the place changes.
+A row of a dataset's split becomes one row per patch. A local place with ``target_date: auto``
+becomes rows with a date and a cloud donor each, so that the workflow's graph stays static. Masks
+are opened once; what was learnt is kept in the cache until a file of the place changes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def expand_scenes(
 
 
 def plan_split(row: SceneRow) -> list[SceneRow]:
-    """Return a row a patch of a dataset's split, as far as the patches are there.
+    """Return one row per patch of a dataset's split, as far as the patches are there.
 
     Raises:
         InputError: for an unknown split, or when none of its patches is there.

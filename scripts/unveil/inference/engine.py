@@ -100,7 +100,7 @@ def run_shard(
         rule: the rule whose job this is.
 
     Returns:
-        One record a scene: ``status`` predicted or skipped, with the reason.
+        One record per scene: ``status`` predicted or skipped, with the reason.
     """
     records: list[dict[str, Any] | Future] = []
     scenes = [limit_context(scene.without_truth(), model.needs.max_context) for scene in scenes]

@@ -36,7 +36,7 @@ def score_record(
         record: the scene's record of the model.
         model: id of the model.
         predictions: folder of the model's predictions.
-        scores: folder where the model's scores are kept, a file a scene.
+        scores: folder where the model's scores are kept, one file per scene.
         weights: weights of the model, whose card names the places of training.
         land_cover: classes to sort occluded pixels by, instead of spectral ones.
         made_from: what else the scores depend on (content of the scene, code), by name, each

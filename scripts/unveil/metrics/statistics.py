@@ -96,7 +96,7 @@ def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -
     """Means over places with percentile bootstrap intervals (Efron 1979).
 
     Args:
-        values: ``(n_places, m)``, one column a quantity; all get the same resamples. NaN
+        values: ``(n_places, m)``, one column per quantity; all get the same resamples. NaN
             where a quantity has no value at a place.
         seed: of the resampling; the same seed gives the same intervals.
         level: coverage of the intervals.
@@ -150,7 +150,7 @@ def compare(
         against: compare every model with this one only; default all pairs.
 
     Returns:
-        One comparison a pair, in the order of the columns; a verdict other than ``too few
+        One comparison per pair, in the order of the columns; a verdict other than ``too few
         places`` needs :data:`MIN_PLACES` places, ``better`` and ``worse`` a corrected
         probability below :data:`ALPHA`.
     """
@@ -251,7 +251,7 @@ def _cliques(ranks: dict[str, float], difference: float) -> tuple[tuple[str, ...
 
 
 def comparison_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
-    """Compare all pairs of models, by protocol, level and metric; one row a pair.
+    """Compare all pairs of models, by protocol, level and metric; one row per pair.
 
     Holm's family is the pairs of ranked models of one column. A pair with a model that is not
     ranked is described on the scenes and bands that these two share, without a test.
@@ -303,7 +303,7 @@ def _compared_row(
 
 
 def ranking_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
-    """Rank the models, by protocol, level and metric; one row a model, best first.
+    """Rank the models, by protocol, level and metric; one row per model, best first.
 
     Args:
         columns: what compares (:func:`unveil.metrics.aggregate.pool`); those with a single

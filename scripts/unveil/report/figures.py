@@ -262,7 +262,7 @@ def critical_difference(findings: Findings, *, min_places: int) -> Figure | None
     """Draw the mean ranks over places; a bar joins what is not distinguishable.
 
     Returns:
-        The figure, a panel a protocol with ``min_places``; None when no protocol has them.
+        The figure, one panel per protocol with ``min_places``; None when no protocol has them.
     """
     rows = _ranked(findings).dropna(subset=["mean_rank", "critical_difference"])
     rows = rows[rows["n_ranked"] >= min_places]
@@ -281,7 +281,7 @@ def critical_difference(findings: Findings, *, min_places: int) -> Figure | None
 
 
 def _rank_panel(findings: Findings, rows: pd.DataFrame, axis: plt.Axes) -> None:
-    """Draw one protocol: best on top, a dot a method, and a bar a clique at the right."""
+    """Draw one protocol: best on top, one dot per method, and one bar per clique at the right."""
     rows = rows.sort_values("mean_rank").reset_index(drop=True)
     titles = [findings.methods[model].title for model in rows["model"]]
     axis.plot(rows["mean_rank"], rows.index, "o", color=INK, markersize=5)
@@ -440,7 +440,7 @@ def _frontier(points: pd.DataFrame) -> pd.DataFrame:
 def picture(
     rows: Sequence[Row], columns: Sequence[tuple[str, str]], labels: Mapping[str, str]
 ) -> Figure | None:
-    """Draw the comparison picture: a row a scene, a column a method.
+    """Draw the comparison picture: one row per scene, one column per method.
 
     Args:
         rows: the images; of more than ``MAX_ROWS`` an even spread is drawn.

@@ -124,7 +124,7 @@ def dated_files(folder: Path) -> dict[str, Path]:
                 f"the date {date} stands twice ({found[date].name})",
                 file=path,
                 field="date",
-                remedy="keep one file a date",
+                remedy="keep one file per date",
             )
         found[date] = path
     return dict(sorted(found.items()))

@@ -96,7 +96,7 @@ class Look:
     """What one overpass shows of the place.
 
     Attributes:
-        members: its acquisitions, one a tile and datastrip, sorted by tile.
+        members: its acquisitions, one per tile and datastrip, sorted by tile.
         valid: fraction of the place with data.
         occluded: fraction of the valid pixels under cloud or shadow; None before the masks
             have been read.
@@ -185,7 +185,7 @@ def group_looks(acquisitions: Iterable[Acquisition]) -> list[Look]:
 
 
 def one_look_a_day(looks: Iterable[Look]) -> list[Look]:
-    """Keep one look a date (rule 2), sorted by date."""
+    """Keep one look per date (rule 2), sorted by date."""
     best: dict[str, Look] = {}
     for look in sorted(looks, key=_rank):
         best.setdefault(look.date, look)
@@ -231,7 +231,7 @@ def choose_target(
     """Return the target (rule 3); of two as near, the earlier.
 
     Args:
-        looks: one a date, with cover over the place.
+        looks: one per date, with cover over the place.
         date: wanted date.
         window_days: most days from it.
         cloud: least and most occluded fraction of the place.
@@ -267,7 +267,7 @@ def choose_truth(
     """Return the truth of a target date (rule 4).
 
     Args:
-        looks: one a date, with cover over the place.
+        looks: one per date, with cover over the place.
         target: target date.
         max_days: most days from it.
         max_occluded: most occluded fraction of a really clear look.

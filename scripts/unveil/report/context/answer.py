@@ -119,7 +119,7 @@ def answer(findings: Findings, table: Table, *, min_places: int) -> list[Verdict
 
 
 def pooled_errors(findings: Findings, *, protocol: str, level: str = ALL) -> pd.DataFrame:
-    """Return the pooled occluded MAE over bands of one protocol and level, a row a model."""
+    """Return the pooled occluded MAE over bands of one protocol and level, one row per model."""
     pooled = findings.statistics.pooled
     wanted = {"protocol": protocol, "level": level, "region": "occluded", "band": "all"}
     return select(pooled, metric="MAE", **wanted).set_index("model")

@@ -99,7 +99,7 @@ class Table:
 
 
 def make_tables(findings: Findings, bounds: Sequence[float]) -> list[Table]:
-    """Return the pooled scores over bands, one table a protocol and region, occluded first."""
+    """Return the pooled scores over bands, one table per protocol and region, occluded first."""
     pooled = findings.statistics.pooled
     shown = [name for name, metric in METRICS.items() if metric.use == "score"]
     pooled = pooled[(pooled["band"] == "all") & pooled["metric"].isin(shown)]

@@ -253,7 +253,7 @@ def fetch_stac(row: SceneRow, settings: Mapping[str, Any]) -> list[RangeCache]:
         settings: section ``sources.stac`` of the config, and ``cache``.
 
     Returns:
-        the caches, one a catalogue, which know what was asked for.
+        the caches, one per catalogue, which know what was asked for.
 
     Raises:
         InputError: if the lock does not fit, or a file cannot be had.
