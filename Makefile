@@ -23,7 +23,7 @@ demo: environment  ## run the benchmark on the example and say where the report 
 	@snakemake --cores all --resources gpu=1 --quiet rules
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
-check: lint types unit  ## what must hold before each commit, in minutes, without root or services
+check: lint unit  ## what must hold before each commit, in minutes, without root or services
 
 test: environment  ## run the whole test suite
 	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25 $(TESTS)
@@ -31,14 +31,14 @@ test: environment  ## run the whole test suite
 unit: environment  ## run the tests that are quick
 	@python -m pytest -q -n 2 --dist loadfile $(QUICK)
 
-lint: environment  ## formatters, linters, spelling, Snakemake's own lint
+lint: types  ## formatters, linters, types, spelling, Snakemake's own lint
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile rules workflow
 	@codespell
 	@snakemake --lint
 
-types: environment  ## the types of the package
+types: environment  ## the types of the package and of the rules' scripts
 	@mypy
 
 environment: $(ENVIRONMENT)

@@ -38,7 +38,7 @@ from unveil.models.dsen2cr.recipe import UNITS_PER_REFLECTANCE, fill_values, net
 from unveil.models.dsen2cr.weights import layers_of
 from unveil.models.registry import create
 from unveil.raster import BLOCK, Grid
-from unveil.scene import Frame, Scene, load_scene, read_inputs, read_truth
+from unveil.scene import Frame, Scene, load_scene, read_inputs, read_reflectance
 from unveil.weights.arrays import NamedArrays, write_arrays
 from unveil.weights.read import read_weights
 
@@ -177,7 +177,7 @@ def make_scene(folder: Path, size: int, *, context: int = 0) -> Scene:
     """Write a scene of 13 bands of seeded noise, every frame half under clouds when there are more.
 
     Args:
-        folder: where to write; 26 bytes a pixel and frame.
+        folder: where to write; 26 bytes per pixel and frame.
         size: rows and columns.
         context: frames beside the target.
     """
@@ -371,9 +371,10 @@ def print_precision(args: argparse.Namespace) -> None:
     print(f"{'scene':30}  float32  TF bfloat16  OpenVINO bfloat16     int8  int8's bound")
     for path in sorted(args.results.glob("scenes/*/scene.json")):
         scene = load_scene(path)
-        inputs, truth = read_inputs(scene.without_truth()), read_truth(scene, CORE6)
-        if truth is None:
+        references = scene.with_role("reference")
+        if not references:
             continue
+        inputs, truth = read_inputs(scene.without_truth()), read_reflectance(references[0], CORE6)
         answers = [model.predict(inputs).reflectance for model in models.values()]
         full, *halves = [psnr(answer, truth) for answer in answers]
         target_dn, _ = model._arrays(inputs)
@@ -432,7 +433,7 @@ def main() -> None:
     memory.add_argument("--blocks", type=int, default=4)
     memory.add_argument("--backend", default="auto")
     memory.add_argument("--precision", default="float32")
-    memory.add_argument("--folder", help="where scenes are written, 196 bytes a pixel")
+    memory.add_argument("--folder", help="where scenes are written, 196 bytes per pixel")
     memory.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     memory.set_defaults(run=lambda args: run_alone(args) if args.alone else print_memory(args))
     shards = parts.add_parser("shards", help="share of the time in the model, many patches")

@@ -100,7 +100,7 @@ def _moved(path: Path | None, *, old: Path, new: Path) -> Path | None:
 
 
 def _write_shards(folder: Path, rows: list[dict], names: list[str], covers, rng) -> None:
-    """Write one table a model and fifty scenes, as the metrics rule does."""
+    """Write one table per model and fifty scenes, as the metrics rule does."""
     base = pd.DataFrame(rows, columns=COLUMNS)
     for number, model in enumerate(MODEL_RAN):
         for start in range(0, len(names), SHARD):

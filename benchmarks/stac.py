@@ -51,7 +51,7 @@ PLACES = (256, 1024, 4096)
 
 
 def make_files(root: Path) -> None:
-    """Write one file a band: a smooth surface with the noise of a sensor."""
+    """Write one file per band: a smooth surface with the noise of a sensor."""
     rng = np.random.default_rng(2)
     block = 1200 + 500 * gaussian_filter(rng.normal(0, 1, (1220, 1220)), 6)
     for number, band in enumerate(BANDS):

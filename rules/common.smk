@@ -18,7 +18,7 @@ from unveil.workflow.batches import (
     models_of,
     scenes_of,
 )
-from unveil.workflow.code import code_of
+from unveil.code import code_of
 from unveil.workflow.tables import read_planned_tables, read_tables, stamp_of
 
 CONFIG_FILE = (

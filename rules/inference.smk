@@ -1,4 +1,4 @@
-"""Inference: models remove the clouds, each batch of them in a job a shard."""
+"""Inference: models remove the clouds, each batch of them in one job per shard."""
 
 # Batches without a network have a rule of their own, so that a cluster's profile can send the
 # others alone to the nodes with GPUs. The names stand in the path, as a store heeds no other

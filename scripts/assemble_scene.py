@@ -3,6 +3,10 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
@@ -10,12 +14,12 @@ from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
 from unveil.masks.mask_scene import MaskOptions, detect_clouds
+from unveil.records import identify
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import ranges_folder
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import DOWNLOAD, make_scenes
-from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
     params = snakemake.params

@@ -1,12 +1,16 @@
 """Join the tables of all jobs (rule collect_metrics)."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.metrics.tables import SKIPPED_COLUMNS, collect
+from unveil.records import record_checksums, require_recorded
 from unveil.workflow.job import job
-from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):
     given, made = snakemake.input, snakemake.output

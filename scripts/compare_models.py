@@ -2,15 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.metrics.stage import write_statistics
 from unveil.metrics.tables import TABLES
+from unveil.records import record_checksums, require_recorded
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import scene_files
-from unveil.workflow.stage import record_checksums, require_recorded
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.get("archives", []), [snakemake.params.home])

@@ -2,10 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.coregistration import CoregistrationOptions, coregister_scene
+from unveil.records import identify
 from unveil.workflow.archives import pack, unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import (
@@ -16,7 +21,6 @@ from unveil.workflow.shards import (
     recorded_scenes,
     scene_files,
 )
-from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.get("archives", []), [snakemake.params.home])

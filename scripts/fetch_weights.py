@@ -5,6 +5,10 @@ Rule fetch_one_weights; rule store_weights also packs it for a store.
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 

@@ -2,6 +2,10 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
@@ -10,10 +14,10 @@ from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.predictions import files_of_records
+from unveil.records import write_record
 from unveil.workflow.archives import pack, unpack, weights_files
 from unveil.workflow.job import Failures, job
 from unveil.workflow.shards import read_shard
-from unveil.workflow.stage import write_record
 
 with job(snakemake.log[0]) as log:
     params = snakemake.params

@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.masks.mask_scene import MaskOptions, mask_scene
+from unveil.records import identify
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import DOWNLOAD, MASKS, make_scenes, read_shard, recorded_scenes
-from unveil.workflow.stage import identify
 
 with job(snakemake.log[0]):
     unpack(snakemake.input.get("archives", []), [snakemake.params.home])

@@ -2,15 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.metrics.tables import TABLES
+from unveil.records import read_record, require_recorded
 from unveil.report import ReportOptions, render
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import job
 from unveil.workflow.shards import scene_files
-from unveil.workflow.stage import read_record, require_recorded
 
 with job(snakemake.log[0]):
     unpack(

@@ -2,16 +2,20 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.metrics.shard import score_record
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import write_rows, write_skipped
+from unveil.records import made_of, read_record, record_checksums
 from unveil.workflow.archives import unpack
 from unveil.workflow.job import Failures, job
 from unveil.workflow.shards import read_shard, recorded_scenes
-from unveil.workflow.stage import made_of, read_record, record_checksums
 
 with job(snakemake.log[0]) as log:
     params = snakemake.params

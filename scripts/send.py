@@ -1,6 +1,10 @@
 """Pack input files for machines that cannot see them (rule send)."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 

@@ -9,7 +9,7 @@ An integer estimate comes from masked phase correlation (Padfield 2012, IEEE Tra
 on Image Processing 21:2706-2718; scikit-image), a sub-pixel one from least squares on the
 brightness gradient (Lucas and Kanade 1981, IJCAI) over the pixels that are clear in both
 images. Both work on band-passed images, so that season and illumination matter less.
-Model: one translation a frame.
+Model: one translation per frame.
 """
 
 from __future__ import annotations

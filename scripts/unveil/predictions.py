@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import InputError
-from unveil.workflow.stage import again, harmed, made_of, read_record, sums_of, write_record
+from unveil.records import again, harmed, made_of, read_record, sums_of, write_record
 
 KIND = "a record of a prediction"
 
@@ -105,7 +105,7 @@ def files_of_records(
     """List the files of all predictions, their records included.
 
     Args:
-        records: model id -> its records, one a scene.
+        records: model id -> its records, one per scene.
         predictions: ``results/predictions``.
     """
     return [

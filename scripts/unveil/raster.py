@@ -352,12 +352,17 @@ def _reached(dataset: rasterio.DatasetReader, grid: Grid, window: Window) -> Win
     """
     own, here = grid_of(dataset), grid.affine @ Affine.translation(window.col_off, window.row_off)
     whole = Window(0, 0, window.width, window.height)
-    x, y = transform(grid.crs, own.crs, *(here @ _outline(whole)))
-    seen = _envelope(~own.affine @ (np.array(x), np.array(y)), own.shape, margin=1)
+    x, y = transform(grid.crs, own.crs, *_moved(_outline(whole), here))
+    seen = _envelope(_moved((np.array(x), np.array(y)), ~own.affine), own.shape, margin=1)
     if seen is None:
         return None
-    x, y = transform(own.crs, grid.crs, *(own.affine @ _outline(seen)))
-    return _envelope(~here @ (np.array(x), np.array(y)), (window.height, window.width))
+    x, y = transform(own.crs, grid.crs, *_moved(_outline(seen), own.affine))
+    return _envelope(_moved((np.array(x), np.array(y)), ~here), (window.height, window.width))
+
+
+def _moved(points: tuple[np.ndarray, np.ndarray], by: Affine) -> tuple[np.ndarray, np.ndarray]:
+    x, y = points
+    return x * by.a + y * by.b + by.c, x * by.d + y * by.e + by.f
 
 
 def _outline(window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -485,7 +490,7 @@ def cog_writer(
         path: the final file.
         grid: its grid.
         dtype: numpy dtype name.
-        descriptions: one name a band (ESA names, ``VV``, ``CLASS`` ...).
+        descriptions: one name per band (ESA names, ``VV``, ``CLASS`` ...).
         nodata: the nodata value, or None.
         tags: dataset metadata items.
         overviews: resampling of the overviews.

@@ -209,7 +209,10 @@ class Inputs:
 
     def crop(self, rows: slice, cols: slice) -> Inputs:
         """Return some rows and columns of the window, of all its dates, as views."""
-        optional = {name: getattr(self, name) for name in ("sar", "sar_series")}
+
+        def part(radar: np.ndarray | None) -> np.ndarray | None:
+            return None if radar is None else radar[..., rows, cols]
+
         row, col = rows.indices(self.shape[0])[0], cols.indices(self.shape[1])[0]
         return replace(
             self,
@@ -219,7 +222,8 @@ class Inputs:
             context=self.context[:, :, rows, cols],
             context_class=self.context_class[:, rows, cols],
             origin=(self.origin[0] + row, self.origin[1] + col),
-            **{name: None if x is None else x[..., rows, cols] for name, x in optional.items()},
+            sar=part(self.sar),
+            sar_series=part(self.sar_series),
         )
 
 
@@ -327,17 +331,6 @@ def read_mask(
         return data[0], np.full(data.shape[1:], np.nan, np.float32)
     percent = data[1].astype(np.float32)
     return data[0], np.where(data[1] == UNKNOWN_PROBABILITY, np.nan, percent / 100)
-
-
-def read_truth(
-    scene: Scene, bands: Sequence[str], window: Window | None = None
-) -> np.ndarray | None:
-    """Read the reference reflectance, ``(B, H, W)``; None when the scene has no truth.
-
-    For the metrics and report stages only.
-    """
-    frames = scene.with_role("reference")
-    return read_reflectance(frames[0], bands, window) if frames else None
 
 
 def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:

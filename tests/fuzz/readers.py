@@ -48,11 +48,12 @@ from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.raster import Grid
+from unveil.records import kept, write_record
 from unveil.remote.cache_archive import pack_fetched, take_fetched
 from unveil.remote.range_cache import RangeCache, Remote
 from unveil.remote.raster_windows import plan_cut, read_cut
 from unveil.report.findings import read_citations, read_findings
-from unveil.scene import load_scene, read_inputs, read_occlusion, read_truth
+from unveil.scene import load_scene, read_inputs, read_occlusion, read_reflectance
 from unveil.sources.area import area_grid
 from unveil.sources.base import SourceSeries
 from unveil.sources.radiometry import Harmonisation, offset_of_item, read_lut
@@ -78,7 +79,6 @@ from unveil.weights.published import PublishedWeights, read_published
 from unveil.weights.torch_zip import read_torch_zip
 from unveil.workflow import archives
 from unveil.workflow.manifest import costs
-from unveil.workflow.stage import kept, write_record
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 20, 24)
 DATES = ("2020-05-11", "2020-06-11")
@@ -283,7 +283,8 @@ def read_scene(folder: Path) -> None:
     scene = load_scene(first_scene(folder))
     window = windows(scene.grid)[0]
     read_inputs(scene, window=window, radar="all")
-    read_truth(scene, scene.bands, window)
+    for frame in scene.with_role("reference"):
+        read_reflectance(frame, scene.bands, window)
     read_occlusion(scene, window)
 
 

@@ -432,7 +432,7 @@ def test_what_a_job_fetched_is_kept_in_the_store_for_the_next(store, tmp_path, m
         server.log.clear()
         run_apart(folder, machines, *words)
         asked = sorted((row.path, row.start, row.end) for row in server.log)
-        assert len(asked) == len(set(asked)) > 12  # at least a request a band and date
+        assert len(asked) == len(set(asked)) > 12  # at least one request per band and date
         first = read_object(client, f"noisy/{record}")
         server.log.clear()
         mine.write_text(yaml.safe_dump({**settings, "sources": sources, "seed": 5}))

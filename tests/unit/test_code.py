@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from unveil.code import SCRIPTS, code_files, code_of
 from unveil.models.registry import class_path, kinds
-from unveil.workflow.code import SCRIPTS, code_files, code_of
 
 STAGES = sorted(path.stem for path in SCRIPTS.glob("*.py"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 
-import pytest
 import yaml
 
 PLACE = re.compile(
@@ -20,9 +19,6 @@ def test_contributing_names_fifteen_changes(root):
     assert len(rows) == CHANGES
 
 
-@pytest.mark.xfail(
-    reason="the rooms that it names are being moved into; strict: delete when they are", strict=True
-)
 def test_every_place_that_contributing_names_exists(root):
     places = set(PLACE.findall((root / "CONTRIBUTING.md").read_text()))
     assert len(places) > 2 * CHANGES

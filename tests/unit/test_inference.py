@@ -496,7 +496,7 @@ def test_between_patches_that_differ_the_result_is_a_straight_line():
         (16, 24),
     ]
 
-    def answer(tile):  # one number a patch: steps of 4 to the right, of 1 downwards
+    def answer(tile):  # one number per patch: steps of 4 to the right, of 1 downwards
         level = 1 + (tile.outer.row_off > 0) + 4 * (tile.outer.col_off > 0)
         return np.full((1, 40, 40), level, np.float32)
 

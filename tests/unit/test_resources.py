@@ -61,6 +61,14 @@ def test_every_kind_of_model_has_a_cost():
     assert set(kinds()) <= set(resources.COSTS)
 
 
+def test_a_kind_that_nobody_measured_asks_as_much_as_the_largest_network():
+    size = Size(10**6, 13)
+    for ask in (resources.memory_mb, resources.minutes):
+        kinds = [[kind] for kind in resources.COSTS if kind in ("chronos", "dsen2cr", "median")]
+        most = max(ask("infer", [size], kinds=kind) for kind in kinds)
+        assert ask("infer", [size], kinds=["mine"]) == most
+
+
 def test_the_next_attempt_asks_for_twice_as_much():
     first, second = asked(MEASURED[0]), asked(MEASURED[0], attempt=2)
     assert second == (2 * first[0], 2 * first[1])

@@ -11,9 +11,9 @@ import pytest
 from unveil import raster
 from unveil.errors import InputError
 from unveil.raster import Grid
+from unveil.records import content_of, identify
 from unveil.scene import Frame, Scene
 from unveil.workflow.shards import cut_shards, make_scenes, read_shard, scene_files
-from unveil.workflow.stage import content_of, identify
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 16, 16)
 

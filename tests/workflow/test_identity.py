@@ -22,7 +22,7 @@ from tests.small_run import (
 )
 
 from unveil import raster
-from unveil.workflow.code import SCRIPTS, code_files
+from unveil.code import SCRIPTS, code_files
 
 INFERENCE = ("results/inference/_methods/shard-0000.json",)
 

@@ -19,7 +19,7 @@ UNTIL = ("--until", "infer", "infer_on_cpu")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Run two small networks on four scenes, one scene a job, with one GPU to give away."""
+    """Run two small networks on four scenes, one scene per job, with one GPU to give away."""
     folder = tmp_path_factory.mktemp("gpu")
     write_place(folder / "place")
     network = build_network(bands=6, radar=False, features=8, blocks=1)

@@ -26,5 +26,6 @@ class Snakemake:
     threads: int
     config: dict[str, Any]
     rule: str
+    scriptdir: str
 
 snakemake: Snakemake

@@ -13,6 +13,7 @@ from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import NODATA, S2CLOUDLESS10
 from unveil.raster import BLOCK, Grid
+from unveil.scene import cloud_cover
 from unveil.sources import selection
 from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.selection import Acquisition, Look
@@ -27,7 +28,7 @@ JUDGED_PX = 512
 
 
 def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> list[Look]:
-    """Return one look a date with its cover over the place, sorted by date.
+    """Return one look per date with its cover over the place, sorted by date.
 
     Frames larger than :data:`JUDGED_PX` are judged on every n-th pixel. A frame of L2A without a
     mask has an unknown cover, and is neither target nor truth.
@@ -36,11 +37,10 @@ def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> li
     for number, (date, frame) in enumerate(sorted(series.optical.items()), 1):
         mask = series.masks.get(date)
         data = _thinned(frame, series.grid)
-        delivered = _thinned(mask, series.grid)[0] if mask else None
         time = selection.parse_time(date)
         look = Look((Acquisition(date, time),))
         if mask:
-            classes = classmap.from_delivered(delivered, mask.bands[0])
+            classes = classmap.from_delivered(_thinned(mask, series.grid)[0], mask.bands[0])
         elif set(S2CLOUDLESS10) <= set(frame.bands):
             classes = detect(raster.to_reflectance(data), frame.bands)
         else:
@@ -53,7 +53,7 @@ def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> li
         LOG.info(
             "%s: %.0f %% occluded, %d of %d",
             date,
-            100 * looks[-1].occluded,
+            100 * cloud_cover(classes),
             number,
             len(series.optical),
         )

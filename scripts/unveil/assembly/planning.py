@@ -1,8 +1,8 @@
 """Planning scenes: which rows of the scene table become which scenes.
 
-A row of a dataset's split becomes a row a patch. A local place with ``target_date: auto`` becomes
-rows with a date and a cloud donor each, so that the workflow's graph stays static. Masks are opened
-once; what was learnt is kept in the cache until a file of the place changes.
+A row of a dataset's split becomes one row per patch. A local place with ``target_date: auto``
+becomes rows with a date and a cloud donor each, so that the workflow's graph stays static. Masks
+are opened once; what was learnt is kept in the cache until a file of the place changes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 from unveil import classes as classmap
 from unveil import raster
 from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
+from unveil.code import code_of
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
+from unveil.records import checksum, identify, kept, write_record
 from unveil.scene import cloud_cover, is_clear
 from unveil.sources.local import dated_files
 from unveil.sources.registry import source_of
 from unveil.sources.selection import choose_donor, haze_limit
-from unveil.workflow.code import code_of
-from unveil.workflow.stage import checksum, identify, kept, write_record
 
 LOG = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def expand_scenes(
 
 
 def plan_split(row: SceneRow) -> list[SceneRow]:
-    """Return a row a patch of a dataset's split, as far as the patches are there.
+    """Return one row per patch of a dataset's split, as far as the patches are there.
 
     Raises:
         InputError: for an unknown split, or when none of its patches is there.
@@ -178,8 +178,8 @@ def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str
     clear = is_clear(classes)
     with raster.open_raster(frame) as dataset:
         names = [(text or "").upper() for text in dataset.descriptions]
-        blue = dataset.read(names.index("B02") + 1) if "B02" in names else None
-    usable = clear & (blue > 0) if blue is not None else clear & False
+        blue = dataset.read(names.index("B02") + 1) if "B02" in names else np.zeros_like(classes)
+    usable = clear & (blue > 0)
     return {
         "date": date,
         "clear": float(clear.mean()),

@@ -51,11 +51,11 @@ def read_scenes(path: str | Path) -> list[SceneRow]:
     ]
     if not rows:
         raise InputError(
-            "the table is empty", file=path, remedy="add a header line and a row a scene"
+            "the table is empty", file=path, remedy="add a header line and one row per scene"
         )
     header = _header(rows[0][1], path)
     if len(rows) == 1:
-        raise InputError("the table has no scenes", file=path, remedy="add a row a scene")
+        raise InputError("the table has no scenes", file=path, remedy="add one row per scene")
     scenes = [_row(cells, header, file=path, line=number) for number, cells in rows[1:]]
     _refuse_duplicates(scenes, path)
     return scenes

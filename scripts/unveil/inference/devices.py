@@ -1,4 +1,4 @@
-"""Which device a network runs on: one GPU a job, never shared by two local jobs.
+"""Which device a network runs on: one GPU per job, never shared by two local jobs.
 
 Snakemake counts GPUs but never says which one a job may use, and TensorFlow takes every GPU
 it sees. So a job claims one by a lock, and hides the others, before TensorFlow starts.

@@ -15,12 +15,12 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import rasterio
 from tqdm import tqdm
@@ -30,15 +30,16 @@ from unveil.errors import SceneSkipped
 from unveil.inference.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.inference.output import Finisher, Writer
 from unveil.inference.tiles import Tile, cut, even_tile
+from unveil.machine import versions
 from unveil.models.base import Model
 from unveil.predictions import image_path, record_path, std_path, write_prediction_record
+from unveil.records import identify, kept
 from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.published import require_known
-from unveil.workflow.machine import versions
-from unveil.workflow.stage import identify, kept
 
 LOG = logging.getLogger(__name__)
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 SMALLEST_TILE_PX = 64
 USUAL_TILE_PX = 1024
 SMALL_SCENE_PIXELS = 2**20
@@ -99,7 +100,7 @@ def run_shard(
         rule: the rule whose job this is.
 
     Returns:
-        One record a scene: ``status`` predicted or skipped, with the reason.
+        One record per scene: ``status`` predicted or skipped, with the reason.
     """
     records: list[dict[str, Any] | Future] = []
     scenes = [limit_context(scene.without_truth(), model.needs.max_context) for scene in scenes]
@@ -166,7 +167,9 @@ def _look_up(
     return _Task(scene, identity, record, tile_px, inputs)
 
 
-def one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def one_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[Result, None, None]:
     """Yield ``function(item)`` of every item; the next one runs while the last is used."""
     with ThreadPoolExecutor(1) as pool:
         coming: Future[Result] | None = None
@@ -350,7 +353,7 @@ def read(model: Model, scene: Scene, tile: Tile) -> Inputs:
 
 def _read_ahead(
     model: Model, scene: Scene, tiles: list[Tile], only: Inputs | None
-) -> Iterator[tuple[Tile, Inputs]]:
+) -> Generator[tuple[Tile, Inputs], None, None]:
     """Prepare the model, then yield tiles; the next is read while the last is computed.
 
     The only tile of a scene is read once for both; of a small scene, it was read before.
@@ -375,7 +378,15 @@ class _Cores(Sequence[Inputs]):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitem__(self, number: int) -> Inputs:
+    @overload
+    def __getitem__(self, number: int) -> Inputs: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Inputs]: ...
+
+    def __getitem__(self, number: int | slice) -> Inputs | list[Inputs]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
         window = self.tiles[number].core
         if time.monotonic() > self.said + SILENCE_SECONDS:
             LOG.info("%s: preparing, window %d of %d", self.scene.id, number + 1, len(self))
@@ -410,7 +421,7 @@ def identity_of(scene: Scene, model: Model, *, code: str, device: Device) -> dic
     Args:
         scene: as the model sees it.
         model: loaded.
-        code: checksum of the code behind the model (:mod:`unveil.workflow.code`).
+        code: checksum of the code behind the model (:mod:`unveil.code`).
         device: what it runs on.
     """
     seen = [(f.role, f.date, f.bands, f.checksum, f.mask_checksum) for f in scene.frames]

@@ -1,1 +1,1 @@
-"""Cloud, shadow and snow masks: detectors, and their merge to one class raster a frame."""
+"""Cloud, shadow and snow masks: detectors, and their merge to one class raster per frame."""

@@ -108,7 +108,7 @@ def pool(
 
 
 def _compare_like_for_like(
-    head: tuple[str, ...],
+    head: tuple[str, str, str, str, str],
     values: pd.DataFrame,
     by_band: pd.DataFrame | None,
     *,
@@ -137,7 +137,7 @@ def comparable(present: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
     order = [model for model in present if model not in baselines and counts[model]]
     order.sort(key=lambda model: -counts[model])  # stable: ties in the order of the run
     order += [model for model in baselines if model in present and counts[model]]
-    common, ranked = pd.Series(True, present.index), set()
+    common, ranked = pd.Series(True, present.index), set[str]()
     for model in order:
         together = common & present[model]
         if together.sum() >= MIN_SHARE * counts[order[0]]:

@@ -156,7 +156,7 @@ def ssim_map(
     out = np.empty((shape[0], *inner))
     for band in range(shape[0]):
         p, t = np.asarray(prediction[band], np.float64), np.asarray(truth[band], np.float64)
-        if weight is not None:
+        if valid is not None and weight is not None:
             p, t = np.where(valid, p, 0.0), np.where(valid, t, 0.0)
         out[band] = _ssim_band(p, t, weight)
     return out, counted

@@ -152,8 +152,8 @@ def by_every_paper(
         definition has no pixels.
     """
     to_dn = 10_000 / DSEN2CR_SCALE
-    clipped = (np.clip(x, 0, 1) * to_dn for x in (target, cloudy))
-    of_dsen2cr = dsen2cr((prediction * to_dn)[None], *(x[None] for x in clipped), masks[:1])
+    clear, seen = (np.clip(x, 0, 1)[None] * to_dn for x in (target, cloudy))
+    of_dsen2cr = dsen2cr((prediction * to_dn)[None], clear, seen, masks[:1])
     ts = sen12mscrts(prediction, target, masks)
     ts["SAM"] = float(np.degrees(ts["SAM"]))
     series = utilise(

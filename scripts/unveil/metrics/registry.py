@@ -60,11 +60,6 @@ class Metric:
         return "" if self.unit == "1" else self.unit
 
 
-_PAPERS = {"in_papers": True, "explored": True}
-_BANDS = {"by_band": True}
-_LOG = {"logarithmic": True}
-_TESTED = {"compared": True}
-_ERROR = {**_PAPERS, **_BANDS, **_LOG}
 _DISCARD = [
     Metric(f"MAE_keep_{kept}", "reflectance", "low", 3, "uncertainty.Calibration.discard")
     for kept in sorted(KEPT)
@@ -77,15 +72,20 @@ _COVERAGE = [
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("MAE", "reflectance", "low", 4, "definitions.mae", **_TESTED, **_ERROR),
-        Metric("RMSE", "reflectance", "low", 4, "definitions.rmse", **_ERROR),
-        Metric("PSNR", "dB", "high", 2, "definitions.psnr", **_TESTED, **_PAPERS, **_BANDS),
-        Metric("SSIM", "1", "high", 3, "definitions.ssim", **_TESTED, **_PAPERS, **_BANDS),
-        Metric("SAM", "degree", "low", 2, "definitions.sam", **_TESTED, **_PAPERS, **_LOG),
-        Metric("bias", "reflectance", "zero", 4, "definitions.bias", **_BANDS, explored=True),
-        Metric("R2", "1", "high", 3, "definitions.r2", **_BANDS),
+        Metric("MAE", "reflectance", "low", 4, "definitions.mae",
+               compared=True, in_papers=True, explored=True, by_band=True, logarithmic=True),
+        Metric("RMSE", "reflectance", "low", 4, "definitions.rmse",
+               in_papers=True, explored=True, by_band=True, logarithmic=True),
+        Metric("PSNR", "dB", "high", 2, "definitions.psnr",
+               compared=True, in_papers=True, explored=True, by_band=True),
+        Metric("SSIM", "1", "high", 3, "definitions.ssim",
+               compared=True, in_papers=True, explored=True, by_band=True),
+        Metric("SAM", "degree", "low", 2, "definitions.sam",
+               compared=True, in_papers=True, explored=True, logarithmic=True),
+        Metric("bias", "reflectance", "zero", 4, "definitions.bias", by_band=True, explored=True),
+        Metric("R2", "1", "high", 3, "definitions.r2", by_band=True),
         Metric(
-            "gradient_correlation", "1", "high", 3, "definitions.gradient_correlation", **_BANDS
+            "gradient_correlation", "1", "high", 3, "definitions.gradient_correlation", by_band=True
         ),
         Metric("AUCE", "fraction", "low", 3, "uncertainty.Calibration.auce"),
         *_DISCARD,

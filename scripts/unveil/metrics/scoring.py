@@ -57,7 +57,6 @@ from unveil.scene import (
     read_mask,
     read_occlusion,
     read_reflectance,
-    read_truth,
 )
 
 logger = logging.getLogger(__name__)
@@ -180,6 +179,8 @@ class Sums:
         if patch.target is not None:
             kept = valid & np.isfinite(patch.target).all(axis=0)
             self.against_target.update(p, patch.target, kept, regions, core=core)
+        if patch.std is None:
+            return
         for name, calibration in self.calibration.items():
             given = valid & regions[name] & np.isfinite(patch.std).all(axis=0)
             here = given[core]
@@ -192,7 +193,7 @@ class Sums:
         return haze_mask(patch.target, patch.truth, patch.occlusion, self.bands)
 
     def _land(self, hidden: np.ndarray, patch: Patch) -> dict[str, np.ndarray]:
-        if self.land_cover:
+        if self.land_cover and patch.land is not None:
             return self.land_cover.masks(hidden, patch.land)
         return land_cover_masks(hidden, patch.truth, self.bands)
 
@@ -279,16 +280,17 @@ def as_published(scene: Scene, output: Frame, bands: Sequence[str]) -> Iterator[
         ]
         if not all(np.isfinite(image).all() for image in images):
             continue
-        occlusion, shape = read_occlusion(scene, window), images[0].shape[1:]
+        answer, truth, cloudy = images
+        occlusion, shape = read_occlusion(scene, window), answer.shape[1:]
         covers = [is_occluded(read_mask(f, shape, window)[0]) for f in scene.context]
-        known = _is_known(scene, images[1], occlusion, window)
+        known = _is_known(scene, truth, occlusion, window)
         masks = np.stack([is_occluded(occlusion), *covers])
-        for name, values in published.by_every_paper(*images, masks, known).items():
+        for name, values in published.by_every_paper(answer, truth, cloudy, masks, known).items():
             found[name].append(values)
         n_pixels += known.size
-    for name, values in found.items():
+    for name, patches in found.items():
         for metric in IN_PAPERS:
-            per_patch = np.array([patch[metric] for patch in values])
+            per_patch = np.array([values[metric] for values in patches])
             per_patch = per_patch[np.isfinite(per_patch)]
             value = float(per_patch.mean()) if per_patch.size else None
             yield Score(f"{PAPERS}{name}", "all", metric, value, n_pixels)
@@ -445,10 +447,10 @@ def _patches(
     block: int,
 ) -> Iterator[Patch]:
     """Yield the windows of a scene with their halo, in the bands wanted."""
-    whole = set(wanted) <= set(scene.target.bands)
+    whole, reference = set(wanted) <= set(scene.target.bands), scene.with_role("reference")[0]
     for window in scene.grid.windows(block):
         wide = scene.grid.with_halo(window, HALO)
-        truth = read_truth(scene, wanted, wide)
+        truth = read_reflectance(reference, wanted, wide)
         occlusion = read_occlusion(scene, wide)
         yield Patch(
             prediction=read_reflectance(output, wanted, wide),

@@ -10,8 +10,8 @@ from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import COLUMNS
 from unveil.predictions import image_path, require_intact, std_path, vouched_files
+from unveil.records import identify, kept, made_of, write_record
 from unveil.scene import Scene
-from unveil.workflow.stage import identify, kept, made_of, write_record
 
 Skip = tuple[str, str, str, str]
 """Scene, model, stage and reason."""
@@ -36,7 +36,7 @@ def score_record(
         record: the scene's record of the model.
         model: id of the model.
         predictions: folder of the model's predictions.
-        scores: folder where the model's scores are kept, a file a scene.
+        scores: folder where the model's scores are kept, one file per scene.
         weights: weights of the model, whose card names the places of training.
         land_cover: classes to sort occluded pixels by, instead of spectral ones.
         made_from: what else the scores depend on (content of the scene, code), by name, each
@@ -59,8 +59,8 @@ def score_record(
     identity = identify(prediction=[seen, made_of(record)["from"]], **made_from)
     found = kept(scores / f"{scene.id}.json", identity)
     if found is None:
-        path, std = image_path(predictions, scene.id), std_path(predictions, scene.id)
-        std = std if std in images else None
+        path, spread = image_path(predictions, scene.id), std_path(predictions, scene.id)
+        std = spread if spread in images else None
         found = _score(scene, path, model=model, std=std, land_cover=land_cover)
         write_record(scores / f"{scene.id}.json", found, made_from=identity)
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in found["rows"]]

@@ -96,7 +96,7 @@ def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -
     """Means over places with percentile bootstrap intervals (Efron 1979).
 
     Args:
-        values: ``(n_places, m)``, one column a quantity; all get the same resamples. NaN
+        values: ``(n_places, m)``, one column per quantity; all get the same resamples. NaN
             where a quantity has no value at a place.
         seed: of the resampling; the same seed gives the same intervals.
         level: coverage of the intervals.
@@ -122,19 +122,19 @@ def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -
     low, high = (np.where(present > 1, limit, np.nan) for limit in (low, high))
     centre = filled.sum(axis=0) / present
     return [
-        Interval(*map(float, row), int(m))
-        for *row, m in zip(centre, low, high, present, strict=True)
+        Interval(float(mean), float(least), float(most), int(n))
+        for mean, least, most, n in zip(centre, low, high, present, strict=True)
     ]
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
     """Holm's step-down correction (1979) of a family of probabilities; NaN stays NaN."""
-    p = np.asarray(p, np.float64)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
+    raw = np.asarray(p, np.float64)
+    known = np.flatnonzero(np.isfinite(raw))
+    order = known[np.argsort(raw[known], kind="stable")]
     factors = np.arange(order.size, 0, -1)
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    adjusted = np.full(raw.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * factors), 1)
     return adjusted
 
 
@@ -150,14 +150,15 @@ def compare(
         against: compare every model with this one only; default all pairs.
 
     Returns:
-        One comparison a pair, in the order of the columns; a verdict other than ``too few
+        One comparison per pair, in the order of the columns; a verdict other than ``too few
         places`` needs :data:`MIN_PLACES` places, ``better`` and ``worse`` a corrected
         probability below :data:`ALPHA`.
     """
     models = list(table.columns)
-    pairs = [(model, against) for model in models if model != against]
     if against is None:
         pairs = list(combinations(models, 2))
+    else:
+        pairs = [(model, against) for model in models if model != against]
     gaps = {pair: (table[pair[0]] - table[pair[1]]).to_numpy() for pair in pairs}
     if not gaps or table.empty:
         return []
@@ -250,7 +251,7 @@ def _cliques(ranks: dict[str, float], difference: float) -> tuple[tuple[str, ...
 
 
 def comparison_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
-    """Compare all pairs of models, by protocol, level and metric; one row a pair.
+    """Compare all pairs of models, by protocol, level and metric; one row per pair.
 
     Holm's family is the pairs of ranked models of one column. A pair with a model that is not
     ranked is described on the scenes and bands that these two share, without a test.
@@ -302,7 +303,7 @@ def _compared_row(
 
 
 def ranking_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
-    """Rank the models, by protocol, level and metric; one row a model, best first.
+    """Rank the models, by protocol, level and metric; one row per model, best first.
 
     Args:
         columns: what compares (:func:`unveil.metrics.aggregate.pool`); those with a single

@@ -60,8 +60,10 @@ class Accumulator:
     def __init__(self, bands: Sequence[str], regions: Sequence[str]) -> None:
         self.bands, self.regions = tuple(bands), tuple(regions)
         shape = (len(self.bands), len(self.regions))
-        self._sums = defaultdict(lambda: np.zeros(shape))
-        self._counts = defaultdict(lambda: np.zeros(shape[1], np.int64))
+        self._sums: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(shape))
+        self._counts: defaultdict[str, np.ndarray] = defaultdict(
+            lambda: np.zeros(shape[1], np.int64)
+        )
 
     def update(
         self,

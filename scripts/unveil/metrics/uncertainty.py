@@ -102,12 +102,12 @@ class Calibration:
         count, _, square, variance = self._bins
         # Groups of equal size where the bins allow: ties in sigma stay together.
         group = np.minimum((np.cumsum(count) - count) / self.n * GROUPS, GROUPS - 1)
-        n, square, variance = (
+        n, squares, variances = (
             np.bincount(group.astype(np.int64), x, minlength=GROUPS)
             for x in (count, square, variance)
         )
         some = n > 0
-        gap = np.abs(np.sqrt(square[some] / n[some]) - np.sqrt(variance[some] / n[some]))
+        gap = np.abs(np.sqrt(squares[some] / n[some]) - np.sqrt(variances[some] / n[some]))
         return float(np.sum(n[some] / self.n * gap))
 
     def discard(self, kept: float) -> float:

@@ -213,7 +213,7 @@ def whittaker(
 def _whittaker_shares(patterns: np.ndarray, days: np.ndarray, *, smoothness: float) -> np.ndarray:
     """Return the share of each look in the smooth at day 0, ``(T, P)``.
 
-    The daily curve has a closed form in its looks: a line plus one kernel a look, where
+    The daily curve has a closed form in its looks: a line plus one kernel per look, where
     the kernel's fourth difference is 1 at its day and 0 elsewhere. So T + 2 unknowns
     replace one for every day, with the same result. The curve is linear in the looks and
     the system symmetric: one solution gives the shares of all of them.

@@ -77,7 +77,10 @@ def _pieces(
     remote: Remote, tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], archive: Path
 ) -> Iterator[tuple[int, bytes]]:
     for member in members:
-        start, digest = re.fullmatch(r"\d+/(\d{1,18})-([0-9a-f]{32})", member.name).groups()
+        named = re.fullmatch(r"\d+/(\d{1,18})-([0-9a-f]{32})", member.name)
+        if named is None:
+            raise ValueError(f"{member.name!r} is no piece of a file")
+        start, digest = named.groups()
         data = _content(tar, member, CHUNK)
         if int(start) + len(data) > remote.size:
             raise ValueError(f"{member.name!r} lies beyond the end of its file")

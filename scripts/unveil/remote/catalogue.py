@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,7 +75,7 @@ class _BoundedIO(StacApiIO):
         super().__init__(max_retries=max_retries, timeout=timeout)
         self._seconds, self._asked = timeout, set[str]()
 
-    def read_text(self, source: Link | str, *args: Any, **kwargs: Any) -> str:
+    def read_text(self, source: Link | str | PathLike[str], *args: Any, **kwargs: Any) -> str:
         href = source.href if isinstance(source, Link) else str(source)
         if urlsplit(href).scheme not in ("http", "https"):  # the library would open a local file
             raise APIError(f"{href!r} is no address of the web")

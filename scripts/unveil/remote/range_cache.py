@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -45,6 +46,9 @@ from unveil.remote.http import (
     send,
     validator_of,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LOG = logging.getLogger(__name__)
 
@@ -372,10 +376,13 @@ class RangeCache:
     # ---- how
 
     def _store(self, remote: Remote) -> contextlib.closing[_Store]:
+        return contextlib.closing(self._open_store(remote))
+
+    def _open_store(self, remote: Remote) -> _Store:
         key = hashlib.sha256(
             f"{remote.href}\n{remote.size}\n{remote.validator}".encode()
         ).hexdigest()[:40]
-        return contextlib.closing(_Store(self.folder / key[:2] / key, remote))
+        return _Store(self.folder / key[:2] / key, remote)
 
     def _persist(self, answer: _Answer) -> None:
         failures, farthest = 0, answer.at
@@ -688,7 +695,7 @@ class RemoteFile(io.RawIOBase):
         self._silent = silent
         self._cache, self.remote, self._at = cache, remote, 0
         self.error: Exception | None = None
-        self._store = cache._store(remote).thing
+        self._store = cache._open_store(remote)
         self.name = remote.href
 
     def readable(self) -> bool:  # noqa: D102
@@ -721,9 +728,10 @@ class RemoteFile(io.RawIOBase):
         self._at = end
         return data
 
-    def readinto(self, buffer: bytearray) -> int:  # noqa: D102
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
+    def readinto(self, buffer: WriteableBuffer) -> int:  # noqa: D102
+        into = memoryview(buffer).cast("B")
+        data = self.read(len(into))
+        into[: len(data)] = data
         return len(data)
 
     def _require(self, start: int, end: int) -> None:

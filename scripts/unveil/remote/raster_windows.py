@@ -156,7 +156,7 @@ def _plan(cache: RangeCache, remote: Remote, grid: Grid) -> Cut | None:
                 window, blocks = _window(overview, grid), overview.block_shapes[0]
                 shape = overview.shape
         _require_bounded(window, grid, remote)
-        spans = ((0, remote.size),)
+        spans: tuple[Span, ...] = ((0, remote.size),)
         if dataset.driver == "GTiff":
             spans = tuple(_spans(dataset, window, level, blocks))
         return Cut(remote, level, window, shape, spans)

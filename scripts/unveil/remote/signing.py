@@ -99,7 +99,8 @@ class _S3:
         self._endpoint = section["endpoint"].rstrip("/")
         self._region = section.get("region", "us-east-1")
         self._payer, self._profile = section.get("requester_pays", False), profile
-        self._lock, self._auth = threading.Lock(), None
+        self._lock = threading.Lock()
+        self._auth: Callable[[Any], None] | None = None
 
     def __call__(self, href: str, again: bool) -> Request:
         from botocore.awsrequest import AWSRequest
@@ -116,7 +117,7 @@ class _S3:
             self._auth(request)
         return Request(url, dict(request.headers.items()))
 
-    def _credentials(self) -> Callable:
+    def _credentials(self) -> Callable[[Any], None]:
         import botocore.session
         from botocore.auth import S3SigV4Auth
         from botocore.exceptions import BotoCoreError

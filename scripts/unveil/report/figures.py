@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -17,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as MapPath
@@ -33,6 +35,9 @@ from unveil.report.order import best_of_each, order_by
 from unveil.report.places import Place
 from unveil.report.spectra import Spectra
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 INK = "#10161d"
 """Colour of text and axes; replaced by the page's own ink where a figure is inlined."""
 
@@ -44,7 +49,7 @@ MAX_ROWS = 30
 DPI = 150
 PICTURE_VIEW = "true"
 GAP_PX = 6
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
@@ -167,7 +172,7 @@ def _points_and_lines(
                 axis.plot([], [], look.marker, linestyle="-", label=look.label, **style)
             _log_axis(axis)
             axis.set(xlabel=label, xlim=(0, 1.04 * rows["x"].max()))
-        _finish(figure, axes, "MAE under cloud (reflectance)")
+        _finish(figure, list(axes.values()), "MAE under cloud (reflectance)")
     return figure
 
 
@@ -204,7 +209,7 @@ def mae_by_band(findings: Findings) -> Figure | None:
             axis.set_xticks(range(len(bands)), bands)
             axis.grid(axis="x", visible=False)
             axis.set(ylabel="MAE under cloud (reflectance)")
-        _finish(figure, axes, "MAE under cloud (reflectance)")
+        _finish(figure, list(axes.values()), "MAE under cloud (reflectance)")
     return figure
 
 
@@ -249,7 +254,7 @@ def cost(findings: Findings) -> Figure | None:
             _log_axis(axis)
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set(xlabel="computing time (s/Mpx)")
-        _finish(figure, axes, "MAE under cloud (reflectance)")
+        _finish(figure, list(axes.values()), "MAE under cloud (reflectance)")
     return figure
 
 
@@ -257,7 +262,7 @@ def critical_difference(findings: Findings, *, min_places: int) -> Figure | None
     """Draw the mean ranks over places; a bar joins what is not distinguishable.
 
     Returns:
-        The figure, a panel a protocol with ``min_places``; None when no protocol has them.
+        The figure, one panel per protocol with ``min_places``; None when no protocol has them.
     """
     rows = _ranked(findings).dropna(subset=["mean_rank", "critical_difference"])
     rows = rows[rows["n_ranked"] >= min_places]
@@ -276,7 +281,7 @@ def critical_difference(findings: Findings, *, min_places: int) -> Figure | None
 
 
 def _rank_panel(findings: Findings, rows: pd.DataFrame, axis: plt.Axes) -> None:
-    """Draw one protocol: best on top, a dot a method, and a bar a clique at the right."""
+    """Draw one protocol: best on top, one dot per method, and one bar per clique at the right."""
     rows = rows.sort_values("mean_rank").reset_index(drop=True)
     titles = [findings.methods[model].title for model in rows["model"]]
     axis.plot(rows["mean_rank"], rows.index, "o", color=INK, markersize=5)
@@ -320,7 +325,7 @@ def calibration(findings: Findings) -> Figure | None:
                 style = {"color": look.colour, "label": look.label, "ls": "-", "ms": 4}
                 axis.plot(mean.index, 100 * mean, look.marker, **style)
             axis.set(xlabel="central interval (%)", xlim=(0, 100), ylim=(0, 100))
-        _finish(figure, axes, "truth inside (% of hidden values)")
+        _finish(figure, list(axes.values()), "truth inside (% of hidden values)")
     return figure
 
 
@@ -357,7 +362,7 @@ def spectra(findings: Findings, pixels: Sequence[Spectra]) -> Figure | None:
             known = [v for v in pixel.values[TRUTH] if v is not None]
             axis.set_ylim(0, 2 * max(known) if max(known) > 0 else None)
         axes[0][0].set_ylabel("reflectance")
-        _finish(figure, dict(enumerate(axes[0])), "reflectance")
+        _finish(figure, list(axes[0]), "reflectance")
     return figure
 
 
@@ -393,9 +398,9 @@ def place_map(places: Sequence[Place], outline: Sequence[Sequence[Sequence[float
                 color=colours.get(protocol, FAINT), edgecolor="white", linewidth=0.6,
                 label=title_of(protocol), zorder=3,
             )  # fmt: skip
-        for (x, y), names in _labels(places, near=0.02 * (east - west)).items():
+        for spot, names in _labels(places, near=0.02 * (east - west)).items():
             text = "\n".join(names[:MOST_LABELS])
-            axis.annotate(text, (x, y), (6, 3), textcoords="offset points", fontsize=7, va="center")
+            axis.annotate(text, spot, (6, 3), textcoords="offset points", fontsize=7, va="center")
         axis.set(xlim=(west, east), ylim=(south, north), aspect=aspect)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}°"))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}°"))
@@ -435,7 +440,7 @@ def _frontier(points: pd.DataFrame) -> pd.DataFrame:
 def picture(
     rows: Sequence[Row], columns: Sequence[tuple[str, str]], labels: Mapping[str, str]
 ) -> Figure | None:
-    """Draw the comparison picture: a row a scene, a column a method.
+    """Draw the comparison picture: one row per scene, one column per method.
 
     Args:
         rows: the images; of more than ``MAX_ROWS`` an even spread is drawn.
@@ -528,7 +533,8 @@ def on_white(svg: str) -> str:
 
 def inline(svg: str) -> str:
     """Return an SVG element for the page: in the page's ink, at its size in pixels."""
-    width = float(re.search(r'width="([\d.]+)pt"', svg).group(1)) / 72 * PX_PER_INCH
+    points = re.findall(r'width="([\d.]+)pt"', svg)[0]
+    width = float(points) / 72 * PX_PER_INCH
     size = r'<svg ([^>]*?)width="[^"]*"([^>]*?)height="[^"]*"'
     shown = rf'<svg \1\2 style="width:{width:.0f}px" aria-hidden="true"'
     inked = svg.replace(INK, "currentColor").replace(PALE, "var(--pale)")
@@ -610,11 +616,12 @@ def _log_axis(axis) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _finish(figure: Figure, axes: Mapping[str, plt.Axes], label: str) -> None:
-    next(iter(axes.values())).set_ylabel(label)
-    entries = {}
-    for axis in axes.values():
-        entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+def _finish(figure: Figure, axes: Sequence[plt.Axes], label: str) -> None:
+    axes[0].set_ylabel(label)
+    entries: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
     # Drawn last is best, so it heads the legend; the pale ones close it.
     entries = dict(reversed(entries.items()))
     figure.legend(entries.values(), entries.keys(), loc="outside right center", fontsize=8)

@@ -94,9 +94,9 @@ class Statistics:
     """What the metrics stage found over places; the columns are in ``INTERFACE.yaml``.
 
     Attributes:
-        pooled: means over places, a row a model and column of a table.
-        comparison: paired comparisons, a row a pair of models.
-        ranking: mean and mean rank, a row a model.
+        pooled: means over places, one row per model and column of a table.
+        comparison: paired comparisons, one row per pair of models.
+        ranking: mean and mean rank, one row per model.
         strata: as ``ranking``, by facts other than cloud cover.
         published: figures that papers print.
         definitions: what is peculiar to the papers' definitions of the metrics.

@@ -158,10 +158,10 @@ def render(bands: np.ndarray, limits: Sequence[tuple[float, float]]) -> np.ndarr
 def render_error(prediction: Preview, truth: Preview) -> np.ndarray | None:
     """Return the mean absolute error over shared bands in colour, ``(h, w, 3)`` uint8."""
     shared = [name for name in truth.bands if name in prediction.bands]
-    if not shared:
+    answer, wanted = prediction.pick(shared), truth.pick(shared)
+    if not shared or answer is None or wanted is None:
         return None
-    gap = np.abs(prediction.pick(shared) - truth.pick(shared))
-    return _colour(gap.mean(axis=0))
+    return _colour(np.abs(answer - wanted).mean(axis=0))
 
 
 def render_spread(path: Path, bands: Sequence[str], size: int) -> np.ndarray | None:
@@ -206,7 +206,9 @@ def make_row(
     previews = {column: read_preview(path, wanted, size) for column, path in paths.items()}
     hidden = read_hidden(scene, size)
     basis, model_image = _stretch_basis(previews, hidden)
-    images, stretches, film = {}, {}, ()
+    images: dict[str, dict[str, np.ndarray]] = {}
+    stretches: dict[str, str] = {}
+    film: tuple[tuple[str, str, np.ndarray], ...] = ()
     for view, (_, bands) in VIEWS.items():
         chosen = model_image.pick(bands)
         if chosen is None:
@@ -308,7 +310,7 @@ def _render_grey(
     if not basis.bands:
         return {}, "none: no band of the views is there"
     bands = (basis.bands[0],) * 3
-    limits = stretch_of(basis.pick(bands), options.stretch_percentiles, common_span=True)
+    limits = stretch_of(basis.data[[0, 0, 0]], options.stretch_percentiles, common_span=True)
     images = {
         column: render(chosen, limits)
         for column, preview in previews.items()

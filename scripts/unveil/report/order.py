@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from unveil.metrics.levels import ALL
 from unveil.protocols import PROTOCOLS
@@ -45,7 +45,7 @@ def best_of_each(findings: Findings) -> list[str]:
     return [m for m in dict.fromkeys(found) if not findings.methods[m].is_baseline]
 
 
-def order_by(names: Iterable[str], order: Sequence[str]) -> list[str]:
+def order_by(names: Iterable[str], order: Iterable[str]) -> list[str]:
     """Return ``names`` in a given order, unknown ones last and alphabetical."""
     known = list(order)
     return sorted(names, key=lambda n: (known.index(n) if n in known else len(known), n))

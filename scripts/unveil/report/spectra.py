@@ -44,7 +44,7 @@ class Spectra:
     def mae(self, name: str) -> float:
         """Mean absolute error of a result over the bands that it gives; NaN without any."""
         pairs = zip(self.values[name], self.values[TRUTH], strict=True)
-        gaps = [abs(p - t) for p, t in pairs if p is not None]
+        gaps = [abs(p - t) for p, t in pairs if p is not None and t is not None]
         return float(np.mean(gaps)) if gaps else float("nan")
 
 
@@ -98,7 +98,7 @@ def choose_pixels(truth: Preview, hidden: np.ndarray) -> dict[str, tuple[int, in
     if not truth.bands:
         return {}
     band = next((name for name in NEAR_INFRARED if name in truth.bands), truth.bands[0])
-    brightness = truth.pick([band])[0]
+    brightness = truth.data[truth.bands.index(band)]
     rows, columns = np.nonzero(hidden & np.isfinite(truth.data).all(axis=0))
     order = np.argsort(brightness[rows, columns], kind="stable")
     if not order.size:

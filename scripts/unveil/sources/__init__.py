@@ -1,1 +1,1 @@
-"""Sources of imagery: one file a source, all under one contract."""
+"""Sources of imagery: one file per source, all under one contract."""

@@ -253,7 +253,7 @@ def _grid(path: Path) -> Grid:
 def _read_middle(path: Path, grid: Grid, bands: int, window: Window) -> np.ndarray:
     """Read a window of the middle of a file, ``(B, H, W)`` float32."""
     with raster.open_raster(path) as dataset:
-        crs, shape, count = raster.grid_of(dataset).crs, dataset.shape, dataset.count
+        crs, (height, width), count = raster.grid_of(dataset).crs, dataset.shape, dataset.count
     if crs != grid.crs or count != bands:
         raise InputError(
             f"{count} bands in {crs or 'no CRS'}, {bands} in {grid.crs} wanted",
@@ -261,7 +261,7 @@ def _read_middle(path: Path, grid: Grid, bands: int, window: Window) -> np.ndarr
             field="bands" if count != bands else "grid",
             remedy="use the files of the dataset unchanged",
         )
-    middle = _middle(*shape, path)
+    middle = _middle(height, width, path)
     inner = Window(
         middle.col_off + window.col_off,
         middle.row_off + window.row_off,

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rasterio.windows import Window
@@ -29,6 +29,12 @@ from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
 from unveil.sources.radiometry import check_backscatter, dn_from_reflectance
+
+_ORDERS: dict[bytes, tuple[str, Literal["little", "big"]]] = {
+    b"II": ("<", "little"),
+    b"MM": (">", "big"),
+}
+"""Of bytes, by the first two of a TIFF: for ``struct``, and for ``int``."""
 
 
 class Local(Source):
@@ -118,7 +124,7 @@ def dated_files(folder: Path) -> dict[str, Path]:
                 f"the date {date} stands twice ({found[date].name})",
                 file=path,
                 field="date",
-                remedy="keep one file a date",
+                remedy="keep one file per date",
             )
         found[date] = path
     return dict(sorted(found.items()))
@@ -234,9 +240,9 @@ def tiff_pixels(path: str) -> int:
     """
     with open(path, "rb") as stream:
         head = stream.read(16)
-        if head[:2] not in (b"II", b"MM"):
+        if head[:2] not in _ORDERS:
             raise ValueError(f"{path} is not a TIFF")
-        order = "<" if head[:2] == b"II" else ">"
+        order, ends = _ORDERS[head[:2]]
         big = struct.unpack(f"{order}H", head[2:4])[0] == 43
         start, number, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
         at = 8 if big else 4
@@ -246,7 +252,7 @@ def tiff_pixels(path: str) -> int:
         table = stream.read(length * min(count, 64))
     # Tag 256 is the width, 257 the height; type 3 takes two bytes of the field, 4 takes four.
     sides = {
-        tag: int.from_bytes(value[: {3: 2, 4: 4}.get(kind, 8)], {"<": "little", ">": "big"}[order])
+        tag: int.from_bytes(value[: {3: 2, 4: 4}.get(kind, 8)], ends)
         for tag, kind, _, value in struct.iter_unpack(
             order + entry, table[: len(table) // length * length]
         )

@@ -467,13 +467,13 @@ def _lut_of(root: Element, name: str, file: str) -> AnnotationLut:
             "a line stands twice", file=file, field="line", remedy="fetch the annotation again"
         )
     pixels = np.unique(np.concatenate([x for _, x, _ in vectors]))
-    values = np.stack([np.interp(pixels, x, y) for _, x, y in vectors])
+    gains = np.stack([np.interp(pixels, x, y) for _, x, y in vectors])
     lines = np.array([line for line, _, _ in vectors])
     if len(lines) == 1:  # one vector holds for every line
-        lines, values = np.array([lines[0], lines[0] + 1]), np.repeat(values, 2, axis=0)
+        lines, gains = np.array([lines[0], lines[0] + 1]), np.repeat(gains, 2, axis=0)
     if len(pixels) == 1:
-        pixels, values = np.array([pixels[0], pixels[0] + 1]), np.repeat(values, 2, axis=1)
-    return AnnotationLut(lines, pixels, values)
+        pixels, gains = np.array([pixels[0], pixels[0] + 1]), np.repeat(gains, 2, axis=1)
+    return AnnotationLut(lines, pixels, gains)
 
 
 def sigma0_from_grd(

@@ -2,7 +2,7 @@
 
 ``PATH`` holds any number of products of a place, at any depth: ``*.SAFE`` folders, zip
 archives with one, or a mirror of Google's public layout (``tiles/33/T/WL/*.SAFE``). Both
-forms of names are understood: one tile a product (since baseline 02.04, ``MTD_MSIL1C.xml``,
+forms of names are understood: one tile per product (since baseline 02.04, ``MTD_MSIL1C.xml``,
 ``T33TWL_20170105T013442_B02.jp2``) and many granules a product before
 (``S2A_OPER_MTD_SAFL1C_*.xml``, ``S2A_OPER_MSI_L1C_TL_*_T33TWL_B02.jp2``), and L2A with its
 folders a resolution (ESA, Sentinel-2 Products Specification Document, issues 13 to 14.9).
@@ -91,7 +91,7 @@ class Product:
 
 
 class Safe(Source):
-    """Products as ESA delivers them: all dates of a place, a frame a date."""
+    """Products as ESA delivers them: all dates of a place, one frame per date."""
 
     kind = "safe"
     target_auto = ("paired", "none")
@@ -117,7 +117,7 @@ class Safe(Source):
         return Size(pixels, row.n_context + 1)
 
     def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
-        """Open the products of a place: one frame a date, masks from SCL where there is one.
+        """Open the products of a place: one frame per date, masks from SCL where there is one.
 
         Args:
             row: row of the scene table; ``area`` is the place (empty: the products' one tile).
@@ -206,7 +206,7 @@ def product_paths(folder: Path) -> list[Path]:
 
 
 def read_product(path: Path) -> list[Product]:
-    """Read the metadata of one product, a record a tile.
+    """Read the metadata of one product, one record per tile.
 
     Raises:
         InputError: if it is damaged, hostile, or not a Sentinel-2 product of L1C or L2A.
@@ -514,7 +514,7 @@ def _common_bands(products: Sequence[Product]) -> tuple[str, ...]:
 
 
 def _one_look_a_day(looks: list[Look], products: dict[str, Product], grid: Grid) -> list[Look]:
-    """Measure the looks of dates that have several, and keep one a date."""
+    """Measure the looks of dates that have several, and keep one per date."""
     dates = Counter(look.date for look in looks)
     known = []
     for look in looks:

@@ -96,7 +96,7 @@ class Look:
     """What one overpass shows of the place.
 
     Attributes:
-        members: its acquisitions, one a tile and datastrip, sorted by tile.
+        members: its acquisitions, one per tile and datastrip, sorted by tile.
         valid: fraction of the place with data.
         occluded: fraction of the valid pixels under cloud or shadow; None before the masks
             have been read.
@@ -185,7 +185,7 @@ def group_looks(acquisitions: Iterable[Acquisition]) -> list[Look]:
 
 
 def one_look_a_day(looks: Iterable[Look]) -> list[Look]:
-    """Keep one look a date (rule 2), sorted by date."""
+    """Keep one look per date (rule 2), sorted by date."""
     best: dict[str, Look] = {}
     for look in sorted(looks, key=_rank):
         best.setdefault(look.date, look)
@@ -205,15 +205,15 @@ def measured(look: Look, classes: np.ndarray, blue: np.ndarray | None = None) ->
         classes: ``(H, W)`` uint8 classes of the place, grown as the masks stage grows them.
         blue: ``(H, W)`` DN x 10000 of B02, 0 where nodata; None when there is none.
     """
-    clear = is_clear(classes)
+    clear, usual = is_clear(classes), None
     if blue is not None:
-        clear &= blue > 0
-    known = blue is not None and clear.any()
+        shown = blue[clear & (blue > 0)]
+        usual = float(np.median(shown)) / REFLECTANCE_SCALE if shown.size else None
     return replace(
         look,
         valid=float(np.mean(classes != NODATA)),
         occluded=cloud_cover(classes),
-        blue=float(np.median(blue[clear])) / REFLECTANCE_SCALE if known else None,
+        blue=usual,
     )
 
 
@@ -231,7 +231,7 @@ def choose_target(
     """Return the target (rule 3); of two as near, the earlier.
 
     Args:
-        looks: one a date, with cover over the place.
+        looks: one per date, with cover over the place.
         date: wanted date.
         window_days: most days from it.
         cloud: least and most occluded fraction of the place.
@@ -267,7 +267,7 @@ def choose_truth(
     """Return the truth of a target date (rule 4).
 
     Args:
-        looks: one a date, with cover over the place.
+        looks: one per date, with cover over the place.
         target: target date.
         max_days: most days from it.
         max_occluded: most occluded fraction of a really clear look.
@@ -277,7 +277,11 @@ def choose_truth(
         SceneSkipped: if no look is clear enough; the message names the clearest.
     """
     others = [look for look in looks if look.date != target and look.occluded is not None]
-    clear = [k for k in others if k.occluded <= max_occluded and k.valid >= min_valid]
+    clear = [
+        look
+        for look in others
+        if look.occluded is not None and look.occluded <= max_occluded and look.valid >= min_valid
+    ]
     limit = haze_limit(look.blue for look in clear)
     near = [
         look

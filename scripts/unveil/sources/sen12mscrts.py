@@ -128,7 +128,10 @@ def _by_date(paths: list[Path]) -> dict[str, Path]:
     """Key files by date; of two on one date the first image number is used."""
     found: dict[str, Path] = {}
     for path in paths:
-        date = FILE.search(path.name)["date"]
+        named = FILE.search(path.name)
+        if named is None:
+            continue
+        date = named["date"]
         try:
             dt.date.fromisoformat(date)
         except ValueError as error:

@@ -27,8 +27,8 @@ import numpy as np
 import tensorflow as tf
 
 from unveil import raster
+from unveil.code import code_of
 from unveil.inputs import read_npz, reading_input
-from unveil.workflow.code import code_of
 
 logger = logging.getLogger(__name__)
 

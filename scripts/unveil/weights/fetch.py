@@ -17,11 +17,11 @@ import requests
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.records import identify, kept, write_record
 from unveil.redaction import public_address
 from unveil.remote.download import Wanted, content_problem, download, read_note
 from unveil.weights.arrays import SIZE_LIMIT
 from unveil.weights.published import PublishedWeights
-from unveil.workflow.stage import identify, kept, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -88,18 +88,19 @@ def _problem(entry: PublishedWeights, path: Path) -> str | None:
 
 def _record(entry: PublishedWeights, path: Path) -> None:
     """Write beside the weights what came and from where."""
-    found = {"size_bytes": path.stat().st_size, "sha256": raster.sha256(path)}
+    sha256 = raster.sha256(path)
     record = {
         **asdict(entry),
         "url": public_address(entry.url),
-        **found,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256,
         "checked": dt.datetime.now(dt.UTC).isoformat(),
     }
     write_record(
         record_path(path),
         record,
         made_from=identify(entry=asdict(entry)),
-        files={path.name: found["sha256"]},
+        files={path.name: sha256},
     )
 
 

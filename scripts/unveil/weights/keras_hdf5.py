@@ -1,6 +1,6 @@
 """Weights of legacy Keras models (2.x, HDF5), read as plain arrays.
 
-Such a file has one group a layer and the attribute ``layer_names`` with the order of the
+Such a file has one group per layer and the attribute ``layer_names`` with the order of the
 layers; each group has the attribute ``weight_names``. A whole-model file keeps the same
 below ``model_weights``, beside a model description whose Lambda layers hold marshalled
 Python code. Only numeric datasets are read here: no description, no code.

@@ -1,7 +1,7 @@
 """Results in a store: imagery travels in archives, and back.
 
 Snakemake keeps in a store, and hands to a job, the files that rules declare. Imagery is not
-declared, as it is too much for the graph; with a store it travels in archives, one a shard, stage
+declared, as it is too much for the graph; with a store it travels in archives, one per shard, stage
 and batch of models, which are declared there alone. An archive holds what its job added.
 """
 

@@ -57,14 +57,16 @@ def divide(tables: Tables, settings: Mapping[str, Any]) -> Division:
         if tables.weights[tables.models[model]["weights"]] < settings["light_network_mb"] * 10**6
     )
     methods = tuple(model for model in tables.models if model not in networks)
-    batches = {model: (model,) for model in networks if model not in small}
+    batches: dict[str, tuple[str, ...]] = {m: (m,) for m in networks if m not in small}
     batches |= {NETWORKS: small} if small else {}
     batches |= {METHODS: methods} if methods else {}
     large = settings["shard_mb"] * 10**6
     jobs = tuple(
         (batch, shard)
         for shard, scenes in shards.items()
-        for batch in (tables.models if sum(map(tables.sizes.get, scenes)) > large else batches)
+        for batch in (
+            tables.models if sum(tables.sizes[scene] for scene in scenes) > large else batches
+        )
     )
     return Division(shards, batches, networks, jobs)
 

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from unveil.errors import InputError
 from unveil.redaction import redact
@@ -108,7 +109,7 @@ class Failures:
         )
 
 
-_HELD = []
+_HELD: list[TextIO] = []
 """Files whose locks last as long as this process."""
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from unveil import raster
 from unveil.inputs import reading_input
+from unveil.machine import hardware, versions
+from unveil.records import again, read_record, write_record
 from unveil.redaction import redact, redact_tree
 from unveil.scene import Scene
-from unveil.workflow.machine import hardware, versions
-from unveil.workflow.stage import again, read_record, write_record
 
 NO_PARAMETERS = ("optimizer", "running_", "moving_", "num_batches_tracked")
 
@@ -24,15 +24,15 @@ def describe_model(row: Mapping[str, Any], model: str) -> dict[str, Any]:
 
     spec = ModelSpec.from_row(model, row)
     created = create(spec)
-    exists = spec.weights is not None and spec.weights.exists()
+    weights = spec.weights if spec.weights and spec.weights.exists() else None
     return {
         "title": spec.title,
         "kind": spec.kind,
         "citation": created.citation,
         "origin": created.origin,
         "weights": str(spec.weights or ""),
-        "weights_sha256": raster.sha256(spec.weights) if exists else "",
-        "parameters": count_parameters(spec.weights) if exists else None,
+        "weights_sha256": raster.sha256(weights) if weights else "",
+        "parameters": count_parameters(weights) if weights else None,
     }
 
 

@@ -79,6 +79,8 @@ COSTS = {
 """By rule, and by kind of model for inference. Networks are on a CPU, whose memory and time are
 larger than those beside a GPU; the published ones, whose weights are not shipped, are given what
 the largest network measured costs."""
+UNMEASURED = _NETWORK
+"""A kind of model that nobody has measured is taken for the largest that was."""
 
 
 def memory_mb(
@@ -100,7 +102,7 @@ def memory_mb(
         attempt: 1 for the first.
         at_once: scenes in work at the same time.
     """
-    costs = [COSTS[kind] for kind in kinds] if kinds else [COSTS[stage]]
+    costs = _costs(stage, kinds)
     most = max(
         cost.mb + sum(sorted(cost.memory(size) - cost.mb for size in sizes)[-at_once:])
         for cost in costs
@@ -119,6 +121,10 @@ def minutes(
         kinds: as there.
         attempt: as there.
     """
-    costs = [COSTS[kind] for kind in kinds] if kinds else [COSTS[stage]]
+    costs = _costs(stage, kinds)
     seconds = START_SECONDS + TIME_MARGIN * sum(cost.time(size) for cost in costs for size in sizes)
     return max(10, -(-round(seconds) // 60)) * 2 ** (attempt - 1)
+
+
+def _costs(stage: str, kinds: Sequence[str]) -> list[Cost]:
+    return [COSTS.get(kind, UNMEASURED) for kind in kinds] or [COSTS[stage]]

@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import InputError
-from unveil.scene import Scene, document_of, load_scene
-from unveil.workflow.archives import pack
-from unveil.workflow.job import Failures
-from unveil.workflow.stage import (
+from unveil.records import (
     again,
     content_of,
     harmed,
@@ -29,6 +26,9 @@ from unveil.workflow.stage import (
     sums_of,
     write_record,
 )
+from unveil.scene import Scene, document_of, load_scene
+from unveil.workflow.archives import pack
+from unveil.workflow.job import Failures
 
 LOG = logging.getLogger(__name__)
 

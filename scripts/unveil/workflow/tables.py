@@ -14,12 +14,12 @@ from unveil.config import SceneRow, locate, read_models, read_training, select_m
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
+from unveil.records import checksum
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import stac_settings
 from unveil.workflow.plan import read_plan
-from unveil.workflow.stage import checksum
 
-NO_TRAINING = {"run": [], "images": {}, "series": {}, "runs": {}}
+NO_TRAINING: dict[str, Any] = {"run": [], "images": {}, "series": {}, "runs": {}}
 
 
 @dataclass(frozen=True)

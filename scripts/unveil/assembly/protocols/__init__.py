@@ -1,1 +1,1 @@
-"""How a target and its truth come about: one file a protocol, all under one contract."""
+"""How a target and its truth come about: one file per protocol, all under one contract."""

@@ -13,6 +13,7 @@ from rasterio.windows import Window
 
 from unveil import classes as classmap
 from unveil.config import SceneRow
+from unveil.errors import InputError
 from unveil.protocols import Protocol
 from unveil.raster import Grid
 from unveil.sources.base import SourceRaster, SourceSeries, from_array
@@ -92,6 +93,21 @@ class Maker(ABC):
         Raises:
             InputError: when the row asks for what the source does not have.
         """
+
+
+def cover_of(row: SceneRow) -> float:
+    """Return the fraction of pixels to hide that a row asks for.
+
+    Raises:
+        InputError: if it asks for none.
+    """
+    if row.cloud_level is None:
+        raise InputError(
+            "no cloud level",
+            field=f"scene {row.scene}: cloud_level",
+            remedy="give the fraction of pixels to hide, e.g. 0.5",
+        )
+    return row.cloud_level
 
 
 def scene_seed(seed: int, scene: str) -> np.random.Generator:

@@ -18,6 +18,7 @@ from unveil.assembly.protocols.base import (
     Maker,
     ProtocolSettings,
     classes_of,
+    cover_of,
     mask_of,
     scene_seed,
 )
@@ -55,7 +56,7 @@ class Simulate(Maker):
         date = row.target_date
         truth = series.reference or series.optical[date]
         rng = scene_seed(settings.seed, row.scene)
-        clouds = simulate_clouds(series.grid.shape, cover=float(row.cloud_level), rng=rng)
+        clouds = simulate_clouds(series.grid.shape, cover=cover_of(row), rng=rng)
         ambient, known = _brightness(truth, series.grid)
         veil = CloudVeil(clouds, bands=truth.bands, ambient=ambient, rng=rng)
         own = classes_of(series.masks[date], series.grid) if date in series.masks else None

@@ -18,6 +18,7 @@ from unveil.assembly.protocols.base import (
     Maker,
     ProtocolSettings,
     classes_of,
+    cover_of,
     has_data,
     listed,
     mask_of,
@@ -86,7 +87,7 @@ def _find_donor(row: SceneRow, series: SourceSeries, settings: ProtocolSettings)
         for date, mask in series.masks.items()
         if date in series.optical and date != row.target_date
     }
-    return choose_donor(covers, float(row.cloud_level), scene_seed(settings.seed, row.scene))
+    return choose_donor(covers, cover_of(row), scene_seed(settings.seed, row.scene))
 
 
 def _lender(row: SceneRow, series: SourceSeries, donor: str) -> SourceRaster:

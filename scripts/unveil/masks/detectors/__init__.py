@@ -1,1 +1,1 @@
-"""Cloud detectors: one file a detector, all under one contract."""
+"""Cloud detectors: one file per detector, all under one contract."""

@@ -28,12 +28,15 @@ class DeliveredMask(Detector):
 
     def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
         super().__init__(frame, grid, options)
-        with raster.open_raster(frame.mask) as dataset:
+        if frame.mask is None:
+            raise InputError("the source delivers no mask", file=frame.path, field="mask")
+        self.mask = frame.mask
+        with raster.open_raster(self.mask) as dataset:
             band, shape = dataset.descriptions[0] or "", dataset.shape
         if shape != grid.shape:
             raise InputError(
                 f"mask of shape {shape} for frames of {grid.shape}",
-                file=frame.mask,
+                file=self.mask,
                 remedy="resample the mask to the grid of the frames (nearest neighbour)",
             )
         self.band, self.label = band, band.lower()
@@ -49,11 +52,11 @@ class DeliveredMask(Detector):
         Raises:
             InputError: for numbers that are no class.
         """
-        delivered = raster.read(self.frame.mask, window=window)[0]
+        delivered = raster.read(self.mask, window=window)[0]
         try:
             classes = classmap.from_delivered(delivered, self.band)
         except InputError as error:
-            raise InputError(str(error), file=self.frame.mask) from error
+            raise InputError(str(error), file=self.mask) from error
         return Votes.none(
             classes.shape,
             cloud=classes == CLOUD,

@@ -1,1 +1,1 @@
-"""What the sections of the page say, one module a section, as plain data."""
+"""What the sections of the page say, one module per section, as plain data."""

@@ -84,7 +84,7 @@ def answers(
     findings: Findings, tables: Sequence[Table], options: ReportOptions
 ) -> list[dict[str, Any]]:
     """Return the verdicts of each protocol, the one that compares most methods first."""
-    found = []
+    found: list[dict[str, Any]] = []
     for table in tables:
         if table.region != "occluded" or "MAE" not in table.metrics:
             continue
@@ -99,10 +99,9 @@ def answers(
                     "overall": overall,
                     "n_ranked": len(stand.ranked),
                     "caveats": caveats(findings, table),
+                    "others": outside_ranking(findings, overall, table.protocol),
                 }
             )
-    for entry in found:
-        entry["others"] = outside_ranking(findings, entry["overall"], entry["protocol"])
     return sorted(found, key=lambda e: (-e["n_ranked"], -e["overall"].n_places))
 
 
@@ -120,7 +119,7 @@ def answer(findings: Findings, table: Table, *, min_places: int) -> list[Verdict
 
 
 def pooled_errors(findings: Findings, *, protocol: str, level: str = ALL) -> pd.DataFrame:
-    """Return the pooled occluded MAE over bands of one protocol and level, a row a model."""
+    """Return the pooled occluded MAE over bands of one protocol and level, one row per model."""
     pooled = findings.statistics.pooled
     wanted = {"protocol": protocol, "level": level, "region": "occluded", "band": "all"}
     return select(pooled, metric="MAE", **wanted).set_index("model")

@@ -38,7 +38,7 @@ def bibtex(findings: Findings, citations: Mapping[str, str]) -> str:
     scored = set(findings.scores["model"])
     kinds = [m.kind for m in findings.methods.values() if m.id in scored]
     sources = [str(scene.facts.get("source", "")) for scene in findings.scenes.values()]
-    works = {}
+    works: dict[str, str] = {}
     for key in dict.fromkeys([*kinds, *sources]):
         if key in citations:
             _, _, body = citations[key].partition(",")

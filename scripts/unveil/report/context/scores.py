@@ -99,7 +99,7 @@ class Table:
 
 
 def make_tables(findings: Findings, bounds: Sequence[float]) -> list[Table]:
-    """Return the pooled scores over bands, one table a protocol and region, occluded first."""
+    """Return the pooled scores over bands, one table per protocol and region, occluded first."""
     pooled = findings.statistics.pooled
     shown = [name for name, metric in METRICS.items() if metric.use == "score"]
     pooled = pooled[(pooled["band"] == "all") & pooled["metric"].isin(shown)]
@@ -131,12 +131,14 @@ def _make_table(findings: Findings, rows: pd.DataFrame, bounds: Sequence[float])
 
 def _stand(rows: pd.DataFrame, label: str) -> Stand:
     ranked = rows[rows["ranked"] == 1]
-    n_common, n_places = (ranked[name].max() for name in ("n_scenes", "n_places"))
-    counts = (0 if ranked.empty else int(n) for n in (n_common, n_places))
+    n_common, n_places = (
+        0 if ranked.empty else int(ranked[name].max()) for name in ("n_scenes", "n_places")
+    )
     return Stand(
         label,
         int(rows["stratum_scenes"].max() or 0) if len(rows) else 0,
-        *counts,
+        n_common,
+        n_places,
         tuple(ranked.index),
     )
 

@@ -128,9 +128,9 @@ def _tile_of(properties: Mapping[str, Any], names: str) -> str:
         return str(properties["s2:mgrs_tile"]).zfill(5)
     keys = ("utm_zone", "latitude_band", "grid_square")
     for prefix in ("mgrs", "sentinel"):
-        parts = [properties.get(f"{prefix}:{key}") for key in keys]
-        if all(parts):
-            return f"{int(parts[0]):02d}{parts[1]}{parts[2]}"
+        zone, *rest = (properties.get(f"{prefix}:{key}") for key in keys)
+        if zone and all(rest):
+            return f"{int(zone):02d}{rest[0]}{rest[1]}"
     match = re.search(r"_T?(\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2})_", names)
     return match[1] if match else ""
 
@@ -253,7 +253,7 @@ def fetch_stac(row: SceneRow, settings: Mapping[str, Any]) -> list[RangeCache]:
         settings: section ``sources.stac`` of the config, and ``cache``.
 
     Returns:
-        the caches, one a catalogue, which know what was asked for.
+        the caches, one per catalogue, which know what was asked for.
 
     Raises:
         InputError: if the lock does not fit, or a file cannot be had.
@@ -487,7 +487,7 @@ def _offset_facts(offsets: Mapping[str, Offset]) -> dict[str, Any]:
 
 def _facts(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = acquisition_of(items[0])
-    facts = {
+    facts: dict[str, Any] = {
         "unveil:source": ", ".join(item["id"] for item in items),
         "unveil:time": first.time.isoformat().replace("+00:00", "Z"),
         "platform": first.platform,

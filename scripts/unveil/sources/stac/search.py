@@ -32,7 +32,7 @@ from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 from unveil.remote.catalogue import ask_catalogue, name_of, require_usable
 from unveil.remote.range_cache import BadFileError, RangeCache, Remote, run_parallel
-from unveil.remote.raster_windows import mosaic, plan_cut, write_cut
+from unveil.remote.raster_windows import Convert, mosaic, plan_cut, write_cut
 from unveil.sources import selection
 from unveil.sources.area import TILE, Box, area_grid
 from unveil.sources.selection import Acquisition, Limits, Look
@@ -398,7 +398,7 @@ def _read(
     with tempfile.TemporaryDirectory(prefix="unveil-search-") as folder:
         parts = []
         for number, (found, cut) in enumerate(pairs):
-            convert = as_stored
+            convert: Convert = as_stored
             if band != MASK:
                 cuts = {band: cut}
                 offset = decide_offset(cache, found.item, found.assets, cuts, preset)
@@ -480,7 +480,7 @@ def _choose_target(looks: Sequence[Look], request: Mapping[str, Any], limits: Li
             raise SceneSkipped(f"no look of {date} at the place; the nearest: {seen}")
         return same[0]
     clear = PROTOCOLS[request["protocol"]].truth == "withheld"
-    cloud = (0.0, limits.truth_cloud) if clear else tuple(limits.target_cloud)
+    cloud = (0.0, limits.truth_cloud) if clear else limits.target_cloud
     return selection.choose_target(
         looks, date, window_days=window, cloud=cloud, min_valid=limits.place_share
     )
@@ -488,15 +488,20 @@ def _choose_target(looks: Sequence[Look], request: Mapping[str, Any], limits: Li
 
 def _choose_donor(looks: Sequence[Look], target: str, level: float, limits: Limits) -> Look:
     """Return the look whose cover is nearest to the wanted level, of two the nearer in time."""
-    others = [k for k in looks if k.date != target and k.occluded and k.valid >= limits.place_share]
+    others = [
+        (look, look.occluded)
+        for look in looks
+        if look.date != target and look.occluded and look.valid >= limits.place_share
+    ]
     if not others:
         raise SceneSkipped(f"no other look than {target} has clouds to lend")
 
-    def distance(look: Look) -> tuple[float, int, str]:
+    def distance(choice: tuple[Look, float]) -> tuple[float, int, str]:
+        look, cover = choice
         days = selection.days_between(look.date, target)
-        return round(abs(look.occluded - level), 2), days, look.date
+        return round(abs(cover - level), 2), days, look.date
 
-    return min(others, key=distance)
+    return min(others, key=distance)[0]
 
 
 def _optical_dates(chosen: Mapping[str, Any]) -> set[str]:
@@ -518,7 +523,7 @@ def _radar_items(
     cache = make_cache(settings, preset)
     while True:
         names = [*request["leave_out"], *(row["id"] for row in left_out)]
-        passes = _choose_passes(wanted, chosen, request | {"leave_out": names}, settings, preset)
+        passes = _choose_passes(wanted, chosen, {**request, "leave_out": names}, settings, preset)
         items = [
             {**_plain(found, preset, preset.assets), "kind": "radar", "date": date}
             for date, found in passes

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.workflow.stage import (
+from unveil.records import (
     content_of,
     identify,
     kept,

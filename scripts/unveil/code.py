@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(__file__).resolve().parents[1]
 """Folder of the rules' scripts and of the package."""
 PACKAGE = "unveil"
 CLASS = re.compile(rf'"({PACKAGE}(?:\.\w+)+):\w+"')
