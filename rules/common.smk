@@ -3,10 +3,7 @@
 from functools import cache
 from types import SimpleNamespace
 
-from snakemake.exceptions import WorkflowError
-
 from unveil.config import load_config
-from unveil.errors import InputError
 from unveil.models.registry import class_path
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import lock_path, make_request
