@@ -4,6 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import ExecMode, SharedFSUsage
 
 # Not workflow.basedir: in a module that is the folder of the importing workflow.
@@ -11,7 +12,15 @@ HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(HERE / "scripts"))
 # The configuration of a module is what the importing workflow gives it.
 MAIN = workflow.modifier.is_main_snakefile()
+from unveil.config import require_yaml
+from unveil.errors import InputError
 from unveil.redaction import redact
+
+if MAIN:
+    try:
+        require_yaml(["config/config.yaml", *workflow.configfiles])
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
 
 COMMAND = redact("snakemake " + " ".join(shlex.quote(word) for word in sys.argv[1:]))
 # All machines see the working directory; results are kept in a store; this process is a job on a

@@ -29,7 +29,8 @@ with job(snakemake.log[0]) as log:
     machine = {key: snakemake.config["inference"][key] for key in ("tile_px", "memory_mb")}
     options = InferenceOptions(**params.options, **machine)
     records, failures = {}, Failures("model")
-    for model, row in params.models.items():
+    for number, (model, row) in enumerate(params.models.items(), 1):
+        log.info("%s: model %d of %d", model, number, len(params.models))
         with failures.collect(model):
             records[model] = run_shard(
                 create(ModelSpec.from_row(model, row)),

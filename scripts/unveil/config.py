@@ -6,8 +6,11 @@ filled in from there, so that a user's file may hold only what differs.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import jsonschema
 import yaml
 
 from unveil.errors import InputError, did_you_mean
-from unveil.inputs import reading_input
+from unveil.inputs import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMAS = REPOSITORY / "config" / "schemas"
@@ -24,6 +27,15 @@ SHIPPED = ("config", "resources")
 DEFAULT_CONTEXT = 12
 DEPTH_LIMIT, VALUES_LIMIT = 32, 1_000_000
 """Deepest nesting and most values of a file of settings."""
+RISING = (
+    "sources.selection.target_cloud",
+    "sources.sen12mscrts.input_cloud",
+    "coregistration.min_shift_px<max_shift_px",
+    "metrics.cloud_levels",
+    "report.stretch_percentiles",
+)
+"""Numbers of the config that must be in order: lists, and keys whose values limit each other."""
+MAY_BE_EQUAL = RISING[:3]
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ def check(instance: Any, schema: str, *, file: str | Path, where: str = "") -> N
         InputError: naming the file, the key, the value, and the allowed or nearest name.
     """
     _refuse_endless(instance, file)
+    _refuse_infinite(instance, file=file, where=(where,))
     error = jsonschema.exceptions.best_match(_validator(schema).iter_errors(instance))
     if error is None:
         return
@@ -130,6 +143,21 @@ def _refuse_endless(instance: Any, file: str | Path) -> None:
             stack.extend((item, depth + 1) for item in items)
 
 
+def _refuse_infinite(instance: Any, *, file: str | Path, where: tuple[str, ...]) -> None:
+    """Refuse ``.nan`` and ``.inf``, which pass every comparison with a limit, or fail all."""
+    if isinstance(instance, dict | list):
+        items = instance.items() if isinstance(instance, dict) else enumerate(instance)
+        for key, value in items:
+            _refuse_infinite(value, file=file, where=(*where, str(key)))
+    elif isinstance(instance, float) and not math.isfinite(instance):
+        raise InputError(
+            f"found {instance}",
+            file=file,
+            field=".".join(filter(None, where)),
+            remedy="write a finite number, or leave the key out for its default",
+        )
+
+
 def _refuse_untextual(mapping: dict[Any, Any], file: str | Path) -> None:
     """Refuse names that YAML reads as something else: ``001`` is the number 1, ``on`` is true."""
     for name in mapping:
@@ -165,34 +193,84 @@ def load_config(config: dict[str, Any], *, file: str | Path = "config/config.yam
     """
     check(config, "config", file=file)
     whole = fill_defaults(config, load_schema("config"))
-    for section, key in (("selection", "target_cloud"), ("sen12mscrts", "input_cloud")):
-        low, high = whole["sources"][section][key]
-        if low > high:
-            raise InputError(
-                f"{low} to {high} is no range",
-                file=file,
-                field=f"sources.{section}.{key}",
-                remedy="write the smaller number first",
-            )
+    for key in RISING:
+        _require_rising(whole, key, file=file)
+    _require_own_codes(whole["metrics"]["land_cover_classes"], file=file)
     return whole
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
+def _require_rising(whole: dict[str, Any], key: str, *, file: str | Path) -> None:
+    """Refuse numbers that are not in order, whether they stand in a list or under two keys."""
+    section, _, last = key.rpartition(".")
+    values: Any = whole
+    for part in section.split("."):
+        values = values[part]
+    names = last.split("<")
+    numbers = values[last] if len(names) == 1 else [values[name] for name in names]
+    equal = key in MAY_BE_EQUAL
+    for low, high in pairwise(numbers):
+        if low > high or (low == high and not equal):
+            raise InputError(
+                f"{low} to {high} is no range",
+                file=file,
+                field=f"{section}.{names[0]}",
+                remedy="write the smaller number first"
+                + (f" ({' below '.join(names)})" if len(names) > 1 else ""),
+            )
+
+
+def _require_own_codes(codes: dict[str, int], *, file: str | Path) -> None:
+    """Refuse two classes of land cover with one code."""
+    names: dict[int, str] = {}
+    for name, code in codes.items():
+        if code in names:
+            raise InputError(
+                f"{names[code]} and {name} have the code {code}",
+                file=file,
+                field=f"metrics.land_cover_classes.{name}",
+                remedy="give each class the code that it has in the raster",
+            )
+        names[code] = name
+
+
+def require_yaml(paths: Iterable[str | Path]) -> None:
+    """Refuse config files that are no YAML, or have a key twice, of which Snakemake says less.
+
+    Args:
+        paths: what Snakemake reads or has read; files of other kinds and absent ones are its own
+            matter.
 
     Raises:
-        InputError: if the file is missing, no YAML, or no mapping.
+        InputError: naming the file and the line.
     """
-    path = Path(path)
-    with reading_input(path, "YAML", remedy="correct it"):
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(data, dict):
+    for path in map(Path, paths):
+        if path.suffix.lower() in (".yaml", ".yml") and path.is_file() and path.stat().st_size:
+            read_yaml(path)
+
+
+def require_distinct(names: Iterable[str], *, file: str | Path, field: str) -> None:
+    """Refuse ids that are the same, or are one file name where capitals do not count.
+
+    Raises:
+        InputError: naming both.
+    """
+    for first, second in _alike(names):
+        twice = "stands twice" if first == second else f"differs from {first!r} in capitals only"
         raise InputError(
-            f"holds {type(data).__name__} instead of a mapping",
-            file=path,
-            remedy="write it as 'key: value' lines",
+            f"{field} id {second!r} {twice}",
+            file=file,
+            field=field,
+            remedy=f"give every {field} an id of its own; ids become names of files, and many "
+            "file systems do not tell capitals apart",
         )
-    return data
+
+
+def _alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in seen:
+            yield seen[name.casefold()], name
+        seen[name.casefold()] = name
 
 
 def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -206,6 +284,7 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
         if isinstance(row, dict):
             check({model: row}, "models", file=path)
     check(models, "models", file=path)
+    require_distinct(models, file=path, field="model")
     return models
 
 
@@ -217,6 +296,8 @@ def read_training(path: str | Path) -> dict[str, Any]:
     """
     training = read_yaml(path)
     check(training, "training", file=path)
+    require_distinct([*training["images"], *training["series"]], file=path, field="series")
+    require_distinct(training["runs"], file=path, field="runs")
     for name in training["run"]:
         if name not in training["runs"]:
             raise InputError(

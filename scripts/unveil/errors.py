@@ -20,6 +20,9 @@ class InputError(ValueError):
         file: the file at fault.
         field: the key, column or band at fault.
         remedy: what to do about it.
+
+    Attributes:
+        said: whether it stands in the log already.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class InputError(ValueError):
         remedy: str | None = None,
     ) -> None:
         self.file, self.field, self.remedy = file, field, remedy
+        self.said = False
         where = ", ".join(
             part
             for part in (str(file) if file else "", f"field '{field}'" if field else "")
@@ -38,6 +42,10 @@ class InputError(ValueError):
         )
         text = one_line(redact(f"{where}: {message}" if where else message))
         super().__init__(f"{text}. Remedy: {one_line(redact(remedy))}." if remedy else text)
+
+
+class ModelError(InputError):
+    """What the code of a model did wrong; the trace of the cause is for who wrote it."""
 
 
 def one_line(text: str) -> str:

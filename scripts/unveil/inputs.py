@@ -10,13 +10,14 @@ import contextlib
 import errno
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
+import yaml
 
 from unveil.errors import InputError, SceneSkipped
 
@@ -26,6 +27,9 @@ ARRAYS_RATIO = 200
 """Most bytes of arrays a byte of file: images and weights stay below ten, zeros reach 1,032."""
 RASTER_RATIO = 20_000
 """Most bytes of pixels a byte of file: a raster of one value, in blocks of 512, has 7,000."""
+
+MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key ``<<``."""
 
 
 @contextlib.contextmanager
@@ -144,3 +148,57 @@ def read_json(path: str | Path, *, kind: str, remedy: str) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise TypeError(f"it holds {type(document).__name__} instead of an object")
     return document
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True) if key.tag != MERGE else None
+            if isinstance(name, Hashable) and name is not None and name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} stands twice", key.start_mark
+                )
+            seen.add(name if isinstance(name, Hashable) else None)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        InputError: if the file is missing, no YAML (with the line), has a key twice, or is no
+            mapping.
+    """
+    path = Path(path)
+    with reading_input(path, "YAML", remedy="correct it"):
+        text = path.read_text(encoding="utf-8-sig")
+        try:
+            data = yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
+        except yaml.MarkedYAMLError as error:
+            raise _no_yaml(error, path) from error
+    if not isinstance(data, dict):
+        raise InputError(
+            f"holds {type(data).__name__} instead of a mapping",
+            file=path,
+            remedy="write it as 'key: value' lines",
+        )
+    return data
+
+
+def _no_yaml(error: yaml.MarkedYAMLError, path: Path) -> InputError:
+    mark = error.problem_mark or error.context_mark
+    field = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
+    what = ", ".join(filter(None, (error.context, error.problem)))
+    begun = error.context_mark
+    if begun and mark and begun.line < mark.line:
+        what = f"{what} (begun in line {begun.line + 1})"
+    return InputError(
+        f"no YAML here: {what}",
+        file=path,
+        field=field,
+        remedy="correct that line or the one before it (indent with spaces, close brackets and "
+        "quotes, a space after each colon, each key once)",
+    )

@@ -39,7 +39,7 @@ from unveil.config import (
     read_training,
 )
 from unveil.errors import SceneSkipped
-from unveil.inputs import reading_input
+from unveil.inputs import read_yaml, reading_input
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.reading import read_scores
@@ -436,8 +436,6 @@ def write_config_file(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> None:
-    from unveil.config import read_yaml
-
     load_config(read_yaml(folder / "c.yaml"), file=folder / "c.yaml")
 
 

@@ -85,7 +85,7 @@ def test_geojson_of_any_kind_is_understood(tmp_path):
 
 
 def test_a_real_file_in_metres_is_refused(shared):
-    with pytest.raises(InputError, match=r"465181.*degrees"):
+    with pytest.raises(InputError, match=r"bbox.geojson.*465181.*-t_srs EPSG:4326"):
         area_box(str(shared / "data/eolearn/bbox.geojson"))
 
 
@@ -96,6 +96,28 @@ def test_a_real_file_in_metres_is_refused(shared):
 def test_what_is_no_place_is_refused_with_a_remedy(text):
     with pytest.raises(InputError, match=r"area.*Remedy"):
         area_grid(text)
+
+
+def test_latitude_and_longitude_exchanged_are_said_where_it_shows(tmp_path):
+    path = tmp_path / "japan.geojson"
+    path.write_text(json.dumps({"type": "Point", "coordinates": [[35.6, 139.7], [35.7, 139.8]]}))
+    with pytest.raises(InputError, match=r"japan.geojson.*139.8.*longitude first"):
+        area_box(str(path))
+    with pytest.raises(InputError, match="latitude and longitude are exchanged"):
+        area_box("35.6,139.7,35.7,139.8")
+    with pytest.raises(InputError, match="metres of a projection"):
+        area_box("465181,5079244,466180,5080254")
+
+
+def test_a_geojson_that_names_a_projection_is_refused(tmp_path):
+    path = tmp_path / "old.geojson"
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32635"}}
+    path.write_text(json.dumps({"type": "Point", "coordinates": [[1, 2], [3, 4]], "crs": crs}))
+    with pytest.raises(InputError, match=r"EPSG::32635.*ogr2ogr"):
+        area_box(str(path))
+    crs["properties"]["name"] = "urn:ogc:def:crs:OGC:1.3:CRS84"
+    path.write_text(json.dumps({"type": "Point", "coordinates": [[1, 2], [3, 4]], "crs": crs}))
+    assert area_box(str(path)) == (1, 2, 3, 4)
 
 
 def test_a_missing_or_empty_geojson_is_refused(tmp_path):

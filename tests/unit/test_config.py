@@ -8,8 +8,16 @@ import pytest
 import yaml
 
 from unveil.assembly.scene_table import read_scenes
-from unveil.config import fill_defaults, load_config, load_schema, read_models, select_models
+from unveil.config import (
+    fill_defaults,
+    load_config,
+    load_schema,
+    read_models,
+    require_yaml,
+    select_models,
+)
 from unveil.errors import InputError
+from unveil.inputs import read_yaml
 
 HEADER = "scene\tsource\tpath\ttarget_date\tprotocol"
 ROW = "alps\tlocal\tdata/alps\t2020-06-01\tpaired"
@@ -161,3 +169,61 @@ def test_models_named_like_numbers_keep_their_names_in_quotes(tmp_path):
     names = ["001", "NA", "NaN", "null", "1e5", "True", "on"]
     path.write_text("".join(f'"{name}": {{kind: mosaic}}\n' for name in names))
     assert list(read_models(path)) == names
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"metrics": {"cloud_levels": [0.6, 0.3]}}, ["metrics.cloud_levels", "0.6 to 0.3"]),
+        ({"metrics": {"cloud_levels": [0.3, 0.3]}}, ["metrics.cloud_levels", "0.3 to 0.3"]),
+        ({"report": {"stretch_percentiles": [98, 2]}}, ["report.stretch_percentiles", "98 to 2"]),
+        ({"report": {"stretch_percentiles": [float("nan"), 98]}}, ["stretch_percentiles.0", "nan"]),
+        ({"masks": {"cloud_probability": float("nan")}}, ["masks.cloud_probability", "nan"]),
+        ({"sources": {"stac": {"timeout_s": float("inf")}}}, ["sources.stac.timeout_s", "inf"]),
+        (
+            {"coregistration": {"min_shift_px": 6}},
+            ["coregistration.min_shift_px", "6 to 5.0", "min_shift_px below max_shift_px"],
+        ),
+        ({"metrics": {"land_cover_classes": {"a": 1, "b": 1}}}, ["land_cover_classes.b", "code 1"]),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_found_before_the_first_job(config, words):
+    with pytest.raises(InputError) as caught:
+        load_config(config, file="mine.yaml")
+    for word in ("mine.yaml", "Remedy", *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\nb: [c\nd: 1\n", ["line 3, column 2", "begun in line 2"]),
+        ("a: 1\n\tb: 2\n", ["line 2, column 1", "cannot start any token"]),
+        ("a: 1\nb: 2\na: 3\n", ["line 3, column 1", "'a' stands twice"]),
+        ("a: {b: 1, b: 2}\n", ["line 1, column 11", "'b' stands twice"]),
+    ],
+)
+def test_wrong_yaml_is_named_with_its_line(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        require_yaml([path, tmp_path / "absent.yaml"])
+    for word in ("mine.yaml", "Remedy", *words):
+        assert word in str(caught.value)
+
+
+def test_a_merged_key_may_be_written_over(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("a: &a {b: 1}\nc: {<<: *a, b: 2}\n")
+    assert read_yaml(path)["c"] == {"b": 2}
+
+
+def test_ids_that_differ_in_capitals_only_are_refused_as_they_become_names_of_files(tmp_path):
+    refused(
+        table(tmp_path, f"{HEADER}\n{ROW}\n{ROW.replace('alps', 'Alps', 1)}\n"),
+        "'Alps' differs from 'alps' in capitals",
+    )
+    path = tmp_path / "models.yaml"
+    path.write_text("mosaic: {kind: mosaic}\nMosaic: {kind: mosaic}\n")
+    with pytest.raises(InputError, match=r"models.yaml.*'Mosaic' differs from 'mosaic'"):
+        read_models(path)

@@ -234,9 +234,9 @@ def test_openvino_by_name_must_be_installed_and_auto_goes_on_without(monkeypatch
 HUNGRY = """
 import resource
 import numpy as np
-from unveil.inference.engine import is_out_of_memory
+from unveil.inference.blame import is_out_of_memory
 from unveil.models.dsen2cr.openvino import compile_network
-from unveil.inference.engine import is_out_of_memory
+from unveil.inference.blame import is_out_of_memory
 widths = [2, 64, 64, 64, 2]
 layers = [(np.ones((3, 3, a, b), np.float32), np.ones(b, np.float32))
           for a, b in zip(widths, widths[1:])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from unveil.assembly.protocols.base import BadCell
 from unveil.assembly.protocols.registry import maker_of
-from unveil.config import SceneRow, check, load_schema, locate
+from unveil.config import SceneRow, check, load_schema, locate, require_distinct
 from unveil.errors import InputError, did_you_mean
 from unveil.inputs import reading_input
 from unveil.protocols import PROTOCOLS
@@ -57,7 +56,7 @@ def read_scenes(path: str | Path) -> list[SceneRow]:
     if len(rows) == 1:
         raise InputError("the table has no scenes", file=path, remedy="add one row per scene")
     scenes = [_row(cells, header, file=path, line=number) for number, cells in rows[1:]]
-    _refuse_duplicates(scenes, path)
+    require_distinct((row.scene for row in scenes), file=path, field="scene")
     return scenes
 
 
@@ -136,13 +135,6 @@ def _check_row(row: SceneRow, *, file: Path, line: int) -> None:
                     field=f"line {line}.{name}",
                     remedy="write YYYY-MM-DD",
                 ) from error
-    if row.cloud_level is not None and not math.isfinite(row.cloud_level):
-        raise InputError(
-            f"{row.cloud_level} is no fraction",
-            file=file,
-            field=f"line {line}.cloud_level",
-            remedy="give a number between 0 and 1",
-        )
     bad = _complaint(row)
     if bad:
         raise InputError(
@@ -195,16 +187,3 @@ def _target_auto() -> str:
 
 def _listed(names: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _refuse_duplicates(scenes: list[SceneRow], path: Path) -> None:
-    seen: set[str] = set()
-    for row in scenes:
-        if row.scene in seen:
-            raise InputError(
-                f"scene id {row.scene!r} stands twice",
-                file=path,
-                field="scene",
-                remedy="give every scene its own id",
-            )
-        seen.add(row.scene)

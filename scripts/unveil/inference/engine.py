@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from unveil import raster
 from unveil.errors import SceneSkipped
+from unveil.inference.blame import blaming, is_out_of_memory, require_prediction
 from unveil.inference.devices import CPU, Device, choose_backend, choose_precision, claim_device
 from unveil.inference.output import Finisher, Writer
 from unveil.inference.tiles import Tile, cut, even_tile
@@ -104,7 +105,7 @@ def run_shard(
     """
     records: list[dict[str, Any] | Future] = []
     scenes = [limit_context(scene.without_truth(), model.needs.max_context) for scene in scenes]
-    reasons = [model.skip(scene) for scene in scenes]
+    reasons = [_reason_to_skip(model, scene) for scene in scenes]
     possible = [scene for scene, reason in zip(scenes, reasons, strict=True) if not reason]
 
     with contextlib.ExitStack() as stack:
@@ -124,7 +125,7 @@ def run_shard(
         )
         tasks = stack.enter_context(contextlib.closing(one_ahead(look_up, possible)))
         for number, (scene, reason) in enumerate(zip(scenes, reasons, strict=True), 1):
-            place = f"{scene.id} ({number} of {len(scenes)})"
+            place = f"{model.spec.id}, {scene.id} ({number} of {len(scenes)})"
             if reason:
                 LOG.info("%s: skipped, %s", place, reason)
                 records.append(skipped(scene, reason))
@@ -136,6 +137,11 @@ def run_shard(
                 or run_scene(model, task, folder, device=device.name, finisher=finisher, rule=rule)
             )
         return [item.result() if isinstance(item, Future) else item for item in records]
+
+
+def _reason_to_skip(model: Model, scene: Scene) -> str | None:
+    with blaming(model, scene):
+        return model.skip(scene)
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,8 @@ def start(model: Model, options: InferenceOptions) -> Device:
         LOG.warning("%s: %s", model.spec.id, model.precision_note)
     place = f"{device.name}, {model.backend}, {model.precision}"
     LOG.info("running %s on %s", model.spec.id, place)
-    model.load()
+    with blaming(model):
+        model.load()
     if model.spec.weights and model.weights_checksum:
         require_known(model.spec.weights, model.weights_checksum)
     return device
@@ -309,13 +316,6 @@ def _spent() -> dict[str, Any]:
 _versions = cache(versions)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory ran out, on the host or on a GPU."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return True
-    return isinstance(error, RuntimeError) and "Failed to allocate" in str(error)  # OpenVINO
-
-
 def _predict_tiles(
     model: Model, scene: Scene, tiles: list[Tile], folder: Path, only: Inputs | None
 ) -> tuple[float, Callable[[], None]]:
@@ -331,7 +331,9 @@ def _predict_tiles(
         writing: Future | None = None
         for tile, inputs in progress(coming, len(tiles), scene):
             begin = time.monotonic()
-            prediction = model.predict(inputs)
+            with blaming(model, scene):
+                prediction = model.predict(inputs)
+            require_prediction(prediction, inputs, model, scene)
             seconds += time.monotonic() - begin
             if writing:
                 writing.result()
@@ -360,10 +362,12 @@ def _read_ahead(
     """
     if len(tiles) == 1:
         only = only or read(model, scene, tiles[0])
-        model.prepare(scene, [only])
+        with blaming(model, scene):
+            model.prepare(scene, [only])
         yield tiles[0], only
         return
-    model.prepare(scene, _Cores(scene, tiles))
+    with blaming(model, scene):
+        model.prepare(scene, _Cores(scene, tiles))
     yield from zip(tiles, one_ahead(partial(read, model, scene), tiles), strict=True)
 
 
@@ -400,7 +404,15 @@ def progress(
     """Yield items, with a bar in a terminal and log lines with Mpx/s and ETA elsewhere."""
     begin = last = time.monotonic()
     done = 0
-    bar = tqdm(items, total=total, desc=scene.id, unit="tile", disable=not sys.stderr.isatty())
+    bar = tqdm(
+        items,
+        total=total,
+        desc=scene.id,
+        unit="tile",
+        delay=SILENCE_SECONDS,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
     for number, item in enumerate(bar, 1):
         yield item
         done += int(item[0].core.width * item[0].core.height)

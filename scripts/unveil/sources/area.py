@@ -114,19 +114,35 @@ def area_box(area: str) -> Box:
         raise _no_area(area, "not understood")
     if west > east:
         east += 360
+    box = west, south, east, north
+    if not _is_place(box):
+        raise _no_area(area, f"box {west:g}, {south:g}, {east:g}, {north:g}", box)
+    return box
+
+
+def _is_place(box: Box) -> bool:
+    west, south, east, north = box
     inside = -180 <= west <= 180 and -80 <= south < north <= 84
-    if not inside or not 0 < east - west < 180:
-        raise _no_area(area, f"box {west:g}, {south:g}, {east:g}, {north:g}")
-    return west, south, east, north
+    return inside and 0 < east - west < 180
 
 
-def _no_area(area: str, problem: str) -> InputError:
-    return InputError(
-        f"{area!r}: {problem}",
-        field="area",
-        remedy="write west,south,east,north in degrees (between 80 S and 84 N), a GeoJSON "
-        "file, or a tile like 33TWL",
+def overlap(one: Box, other: Box) -> bool:
+    """Tell whether two boxes share ground, also where one counts beyond the antimeridian."""
+    if one[3] <= other[1] or other[3] <= one[1]:
+        return False
+    return any(one[0] + turn < other[2] and other[0] < one[2] + turn for turn in (-360, 0, 360))
+
+
+def _no_area(area: str, problem: str, box: Box | None = None) -> InputError:
+    remedy = (
+        "write west,south,east,north in degrees (between 80 S and 84 N), a GeoJSON file, or a "
+        "tile like 33TWL"
     )
+    if box and max(map(abs, box)) > 360:
+        remedy = f"these look like metres of a projection such as UTM; {remedy}"
+    elif box and _is_place((box[1], box[0], box[3], box[2])):
+        remedy = f"latitude and longitude are exchanged; {remedy}"
+    return InputError(f"{area!r}: {problem}", field="area", remedy=remedy)
 
 
 def _geojson_box(path: Path) -> Box:
@@ -137,9 +153,33 @@ def _geojson_box(path: Path) -> Box:
             "no coordinates", file=path, field="area", remedy="draw a polygon of the place"
         )
     lon, lat = np.array([p[:2] for p in points], float).T
+    _require_degrees(lon, lat, document, path)
     crosses = np.ptp(lon) > 180  # RFC 7946 cuts there; nobody means half the globe
     lon = np.where(crosses & (lon < 0), lon + 360, lon)
     return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
+
+
+def _require_degrees(lon: np.ndarray, lat: np.ndarray, document: Any, path: Path) -> None:
+    """Refuse what is no longitude and latitude: metres of a projection, or the two exchanged."""
+    crs = document.get("crs")  # of GeoJSON before RFC 7946
+    name = str(crs.get("properties", {}).get("name", "")) if isinstance(crs, dict) else ""
+    in_degrees = not name or name.upper().endswith(("CRS84", ":4326", ":4258"))
+    x, y = (float(np.abs(values).max()) for values in (lon, lat))
+    if not in_degrees or max(x, y) > 360:
+        raise InputError(
+            f"{lon[0]:g}, {lat[0]:g} are not degrees{f' but of {name}' if name else ''}",
+            file=path,
+            field="area",
+            remedy="write it in longitude and latitude: ogr2ogr -t_srs EPSG:4326 -lco "
+            f"RFC7946=YES degrees.geojson {path.name}",
+        )
+    if y > 90 and x <= 90:
+        raise InputError(
+            f"the latitude is {lat[np.abs(lat).argmax()]:g}: latitude and longitude are exchanged",
+            file=path,
+            field="area",
+            remedy="write the longitude first, as GeoJSON has it",
+        )
 
 
 def _points(part: Any) -> Iterator[list[float]]:

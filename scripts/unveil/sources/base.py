@@ -150,6 +150,14 @@ class Source(ABC):
                 remedy="give the path relative to the working directory",
             )
 
+    def known_dates(self, row: SceneRow) -> tuple[str, ...] | None:
+        """List the dates that there are, where the names of files tell; None where they do not.
+
+        Raises:
+            InputError: if a name that should be a date is none.
+        """
+        return None
+
     def patches(self, row: SceneRow) -> list[tuple[str, str]]:
         """List the patches of a row's split that are there, as pairs of name and place.
 

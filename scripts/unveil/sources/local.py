@@ -24,8 +24,9 @@ from rasterio.windows import Window
 
 from unveil import raster
 from unveil.bands import REFLECTANCE_SCALE, SAR2, normalise_band_name, sort_bands
-from unveil.config import SceneRow, check, fill_defaults, load_schema, read_yaml
+from unveil.config import SceneRow, check, fill_defaults, load_schema
 from unveil.errors import InputError
+from unveil.inputs import read_yaml
 from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
 from unveil.sources.radiometry import check_backscatter, dn_from_reflectance
@@ -47,6 +48,19 @@ class Local(Source):
         """List all files of the folder."""
         self.require_input(row)
         return files_below(row.path)
+
+    def require_input(self, row: SceneRow) -> None:
+        """Refuse a row whose folder is not there, or whose ``scene.yaml`` is wrong.
+
+        Raises:
+            InputError: naming the folder, or the line or key of ``scene.yaml``.
+        """
+        super().require_input(row)
+        _scene_yaml(row.path)
+
+    def known_dates(self, row: SceneRow) -> tuple[str, ...]:
+        """List the dates of the frames, from their names."""
+        return frame_dates(f"{row.path}/frames")
 
     def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
         """Read the size of the first frame, and count them."""
@@ -91,7 +105,12 @@ class Local(Source):
 
 def read_scene_yaml(folder: Path) -> dict[str, Any]:
     """Read ``scene.yaml`` of a local scene, with defaults; empty without the file."""
-    path = folder / "scene.yaml"
+    return dict(_scene_yaml(str(folder)))
+
+
+@cache
+def _scene_yaml(folder: str) -> Mapping[str, Any]:
+    path = Path(folder) / "scene.yaml"
     if not path.exists():
         return fill_defaults({}, load_schema("local"))
     facts = read_yaml(path)
@@ -221,7 +240,13 @@ def open_radar(path: Path, grid: Grid) -> SourceRaster:
     return SourceRaster(SAR2, read, {"unveil:source": path.name})
 
 
-# --- sizes, without opening images ---------------------------------------------------------
+# --- dates and sizes, without opening images -----------------------------------------------
+
+
+@cache
+def frame_dates(folder: str) -> tuple[str, ...]:
+    """List the dates of the frames of a folder, as :func:`dated_files` does."""
+    return tuple(dated_files(Path(folder)))
 
 
 @cache

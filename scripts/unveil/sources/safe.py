@@ -23,7 +23,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -43,7 +43,7 @@ from unveil.errors import InputError
 from unveil.inputs import read_xml, reading_input
 from unveil.raster import Grid
 from unveil.sources import radiometry, selection
-from unveil.sources.area import TILE, area_box, area_grid, box_pixels
+from unveil.sources.area import TILE, Box, area_box, area_grid, box_pixels, overlap
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
 from unveil.sources.local import dated_files, open_radar
 from unveil.sources.radiometry import Offset
@@ -53,6 +53,8 @@ LOG = logging.getLogger(__name__)
 
 METADATA = re.compile(r"(MTD_MSIL(1C|2A)|S2[A-D]_(OPER|USER)_MTD_(SAFL1C|SAFL2A)_\w+)\.xml")
 IMAGE = re.compile(r"_(?P<band>B\d\d|B8A|SCL)(?:_(?P<metres>10|20|60)m)?\.(jp2|tiff?)$")
+SENSED = re.compile(r"_MSIL(?:1C|2A)_(?P<day>\d{8})T\d{6}_N\d{4}_R\d{3}_T(?P<tile>\w{5})_")
+"""Day and tile in the name of a product since baseline 02.04."""
 TILE_IN_NAME = re.compile(r"_T(\d\d[A-Z]{3})_")
 DATASTRIP = re.compile(r"_S(\d{8}T\d{6})_N")
 PACKINGS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}
@@ -110,6 +112,16 @@ class Safe(Source):
         path = Path(row.path)
         if not (path.suffix.lower() == ".zip" and path.is_file()):
             super().require_input(row)
+        if row.area:
+            _require_near(area_box(row.area), row)
+
+    def known_dates(self, row: SceneRow) -> tuple[str, ...] | None:
+        """List the dates of the products, where the names of all tell them."""
+        found = [SENSED.search(path.name) for path in _paths_at(row.path)]
+        if not found or not all(found):
+            return None
+        days = sorted({match["day"] for match in found if match})
+        return tuple(f"{day[:4]}-{day[4:6]}-{day[6:]}" for day in days)
 
     def measure(self, row: SceneRow, settings: Mapping[str, Any]) -> Size:
         """Return the size of the row's place, or of a tile."""
@@ -173,11 +185,20 @@ def find_products(folder: Path) -> tuple[Product, ...]:
     """Return the products in or at a folder, a tile each, sorted by time and tile.
 
     Raises:
-        InputError: if there are none, or one is damaged or hostile.
+        InputError: if there are none, or all are damaged or hostile; one that is, among others,
+            is left out and said.
     """
     found: list[Product] = []
+    bad: list[InputError] = []
     for path in product_paths(folder):
-        found += read_product(path)
+        try:
+            found += read_product(path)
+        except InputError as error:
+            bad.append(error)
+    if bad and not found:
+        raise bad[0]
+    for error in bad:
+        LOG.warning("left out, the other products go on: %s", error)
     if not found:
         raise InputError(
             "no Sentinel-2 products",
@@ -203,6 +224,34 @@ def product_paths(folder: Path) -> list[Path]:
         ]
         found += [Path(parent) / name for name in (*inside, *archives)]
     return sorted(found)
+
+
+@cache
+def _paths_at(folder: str) -> tuple[Path, ...]:
+    return tuple(product_paths(Path(folder)))
+
+
+def _require_near(box: Box, row: SceneRow) -> None:
+    """Refuse an area that lies on none of the tiles, where the names of all products tell them.
+
+    Raises:
+        InputError: with the remedy for latitude and longitude exchanged, if they are.
+    """
+    found = [SENSED.search(path.name) for path in _paths_at(row.path)]
+    tiles = sorted({match["tile"] for match in found if match})
+    if not found or not all(found) or any(overlap(box, area_box(tile)) for tile in tiles):
+        return
+    west, south, east, north = box
+    swapped = any(overlap((south, west, north, east), area_box(tile)) for tile in tiles)
+    raise InputError(
+        f"{row.area!r} ({west:g} to {east:g} E, {south:g} to {north:g} N) lies on none of the "
+        f"tiles of the products, {', '.join(tiles[:5])}",
+        file=row.path,
+        field=f"scene {row.scene}: area",
+        remedy="latitude and longitude are exchanged; write the longitude first"
+        if swapped
+        else "give an area within the products' tiles, or leave it empty",
+    )
 
 
 def read_product(path: Path) -> list[Product]:

@@ -44,6 +44,10 @@ class Sen12MsCrTs(Source):
         self.require_input(row)
         return [str(path) for paths in patch_files(row).values() for path in paths]
 
+    def known_dates(self, row: SceneRow) -> tuple[str, ...]:
+        """List the optical dates of the patch, from the names of its files."""
+        return tuple(_by_date(patch_files(row)["S2"]))
+
     def patches(self, row: SceneRow) -> list[tuple[str, str]]:
         """List the patches of a split that are there, as pairs of name and place.
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import fcntl
 import logging
+import math
 import os
 import socket
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from unveil.errors import InputError
+from unveil.errors import InputError, ModelError
 from unveil.redaction import redact
 
 LOG = logging.getLogger(__name__)
+FORM = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+SILENCE_SECONDS = 30
+"""Between two lines of progress of a job in the terminal."""
 BLOCK_CACHE_MB = 512
 """Room for three rows of blocks of a frame of a whole tile: windows with a halo overlap them."""
 DISK_TROUBLE = {
@@ -33,20 +40,23 @@ DISK_TROUBLE = {
 
 @contextlib.contextmanager
 def job(log: str | Path) -> Iterator[logging.Logger]:
-    """Log to a file and to standard error; bad input or a full disk ends in one clear line.
+    """Log to a file, and the gist to standard error; bad input ends in one clear line.
+
+    The file has every line and the traces of errors. Standard error, which all jobs share, has
+    progress now and then, one line of each kind of warning, and each error once.
 
     Args:
         log: the rule's log file.
     """
     # GDAL would take 5 % of the machine's memory, however large, for blocks that it read.
     os.environ.setdefault("GDAL_CACHEMAX", str(BLOCK_CACHE_MB))
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    terminal = Terminal(log)
+    handlers: list[logging.Handler] = [terminal]
     with contextlib.suppress(OSError):  # what the job writes next tells why
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+        handlers[-1].setFormatter(_Redacting(FORM))
     logging.raiseExceptions = False  # a log on a full disk must not bury the reason
-    for handler in handlers:
-        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     for noisy in ("rasterio", "matplotlib", "fontTools"):
@@ -55,7 +65,8 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
     try:
         yield logger
     except InputError as error:
-        logger.error("%s", error)
+        if not error.said:
+            logger.error("%s", error, exc_info=_trace(error))
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
@@ -63,8 +74,17 @@ def job(log: str | Path) -> Iterator[logging.Logger]:
             remedy = f"{DISK_TROUBLE[error.errno]}; then run again, nothing is left half-written"
             logger.error("%s: %s. Remedy: %s.", where, error.strerror, remedy)
             sys.exit(1)
-        logger.exception("unexpected error; please report it with this log")
+        logger.exception(
+            "unexpected error, %s: %s; please report it with %s", type(error).__name__, error, log
+        )
         sys.exit(1)
+    finally:
+        terminal.sum_up()
+
+
+def _trace(error: InputError) -> BaseException | None:
+    """Return what to print the trace of: only who wrote a model can use one."""
+    return error.__cause__ if isinstance(error, ModelError) else None
 
 
 class _Redacting(logging.Formatter):
@@ -72,8 +92,51 @@ class _Redacting(logging.Formatter):
         return redact(super().format(record))
 
 
+class _Brief(_Redacting):
+    """Leaves the traces of errors to the file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        brief = copy.copy(record)
+        brief.exc_info = brief.exc_text = None
+        return super().format(brief)
+
+
+class Terminal(logging.StreamHandler):
+    """Shows of a job's log what somebody wants to see who watches all jobs at once.
+
+    Args:
+        log: the file that has all.
+    """
+
+    def __init__(self, log: str | Path) -> None:
+        super().__init__()
+        self.log, self.last = log, -math.inf
+        self.warned: Counter[tuple[str, str]] = Counter()
+        self.setFormatter(_Brief(FORM))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let errors pass, the first warning of each kind, and a line of progress at times."""
+        if record.levelno >= logging.ERROR:
+            return True
+        if record.levelno >= logging.WARNING:
+            kind = record.name, str(record.msg)
+            self.warned[kind] += 1
+            return self.warned[kind] == 1
+        now = time.monotonic()
+        if now < self.last + SILENCE_SECONDS:
+            return False
+        self.last = now
+        return True
+
+    def sum_up(self) -> None:
+        """Say how many warnings were not shown, if any, in one line."""
+        more = self.warned.total() - len(self.warned)
+        if more:
+            self.stream.write(f"{more} more warnings like these: {self.log}\n")
+
+
 class Failures:
-    """Lets a job finish all that it can although some of its input is bad.
+    """Lets a job finish all that it can although some of its input is bad; each is said once.
 
     Args:
         noun: what the job has many of, for the message.
@@ -89,7 +152,8 @@ class Failures:
         try:
             yield
         except InputError as error:
-            LOG.error("%s %s: %s", self.noun, name, error)
+            LOG.error("%s %s: %s", self.noun, name, error, exc_info=_trace(error))
+            error.said = True
             self.found[name] = error
 
     def report(self) -> None:

@@ -7,10 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unveil.assembly.named_dates import require_dates
 from unveil.assembly.planning import expand_scenes
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.scene_table import read_scenes
-from unveil.config import SceneRow, locate, read_models, read_training, select_models
+from unveil.config import (
+    SceneRow,
+    locate,
+    read_models,
+    read_training,
+    require_distinct,
+    select_models,
+)
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
@@ -65,6 +73,8 @@ def read_tables(config: Mapping[str, Any], *, file: str, command: str) -> Tables
     sources = config["sources"] | {"stac": tables.stac}
     rows = read_scenes(locate(config["scenes"]))
     scenes = {row.scene: row for row in expand_scenes(rows, settings, Path(config["cache"]))}
+    require_distinct(scenes, file=config["scenes"], field="scene")
+    require_dates(scenes.values(), window_days=config["sources"]["selection"]["window_days"])
     return replace(
         tables,
         scenes=scenes,

@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from unveil.config import check, read_yaml
+from unveil.config import check
 from unveil.errors import InputError
+from unveil.inputs import read_yaml
 from unveil.sources.radiometry import Harmonisation
 
 PRESETS = Path(__file__).resolve().parents[4] / "resources" / "stac_presets.yaml"
