@@ -26,6 +26,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -150,9 +151,7 @@ def parse_time(text: str) -> dt.datetime:
 def newest_versions(acquisitions: Iterable[Acquisition]) -> list[Acquisition]:
     """Keep one version of every tile of every overpass (rule 1), sorted by time and tile."""
     kept: list[Acquisition] = []
-    ordered = sorted(
-        acquisitions, key=lambda a: (a.platform, _tile(a), a.datastrip, a.time, a.id)
-    )
+    ordered = sorted(acquisitions, key=lambda a: (a.platform, _tile(a), a.datastrip, a.time, a.id))
     for item in ordered:
         last = kept[-1] if kept else None
         if last and _same_overpass(last, item) and _same_part(last, item):
@@ -415,6 +414,12 @@ def choose_donor(
     if near:
         return str(rng.choice(near))
     return min(covers, key=lambda date: (abs(covers[date] - level), date))
+
+
+def usual_bands(frames: Sequence[Iterable[str]]) -> set[str]:
+    """Return the bands that at least half of some frames have."""
+    counts = Counter(name for bands in frames for name in bands)
+    return {name for name, count in counts.items() if 2 * count >= len(frames)}
 
 
 def choose_context(dates: Sequence[str], target: str, count: int, excluded: set[str]) -> list[str]:
