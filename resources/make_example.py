@@ -349,6 +349,7 @@ def make_patch(
     write_facts(
         place,
         level="L2A",
+        clear=True,
         licence="Community Data License Agreement - Permissive, Version 1.0 "
         f"(CDLA-Permissive-1.0, BigEarthNet); {COPERNICUS}",
         attribution="BigEarthNet-MM (Sumbul et al. 2021, doi:10.1109/MGRS.2021.3089174); "
@@ -465,9 +466,9 @@ def write_scl(path: Path, scl: np.ndarray, grid: Grid, tags: dict[str, str]) -> 
     )
 
 
-def write_facts(folder: Path, **facts: str) -> None:
+def write_facts(folder: Path, **facts: str | bool) -> None:
     """Write ``scene.yaml``; the offset still to be added to the DN is 0 everywhere."""
-    keys = ("level", "offset", "licence", "attribution", "place", "radar_calibration")
+    keys = ("level", "offset", "clear", "licence", "attribution", "place", "radar_calibration")
     values = {"offset": 0, **facts}
     ordered = {key: values[key] for key in (*keys, "notes", "resampling") if key in values}
     text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=96)

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is
 from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
-from unveil.masks.mask_scene import MaskOptions, detect_clouds
+from unveil.masks.mask_scene import MaskOptions, detect_clouds, why_unjudged
 from unveil.records import identify
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import ranges_folder
@@ -50,7 +51,8 @@ with job(snakemake.log[0]):
             sources,
             home,
             settings,
-            detect=lambda reflectance, bands: detect_clouds(reflectance, bands, masks),
+            detect=partial(detect_clouds, options=masks),
+            refusal=partial(why_unjudged, options=masks),
         ),
         made_from=made_from,
         home=Path(params.home),

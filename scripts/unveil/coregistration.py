@@ -332,7 +332,7 @@ def choose_windows(grid: Grid, *clear: np.ndarray) -> list[Window]:
 
 def _read_clear(frame: Frame, band: str, window: Window) -> tuple[np.ndarray, np.ndarray]:
     image = read_reflectance(frame, (band,), window)[0]
-    classes, _ = read_mask(frame, image.shape, window)
+    classes, _ = read_mask(frame, window)
     return image, is_clear(classes) & np.isfinite(image)
 
 

@@ -51,6 +51,8 @@ from unveil.raster import Grid
 ROLES = ("target", "context", "radar", "reference", "occlusion")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the id of a scene looks like: a plain file name."""
+DECLARED_CLEAR = "unveil:declared_clear"
+"""Fact of a frame: who says that it is clear, where nothing has judged it."""
 TRUTH_ROLES = ("reference", "occlusion")
 RadarDates = Literal["target", "paired", "all"]
 """Radar dates that a model wants: the one nearest to the target, those nearest to any of the
@@ -264,9 +266,9 @@ def read_inputs(
     wanted = tuple(bands or scene.bands)
     size = (int(window.height), int(window.width)) if window else scene.grid.shape
     target = read_reflectance(scene.target, wanted, window)
-    classes, probability = read_mask(scene.target, size, window)
+    classes, probability = read_mask(scene.target, window)
     context = [read_reflectance(frame, wanted, window) for frame in scene.context]
-    masks = [read_mask(frame, size, window)[0] for frame in scene.context]
+    masks = [read_mask(frame, window)[0] for frame in scene.context]
     day = scene.target.day
     frames = scene.radar_of(radar)
     series = (
@@ -317,15 +319,19 @@ def read_reflectance(
     return raster.to_reflectance(read_bands(frame, bands, window))
 
 
-def read_mask(
-    frame: Frame, size: tuple[int, int], window: Window | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Read classes (uint8) and cloud probability (float32 0...1, NaN unknown), ``(H, W)``.
 
-    A frame without a mask is clear of unknown probability.
+    Raises:
+        InputError: if the frame has no mask, or a damaged one.
     """
     if frame.mask is None:
-        return np.zeros(size, np.uint8), np.full(size, np.nan, np.float32)
+        raise InputError(
+            "has no mask, so nothing tells its clouds",
+            file=frame.path,
+            field=frame.role,
+            remedy="run the masks stage first",
+        )
     data = raster.read(frame.mask, window=window)
     if data.shape[0] == 1:
         return data[0], np.full(data.shape[1:], np.nan, np.float32)
@@ -341,8 +347,7 @@ def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
     frames = scene.with_role("occlusion")
     if frames:
         return raster.read(frames[0].path, window=window)[0]
-    size = (int(window.height), int(window.width)) if window else scene.grid.shape
-    return read_mask(scene.target, size, window)[0]
+    return read_mask(scene.target, window)[0]
 
 
 def save_scene(scene: Scene, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from unveil.assembly.scene_table import read_scenes
 from unveil.bands import L1C13
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
+from unveil.masks.mask_scene import MaskOptions, detect_clouds, why_unjudged
 from unveil.sources.registry import open_source, source_of
 from unveil.sources.splits import SPLITS, split_places, spread
 
@@ -189,7 +191,6 @@ def test_a_split_of_sen12mscrts_becomes_a_row_a_patch(ts):
 def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
     """Clouds are found by s2cloudless; shadows are not judged here."""
     pytest.importorskip("s2cloudless")
-    from unveil.masks.mask_scene import detect_clouds
     from unveil.masks.options import MaskOptions
 
     scene = assemble_row(
@@ -197,7 +198,8 @@ def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
         {**SETTINGS, "selection": {**SETTINGS["selection"], "truth_cloud": 0.05}},
         tmp_path,
         ProtocolSettings(1, 2),
-        detect=lambda image, bands: detect_clouds(image, bands, MaskOptions()),
+        detect=partial(detect_clouds, options=MaskOptions()),
+        refusal=partial(why_unjudged, options=MaskOptions()),
     )
     covers = scene.facts["cover_of_dates"]
     assert covers["2018-01-06"] > 0.8 > covers["2018-02-20"] > 0.2 > covers["2018-01-21"]
@@ -206,7 +208,6 @@ def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
 
 
 def officially(folder, tmp_path, *, n_context, cloud=(0, 1), **columns):
-    from unveil.masks.mask_scene import detect_clouds
     from unveil.masks.options import MaskOptions
 
     dates = {"reference_date": "auto", **columns}
@@ -215,7 +216,8 @@ def officially(folder, tmp_path, *, n_context, cloud=(0, 1), **columns):
         {**SETTINGS, "sen12mscrts": {"sampler": "official", "input_cloud": cloud}},
         tmp_path,
         ProtocolSettings(1, 2),
-        detect=lambda image, bands: detect_clouds(image, bands, MaskOptions()),
+        detect=partial(detect_clouds, options=MaskOptions()),
+        refusal=partial(why_unjudged, options=MaskOptions()),
     )
 
 
@@ -312,7 +314,14 @@ def test_allclear_takes_target_and_truth_of_the_dataset(allclear, tmp_path, real
     (scene_row,) = expanded(row(allclear, "allclear", split="test"))
     assert (scene_row.scene, scene_row.place) == ("s-0", "roi7")
     assert len(list(source_of(scene_row).files(scene_row))) == 4 + 4 + 1
-    scene = assemble_row(scene_row, SETTINGS, tmp_path / "s", ProtocolSettings(1, 2), detect=None)
+    scene = assemble_row(
+        scene_row,
+        SETTINGS,
+        tmp_path / "s",
+        ProtocolSettings(1, 2),
+        detect=None,
+        refusal=partial(why_unjudged, options=MaskOptions()),
+    )
     assert scene.target.date == "2022-01-11"
     assert [f.date for f in scene.context] == ["2022-01-06", "2022-01-26"]
     (truth,) = scene.with_role("reference")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +26,10 @@ from unveil.bands import (
 )
 from unveil.errors import InputError
 from unveil.masks.detectors import s2cloudless, thresholds
-from unveil.masks.mask_scene import mask_scene, merge
+from unveil.masks.mask_scene import mask_scene, merge, why_unjudged
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene
+from unveil.scene import Frame, Scene, read_mask
 
 # Top-of-atmosphere reflectance of two surfaces and a cumulus, B01 ... B12.
 FOREST = (0.12, 0.09, 0.07, 0.05, 0.08, 0.18, 0.22, 0.24, 0.26, 0.08, 0.002, 0.12, 0.06)
@@ -356,22 +355,31 @@ def test_clouds_are_grown_but_not_into_nodata(tmp_path):
     assert np.count_nonzero(classes == CLOUD) == 24
 
 
-def test_without_any_detector_valid_pixels_are_clear_and_it_says_so(tmp_path, caplog):
+def test_a_frame_that_nothing_can_judge_is_refused_and_not_clear(tmp_path):
     image = np.full((4, 32, 32), 0.3, np.float32)
-    image[:, :3] = np.nan
     frame = write_frame(tmp_path, image, bands=("B02", "B03", "B04", "B08"))
-    with caplog.at_level(logging.WARNING):
-        target = mask_scene(scene_of(frame, level="L2A"), tmp_path, MaskOptions()).target
-    assert target.facts["unveil:mask_sources"] == []
-    assert "no cloud detector applies" in caplog.text
-    assert (classes_of(target)[3:] == CLEAR).all()
-    assert (classes_of(target)[:3] == NODATA).all()
+    with pytest.raises(InputError, match="nothing can judge its clouds.*no mask.*L2A.*Remedy"):
+        mask_scene(scene_of(frame, level="L2A"), tmp_path, MaskOptions())
+    with pytest.raises(InputError, match="has no mask"):
+        read_mask(frame)
+
+
+def test_what_can_be_judged_is_told_from_bands_level_and_settings():
+    def why(bands, level, *, delivered=False, **options):
+        return why_unjudged(bands, level, delivered=delivered, options=MaskOptions(**options))
+
+    four = ("B02", "B03", "B04", "B08")
+    assert "L2A" in why(four, "L2A") and "needs B01" in why(four, "L1C")
+    assert why(four, "L2A", delivered=True) == why(L1C13, "L1C") == ""
+    assert why(L1C13, "L1C", detectors=("source",)) == "the source delivers no mask"
 
 
 def test_a_reference_of_the_same_date_gets_its_own_mask(tmp_path):
     image = np.full((1, 32, 32), 0.3, np.float32)
-    target = write_frame(tmp_path, image, bands=("B04",))
+    clear = deliver(tmp_path, np.zeros((32, 32)), "CLASS")
+    target = replace(write_frame(tmp_path, image, bands=("B04",)), mask=clear)
     reference = write_frame(tmp_path, image, bands=("B04",), role="reference")
+    reference = replace(reference, mask=clear)
     masked = mask_scene(scene_of(target, reference), tmp_path, MaskOptions())
     names = {frame.role: frame.mask.name for frame in masked.frames}
     assert names == {"target": "2020-06-01.tif", "reference": "reference_2020-06-01.tif"}
@@ -379,6 +387,7 @@ def test_a_reference_of_the_same_date_gets_its_own_mask(tmp_path):
 
 def test_radar_gets_no_mask(tmp_path):
     target = write_frame(tmp_path, np.full((1, 32, 32), 0.3, np.float32), bands=("B04",))
+    target = replace(target, mask=deliver(tmp_path, np.zeros((32, 32)), "CLASS"))
     radar = Frame("2020-06-02", "radar", tmp_path / "none.tif", ("VV", "VH"))
     masked = mask_scene(scene_of(target, radar), tmp_path, MaskOptions())
     assert masked.with_role("radar") == (radar,)

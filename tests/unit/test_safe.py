@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.bands import L1C13, L2A12
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
+from unveil.masks.mask_scene import MaskOptions, why_unjudged
 from unveil.scene import load_scene, save_scene
 from unveil.sources.area import tile_grid
 from unveil.sources.registry import open_source, source_of
@@ -446,7 +448,14 @@ def never(reflectance, bands):
 
 def assembled(folder, scene_row, *, dilate_px=0, detect=never, **selection):
     settings = {**SETTINGS, "selection": {**SETTINGS["selection"], **selection}}
-    scene = assemble_row(scene_row, settings, folder, ProtocolSettings(1, dilate_px), detect=detect)
+    scene = assemble_row(
+        scene_row,
+        settings,
+        folder,
+        ProtocolSettings(1, dilate_px),
+        detect=detect,
+        refusal=partial(why_unjudged, options=MaskOptions()),
+    )
     save_scene(scene, folder / "download.json")
     return load_scene(folder / "download.json")
 
@@ -535,7 +544,8 @@ def test_l1c_is_judged_by_a_detector(tmp_path, templates, pixels):
 def test_an_offset_that_pixels_refute_is_a_warning_in_the_scene(tmp_path, shared, templates):
     """A product of baseline 05.09 whose pixels somebody has harmonised already."""
     pixels = {b: real_band(shared, "20230815", b) for b in ("B02", "B04", "B08")}
-    safe.write_product(tmp_path, templates / L2A_0509, pixels)
+    clear = np.full((300, 300), 4, np.uint8)
+    safe.write_product(tmp_path, templates / L2A_0509, pixels, scl=clear)
     scene = assembled(tmp_path / "out", row(tmp_path, target_date="2023-08-21"))
     (warning,) = scene.target.facts["unveil:warnings"]
     assert "cannot carry the offset -1000" in warning

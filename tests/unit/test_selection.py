@@ -80,6 +80,31 @@ def test_parts_in_two_datastrips_and_other_tiles_are_no_versions_of_each_other()
     assert [member.id for member in one.members] == ["a", "b", "c"]
 
 
+def test_two_processings_whose_strips_start_a_second_apart_are_one_look():
+    for seconds, orbit in ((0, 22), (1, 22), (12, 22), (1, None)):
+        old = acquisition("old", tile="33TWL", datastrip="20230816T100559", baseline=(2, 12))
+        new = acquisition(
+            "new",
+            tile="33TWL",
+            datastrip=f"20230816T1006{seconds:02d}",
+            baseline=(5, 0),
+            relative_orbit=orbit,
+            minutes=seconds / 60,
+        )
+        for order in ([old, new], [new, old]):
+            (one,) = selection.group_looks(order)
+            assert [member.id for member in one.members] == ["new"]
+
+
+def test_strips_minutes_apart_are_parts_and_the_newer_lies_on_top():
+    early = acquisition("early", tile="33TWL", datastrip="20230816T100559", baseline=(2, 12))
+    late = acquisition(
+        "late", tile="33TWL", datastrip="20230816T100859", baseline=(5, 0), minutes=3
+    )
+    (one,) = selection.group_looks([early, late])
+    assert [member.id for member in one.members] == ["late", "early"]
+
+
 def test_tandem_satellites_and_overlapping_orbits_are_looks_of_their_own():
     looks = selection.group_looks(
         [

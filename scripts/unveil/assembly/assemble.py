@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unveil.assembly.dates import choose_dates, is_settled, name_dates, sample_dates
+from unveil.assembly import usable
+from unveil.assembly.dates import choose_dates, is_settled, may_move, name_dates, sample_dates
 from unveil.assembly.measure import Detect, measure_looks
-from unveil.assembly.protocols.base import ProtocolSettings, listed
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
 from unveil.assembly.write import write_scene
+from unveil.bands import sort_bands
 from unveil.config import SceneRow
-from unveil.errors import InputError
 from unveil.scene import Scene
 from unveil.sources.base import SourceSeries
 from unveil.sources.registry import source_of
-from unveil.sources.selection import Limits, choose_context, choose_radar
+from unveil.sources.selection import Limits, choose_context, usual_bands
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def assemble_row(
     settings: ProtocolSettings,
     *,
     detect: Detect,
+    refusal: usable.Refusal,
 ) -> Scene:
     """Open the source of a row, settle its dates and write the scene.
 
@@ -38,21 +40,33 @@ def assemble_row(
         folder: the scene's folder.
         settings: seed and dilation.
         detect: cloud detector for L1C frames without a mask.
+        refusal: tells which images nothing can judge for cloud.
 
     Raises:
         InputError: whatever is wrong with the input, with its remedy.
     """
     source = source_of(row)
-    series = source.open(row, sources)
+    series = usable.keep_judged(source.open(row, sources), refusal)
+    series = usable.keep_water(series)
     limits, sample = Limits(**sources["selection"]), source.official_cloud(sources)
     if is_settled(row, series, limits):
         return assemble(name_dates(row, series), series, folder, settings)
+    series = _of_one_set_of_bands(row, series, limits)
     looks = measure_looks(series, dilate_px=settings.dilate_px, detect=detect)
     if sample and row.target_date == row.reference_date == "auto":
         row, series = sample_dates(row, series, looks, sample)
     else:
         row, series = choose_dates(row, series, looks, limits)
     return assemble(row, series, folder, settings)
+
+
+def _of_one_set_of_bands(row: SceneRow, series: SourceSeries, limits: Limits) -> SourceSeries:
+    """Settle the bands of a scene before its dates are measured."""
+    if row.target_date == "auto" or may_move(row, series, limits):
+        usual = usual_bands([frame.bands for frame in series.optical.values()])
+        return usable.narrow(row, series, sort_bands(usual))
+    usable.require_date(row, series, row.target_date, "target_date")
+    return usable.narrow(row, series, usable.bands_of_target(row, series))
 
 
 def assemble(
@@ -70,19 +84,21 @@ def assemble(
     Raises:
         InputError: when the row asks for what the source does not have.
     """
-    if row.target_date not in series.optical:
-        raise InputError(
-            f"no frame of {row.target_date}; there are {listed(series.optical)}",
-            file=row.path,
-            field=f"scene {row.scene}: target_date",
-            remedy="use one of these dates",
-        )
+    if not usable.made_of_reference(row, series):
+        usable.require_date(row, series, row.target_date, "target_date")
+    series = usable.narrow(row, series, usable.bands_of_target(row, series))
     target = maker_of(row).make(row, series, settings)
     # The lender of the clouds stays out of the context: models must not see them twice.
     excluded = {row.target_date, target.reference_date, target.donor_date}
     context = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
-    radar = choose_radar(list(series.radar), row.target_date, context)
+    series, radar = usable.settle_radar(series, row.target_date, context)
     LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(context) or "none")
     frames = tuple(write_scene(row, series, target, context=context, radar=radar, folder=folder))
-    facts = {**series.facts, **target.facts, "source": row.source, "path": row.path}
+    facts = {
+        **series.facts,
+        **target.facts,
+        **usable.report_left_out(row.scene, series),
+        "source": row.source,
+        "path": row.path,
+    }
     return Scene(row.scene, row.protocol, series.place, series.grid, frames, facts)

@@ -24,11 +24,11 @@ def is_settled(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
     They are where the source names them, or where the row does and asks for no truth; protocols
     that make their own clouds take the date they are given.
     """
-    chosen = row.target_date == "auto" or _may_move(row, series, limits)
+    chosen = row.target_date == "auto" or may_move(row, series, limits)
     return bool(series.target_date) or not (chosen or row.reference_date == "auto")
 
 
-def _may_move(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
+def may_move(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
     """Whether the target may be another date than the wanted one."""
     choice = PROTOCOLS[row.protocol].clouds == "real" and len(series.optical) > 1
     return choice and limits.window_days > 0
@@ -111,7 +111,7 @@ def choose_dates(
     facts: dict[str, Any] = {
         "cover_of_dates": {k.date: round(k.occluded, 4) for k in looks if k.occluded is not None}
     }
-    if row.target_date == "auto" or _may_move(row, series, limits):
+    if row.target_date == "auto" or may_move(row, series, limits):
         row = replace(row, target_date=_choose_target(row, looks, limits).date)
     if row.reference_date == "auto":
         try:

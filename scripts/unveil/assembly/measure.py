@@ -30,8 +30,8 @@ JUDGED_PX = 512
 def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> list[Look]:
     """Return one look per date with its cover over the place, sorted by date.
 
-    Frames larger than :data:`JUDGED_PX` are judged on every n-th pixel. A frame of L2A without a
-    mask has an unknown cover, and is neither target nor truth.
+    Frames larger than :data:`JUDGED_PX` are judged on every n-th pixel. A frame without
+    a mask or s2cloudless's bands has an unknown cover, and is neither target nor truth.
     """
     looks = []
     for number, (date, frame) in enumerate(sorted(series.optical.items()), 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
-from unveil.assembly.protocols.base import listed
+from unveil.assembly.usable import listed
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS

@@ -25,9 +25,9 @@ from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
 from unveil.records import checksum, identify, kept, write_record
 from unveil.scene import cloud_cover, is_clear
-from unveil.sources.local import dated_files
+from unveil.sources.local import paired_files
 from unveil.sources.registry import source_of
-from unveil.sources.selection import choose_donor, haze_limit
+from unveil.sources.selection import choose_donor, haze_limit, usual_bands
 
 LOG = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def plan_place(row: SceneRow, settings: ProtocolSettings, cache: Path) -> list[S
     A date may be withheld when at least 97 % of it is clear and its blue band is not
     brighter than usual for the place's clear dates (SCL misses haze).
     """
-    facts = survey(Path(row.path), settings.dilate_px, cache)
+    facts = _with_usual_bands(survey(Path(row.path), settings.dilate_px, cache))
     clear = _without_haze([f for f in facts if f["clear"] >= CLEAR_SHARE])
     if len(clear) < row.n_targets:
         raise InputError(
@@ -138,13 +138,13 @@ def _planned_row(
 
 
 def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
-    """Return date, clear share, occluded share and blue reflectance of every masked date.
+    """Return date, bands, clear and occluded share and blue reflectance of every masked date.
 
     Raises:
         InputError: if the place has no masks, or a raster is damaged.
     """
-    masks, frames = dated_files(folder / "masks"), dated_files(folder / "frames")
-    dates = [date for date in masks if date in frames]
+    frames, masks = paired_files(folder)
+    dates = list(masks)
     if not dates:
         raise InputError(
             "no frame has a mask",
@@ -182,10 +182,17 @@ def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str
     usable = clear & (blue > 0)
     return {
         "date": date,
+        "bands": names,
         "clear": float(clear.mean()),
         "cover": cloud_cover(classmap.dilate(classes, dilate_px)),
         "blue": float(np.median(blue[usable])) / 10_000 if usable.any() else None,
     }
+
+
+def _with_usual_bands(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the dates that lack a band which most have: none is withheld, none lends."""
+    usual = usual_bands([f["bands"] for f in facts])
+    return [f for f in facts if usual <= set(f["bands"])]
 
 
 def _without_haze(clear: list[dict[str, Any]]) -> list[dict[str, Any]]:

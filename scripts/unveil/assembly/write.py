@@ -14,7 +14,7 @@ from unveil import raster
 from unveil.assembly.protocols.base import MadeTarget
 from unveil.config import SceneRow
 from unveil.raster import Grid
-from unveil.scene import Frame
+from unveil.scene import DECLARED_CLEAR, Frame
 from unveil.sources.base import SourceRaster, SourceSeries
 
 LOG = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ def write_scene(
     for number, date in enumerate(context, 1):
         path = folder / "frames" / f"{date}.tif"
         frame = _write(series.optical[date], series.grid, path, date, "context")
-        mask = _write_mask(series.masks.get(date), series.grid, folder, date)
-        yield replace(frame, mask=mask)
+        yield _with_mask(frame, series.masks.get(date), series.grid, folder)
         LOG.info("%s: frame %d of %d written", row.scene, number, len(context))
     for date in radar:
         path = folder / "sar" / f"{date}.tif"
@@ -58,24 +57,26 @@ def _write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> It
     another date carries the mask of its own.
     """
     frame = _write(target.raster, grid, folder / "frames" / f"{date}.tif", date, "target")
-    yield replace(frame, mask=_write_mask(target.mask, grid, folder, date))
+    yield _with_mask(frame, target.mask, grid, folder)
     if target.reference:
         day = target.reference_date or date
         path = folder / "truth" / "reference.tif"
         reference = _write(target.reference, grid, path, day, "reference")
-        mask = _write_mask(target.reference_mask, grid, folder, f"reference_{day}")
-        yield replace(reference, mask=mask)
+        yield _with_mask(reference, target.reference_mask, grid, folder)
     if target.occlusion:
         path = folder / "truth" / "occlusion.tif"
         yield _write(target.occlusion, grid, path, date, "occlusion")
 
 
-def _write_mask(mask: SourceRaster | None, grid: Grid, folder: Path, name: str) -> Path | None:
+def _with_mask(frame: Frame, mask: SourceRaster | None, grid: Grid, folder: Path) -> Frame:
+    """Write the delivered mask of a frame, if there is one, and return the frame with it."""
     if mask is None:
-        return None
+        return frame
+    name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
     path = folder / "source_masks" / f"{name}.tif"
-    _write(mask, grid, path, name, "mask")
-    return path
+    _write(mask, grid, path, frame.date, "mask")
+    said = {key: mask.facts[key] for key in (DECLARED_CLEAR,) if key in mask.facts}
+    return replace(frame, mask=path, facts={**frame.facts, **said})
 
 
 def _write(source: SourceRaster, grid: Grid, path: Path, date: str, role: str) -> Frame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +13,13 @@ from rasterio.enums import Resampling
 from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW, SNOW, UNKNOWN_PROBABILITY
+from unveil.errors import InputError
 from unveil.masks.detectors import s2cloudless
 from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.registry import DETECTORS
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, read_reflectance
-
-LOG = logging.getLogger(__name__)
 
 OPTICAL_ROLES = ("target", "context", "reference")
 MASK_BANDS = ("CLASS", "CLOUD_PROBABILITY")
@@ -42,7 +40,8 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
         options: settings.
 
     Raises:
-        InputError: if a raster is damaged or holds impossible values.
+        InputError: if a raster is damaged or holds impossible values, or if no detector can
+            judge a frame.
     """
     done = []
     for frame in scene.frames:
@@ -89,14 +88,28 @@ def choose_detectors(
     return used, refused
 
 
+def why_unjudged(bands: Sequence[str], level: str, *, delivered: bool, options: MaskOptions) -> str:
+    """Return why no detector can judge an image; empty when one can.
+
+    Args:
+        bands: names of its bands.
+        level: ``L1C`` or ``L2A``.
+        delivered: whether its source delivers a mask of it.
+        options: settings.
+    """
+    frame = Frame("", "context", Path(), tuple(bands), Path() if delivered else None)
+    used, reasons = choose_detectors(frame, level, options)
+    return "" if used else "; ".join(reasons) or "masks.detectors names none"
+
+
 def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) -> Frame:
     used, notes = choose_detectors(frame, scene.level, options)
     if not used:
-        LOG.warning(
-            "%s %s: no cloud detector applies (%s); every pixel with data counts as clear",
-            scene.id,
-            frame.date,
-            "; ".join(notes),
+        raise InputError(
+            f"nothing can judge its clouds ({'; '.join(notes)})",
+            file=frame.path,
+            field=f"scene {scene.id}: {frame.date}",
+            remedy="deliver a mask, or name a detector in masks.detectors that applies",
         )
     detectors = [detector(frame, scene.grid, options) for detector in used]
     votes = _collect(frame, scene.grid, detectors)

@@ -281,8 +281,8 @@ def as_published(scene: Scene, output: Frame, bands: Sequence[str]) -> Iterator[
         if not all(np.isfinite(image).all() for image in images):
             continue
         answer, truth, cloudy = images
-        occlusion, shape = read_occlusion(scene, window), answer.shape[1:]
-        covers = [is_occluded(read_mask(f, shape, window)[0]) for f in scene.context]
+        occlusion = read_occlusion(scene, window)
+        covers = [is_occluded(read_mask(f, window)[0]) for f in scene.context]
         known = _is_known(scene, truth, occlusion, window)
         masks = np.stack([is_occluded(occlusion), *covers])
         for name, values in published.by_every_paper(answer, truth, cloudy, masks, known).items():
@@ -467,7 +467,7 @@ def _patches(
 
 def _is_known(scene: Scene, truth: np.ndarray, occlusion: np.ndarray, window: Window) -> np.ndarray:
     """``(H, W)`` bool: truth with data, clear in its own mask, occlusion not 255."""
-    own = read_mask(scene.with_role("reference")[0], occlusion.shape, window)[0]
+    own = read_mask(scene.with_role("reference")[0], window)[0]
     return np.isfinite(truth).all(axis=0) & is_clear(own) & (occlusion != NODATA)
 
 

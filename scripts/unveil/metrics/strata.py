@@ -173,15 +173,13 @@ def land_cover_masks(
 def nearest_look(scene: Scene, window: Window | None = None) -> np.ndarray:
     """Days from the target to the nearest context frame with a clear look at each pixel.
 
-    A frame without a mask counts as clear throughout, as it does for the models.
-
     Returns:
         ``(H, W)`` float32, infinite where no frame shows the surface.
     """
     size = (int(window.height), int(window.width)) if window else scene.grid.shape
     days = np.full(size, np.inf, np.float32)
     for frame in scene.context:
-        look = is_clear(read_mask(frame, size, window)[0])
+        look = is_clear(read_mask(frame, window)[0])
         gap = abs((frame.day - scene.target.day).days)
         days[look] = np.minimum(days[look], gap)
     return days

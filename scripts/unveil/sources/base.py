@@ -11,7 +11,7 @@ import os
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,11 +37,29 @@ class SourceRaster:
         read: reads a window, ``(B, H, W)``; optical uint16 DN x 10000 with the offset
             applied and 0 for nodata, radar float32 dB with NaN, masks uint8.
         facts: what is recorded with the frame (source href, offset, level ...).
+        read_zeros: reads where an optical file holds the number 0, ``(B, H, W)`` bool; None
+            where nothing tells that from other fill.
     """
 
     bands: tuple[str, ...]
     read: ReadWindow
     facts: dict[str, Any] = field(default_factory=dict)
+    read_zeros: ReadWindow | None = None
+
+    def with_bands(self, bands: tuple[str, ...]) -> SourceRaster:
+        """Return the raster with some of its bands only."""
+        if bands == self.bands:
+            return self
+        at = [self.bands.index(name) for name in bands]
+        return replace(self, bands=bands, read=lambda window: self.read(window)[at])
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why a date of a source is left out, and what would help."""
+
+    reason: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -55,11 +73,14 @@ class SourceSeries:
         masks: delivered masks, band ``SCL`` or ``CLASS``.
         radar: Sentinel-1 frames.
         reference: a clear image delivered apart from the series, or None.
+        reference_mask: its mask, where there is one.
         facts: level, licence, attribution ...
         target_date: date of the target where the source itself names it; else empty.
         reference_date: date of ``reference``, or of the frame that the source names as truth;
             else empty.
         cloud_date: date that lends its clouds, where the source names it; else empty.
+        declared_clear: dates that somebody looked at and found clear.
+        left_out: dates that are there and cannot be used.
     """
 
     grid: Grid
@@ -68,10 +89,22 @@ class SourceSeries:
     masks: dict[str, SourceRaster] = field(default_factory=dict)
     radar: dict[str, SourceRaster] = field(default_factory=dict)
     reference: SourceRaster | None = None
+    reference_mask: SourceRaster | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     target_date: str = ""
     reference_date: str = ""
     cloud_date: str = ""
+    declared_clear: frozenset[str] = frozenset()
+    left_out: dict[str, Unusable] = field(default_factory=dict)
+
+    def without(self, dates: Mapping[str, Unusable]) -> SourceSeries:
+        """Return the series without some optical dates and their masks."""
+        return replace(
+            self,
+            optical={date: frame for date, frame in self.optical.items() if date not in dates},
+            masks={date: mask for date, mask in self.masks.items() if date not in dates},
+            left_out={**self.left_out, **dates},
+        )
 
 
 def from_array(data: np.ndarray, bands: tuple[str, ...], **facts: Any) -> SourceRaster:

@@ -6,13 +6,15 @@
     PATH/masks/YYYY-MM-DD.tif      optional; one band described SCL or CLASS
     PATH/sar/YYYY-MM-DD.tif        optional; bands described VV and VH, dB
     PATH/reference.tif             optional; as a frame
-    PATH/scene.yaml                optional; level, offset, licence (local.schema.yaml)
+    PATH/scene.yaml                optional; level, offset, clear, licence (local.schema.yaml)
+
+A file is of the one date in its name (:func:`date_in_name`), whatever else stands there.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import os
+import re
 import struct
 from collections.abc import Mapping
 from functools import cache
@@ -29,6 +31,7 @@ from unveil.errors import InputError
 from unveil.inputs import read_yaml
 from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
+from unveil.sources.clear import dates_as_text, declared_dates
 from unveil.sources.radiometry import check_backscatter, dn_from_reflectance
 
 _ORDERS: dict[bytes, tuple[str, Literal["little", "big"]]] = {
@@ -36,6 +39,8 @@ _ORDERS: dict[bytes, tuple[str, Literal["little", "big"]]] = {
     b"MM": (">", "big"),
 }
 """Of bytes, by the first two of a TIFF: for ``struct``, and for ``int``."""
+DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4})([-_.]?)(\d\d)\2(\d\d)(?!\d)")
+RASTER_NAMES = (".tif", ".tiff")
 
 
 class Local(Source):
@@ -76,7 +81,7 @@ class Local(Source):
         """
         folder = Path(row.path)
         facts = read_scene_yaml(folder)
-        paths = dated_files(folder / "frames")
+        paths, mask_paths = paired_files(folder)
         if not paths:
             raise InputError(
                 "no frames",
@@ -92,14 +97,16 @@ class Local(Source):
             has_cirrus = any("B10" in frame.bands for frame in optical.values())
             facts |= {"level": "L1C" if has_cirrus else "L2A", "level_from": "presence of band B10"}
         reference = folder / "reference.tif"
+        clear = declared_dates(facts.pop("clear"), optical, file=folder / "scene.yaml")
         return SourceSeries(
             grid=grid,
             place=row.place or facts.pop("place", folder.name),
             optical=optical,
-            masks={d: _mask(p, grid) for d, p in dated_files(folder / "masks").items()},
+            masks={date: _mask(path, grid) for date, path in mask_paths.items()},
             radar={d: open_radar(p, grid) for d, p in dated_files(folder / "sar").items()},
             reference=_frame(reference, grid, offset) if reference.exists() else None,
             facts=facts,
+            declared_clear=clear,
         )
 
 
@@ -113,31 +120,67 @@ def _scene_yaml(folder: str) -> Mapping[str, Any]:
     path = Path(folder) / "scene.yaml"
     if not path.exists():
         return fill_defaults({}, load_schema("local"))
-    facts = read_yaml(path)
+    facts = dates_as_text(read_yaml(path))
     check(facts, "local", file=path)
     return fill_defaults(facts, load_schema("local"))
+
+
+def paired_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the frames of a local scene and their masks, by date.
+
+    Raises:
+        InputError: for a mask without its frame, a name without a date, or two files of one.
+    """
+    frames, masks = dated_files(folder / "frames"), dated_files(folder / "masks")
+    for date, path in masks.items():
+        if date not in frames:
+            raise InputError(
+                f"the mask of {date}, of which there is no frame",
+                file=path,
+                field="date",
+                remedy=f"add frames/{date}.tif, correct the date in the mask's name, or take the "
+                "mask out of the folder",
+            )
+    return frames, masks
+
+
+def raster_files(folder: str | Path) -> list[Path]:
+    """List the GeoTIFFs in a folder, hidden ones left out, sorted; none without the folder."""
+    files = Path(folder).iterdir() if Path(folder).is_dir() else ()
+    return sorted(p for p in files if p.suffix.lower() in RASTER_NAMES and p.name[0] != ".")
+
+
+def date_in_name(name: str) -> str | None:
+    """Return the date in a file's name, ``YYYY-MM-DD``; None without one, or with several.
+
+    ``2024-06-14``, ``20240614``, ``2024_06_14`` and ``2024.06.14`` are understood, at any place of
+    the name and with a time after it: ``mask-20240614T100031_SCL``.
+    """
+    found = set()
+    for year, _, month, day in DATE_IN_NAME.findall(name):
+        try:
+            found.add(dt.date(int(year), int(month), int(day)).isoformat())
+        except ValueError:
+            continue
+    return found.pop() if len(found) == 1 else None
 
 
 def dated_files(folder: Path) -> dict[str, Path]:
     """Return the GeoTIFFs of a folder by date, sorted; empty when there is no folder.
 
     Raises:
-        InputError: for a file whose name is no date, or two files of one date.
+        InputError: for a name without a date or with several, or two files of one date.
     """
     found: dict[str, Path] = {}
-    files = sorted((*folder.glob("*.tif"), *folder.glob("*.tiff")))
-    for path in files:
-        if path.name.startswith("."):
-            continue
-        try:
-            date = dt.date.fromisoformat(path.stem).isoformat()
-        except ValueError as error:
+    for path in raster_files(folder):
+        date = date_in_name(path.stem)
+        if date is None:
             raise InputError(
                 f"the name {path.stem!r} is no date",
                 file=path,
                 field="date",
-                remedy="name frames YYYY-MM-DD.tif",
-            ) from error
+                remedy="give every file one date in its name, e.g. 2024-06-14.tif",
+            )
         if date in found:
             raise InputError(
                 f"the date {date} stands twice ({found[date].name})",
@@ -175,7 +218,11 @@ def _frame(path: Path, grid: Grid, offset: int) -> SourceRaster:
         return dn_from_reflectance(data, scale, file=str(path), offset=offset if integer else 0)
 
     facts = {"unveil:source": path.name, "unveil:offset_applied": offset if integer else 0}
-    return SourceRaster(bands, read, facts)
+
+    def read_zeros(window: Window) -> np.ndarray:
+        return raster.read(path, window=window)[order] == 0
+
+    return SourceRaster(bands, read, facts, read_zeros)
 
 
 def _band_names(descriptions: tuple[str | None, ...], path: Path) -> list[str]:
@@ -251,8 +298,8 @@ def frame_dates(folder: str) -> tuple[str, ...]:
 
 @cache
 def _frames(folder: str) -> tuple[str, int]:
-    names = [name for name in os.listdir(folder) if name.endswith((".tif", ".tiff"))]
-    return f"{folder}/{min(names)}", len(names)
+    files = raster_files(folder)
+    return str(min(files)), len(files)
 
 
 @cache

@@ -6,7 +6,8 @@ mosaicked. The rules:
 
 1. Of one tile in one overpass, the highest processing baseline is used, then the latest
    processing time (:func:`newest_versions`). Parts of the tile in two datastrips are no
-   versions of each other: both are used.
+   versions of each other: both are used, the higher baseline on top. Strips that start within
+   :data:`SAME_STRIP` are one strip, which two processings cut differently.
 2. Of several looks on one date, the one that shows most of the place is used; where they differ
    by less than 1 % of it, the less cloudy one, then the earlier one (:func:`one_look_a_day`).
 3. The target is the look nearest to the wanted date, in the window, whose cloud over the
@@ -23,7 +24,9 @@ Catalogues know the cloud of a tile; the cloud of the place comes from its own m
 from __future__ import annotations
 
 import datetime as dt
+import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,6 +38,9 @@ from unveil.scene import cloud_cover, is_clear
 
 OVERPASS = dt.timedelta(minutes=10)
 """A datatake of one overpass passes a place within this time."""
+SAME_STRIP = dt.timedelta(seconds=20)
+"""Two processings of a datastrip start it within this time; the next strip starts later."""
+STRIP_TIME = re.compile(r"\d{8}T\d{6}")
 HAZE_MARGIN = 0.01
 """Blue reflectance above the usual of the place's clear dates that is taken for haze."""
 MIN_DATES_FOR_HAZE = 4
@@ -145,18 +151,32 @@ def parse_time(text: str) -> dt.datetime:
 def newest_versions(acquisitions: Iterable[Acquisition]) -> list[Acquisition]:
     """Keep one version of every tile of every overpass (rule 1), sorted by time and tile."""
     kept: list[Acquisition] = []
-    ordered = sorted(acquisitions, key=lambda a: (a.platform, *_part(a), a.time, a.id))
+    ordered = sorted(acquisitions, key=lambda a: (a.platform, _tile(a), a.datastrip, a.time, a.id))
     for item in ordered:
         last = kept[-1] if kept else None
-        if last and _same_overpass(last, item) and _part(last) == _part(item):
+        if last and _same_overpass(last, item) and _same_part(last, item):
             kept[-1] = max(last, item, key=_version)
         else:
             kept.append(item)
     return sorted(kept, key=lambda a: (a.time, a.tile, a.id))
 
 
-def _part(item: Acquisition) -> tuple[str, str]:
-    return item.tile, item.datastrip or ("" if item.tile else item.id)
+def _tile(item: Acquisition) -> str:
+    """Return what of an overpass an acquisition shows; radar frames have no tile."""
+    return item.tile or item.id
+
+
+def _same_part(first: Acquisition, second: Acquisition) -> bool:
+    """Whether two acquisitions of one overpass show the same part of the same tile."""
+    if _tile(first) != _tile(second):
+        return False
+    if first.datastrip == second.datastrip:
+        return True
+    strips = (first.datastrip, second.datastrip)
+    if not all(STRIP_TIME.fullmatch(strip) for strip in strips):
+        return False
+    starts = [parse_time(strip) for strip in strips]
+    return abs(starts[1] - starts[0]) <= SAME_STRIP
 
 
 def _version(item: Acquisition) -> tuple[tuple[int, int], str, str]:
@@ -164,9 +184,10 @@ def _version(item: Acquisition) -> tuple[tuple[int, int], str, str]:
 
 
 def _same_overpass(first: Acquisition, second: Acquisition) -> bool:
+    orbits = (first.relative_orbit, second.relative_orbit)
     return (
         first.platform == second.platform
-        and first.relative_orbit == second.relative_orbit
+        and (None in orbits or orbits[0] == orbits[1])
         and abs(second.time - first.time) <= OVERPASS
     )
 
@@ -181,7 +202,13 @@ def group_looks(acquisitions: Iterable[Acquisition]) -> list[Look]:
                 break
         else:
             groups.append([item])
-    return [Look(tuple(sorted(group, key=lambda a: (a.tile, a.time)))) for group in groups]
+    return [Look(tuple(sorted(group, key=_layer))) for group in groups]
+
+
+def _layer(item: Acquisition) -> tuple[str, int, int, dt.datetime]:
+    """Order the parts of a look as they are laid over each other: of a tile the newest first."""
+    major, minor = item.baseline or (-1, -1)
+    return item.tile, -major, -minor, item.time
 
 
 def one_look_a_day(looks: Iterable[Look]) -> list[Look]:
@@ -391,6 +418,12 @@ def choose_donor(
     if near:
         return str(rng.choice(near))
     return min(covers, key=lambda date: (abs(covers[date] - level), date))
+
+
+def usual_bands(frames: Sequence[Iterable[str]]) -> set[str]:
+    """Return the bands that at least half of some frames have."""
+    counts = Counter(name for bands in frames for name in bands)
+    return {name for name, count in counts.items() if 2 * count >= len(frames)}
 
 
 def choose_context(dates: Sequence[str], target: str, count: int, excluded: set[str]) -> list[str]:

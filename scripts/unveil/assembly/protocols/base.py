@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -56,7 +55,7 @@ class MadeTarget:
         mask: delivered or made classes of it; None where detectors look for clouds.
         reference: the truth, or None.
         reference_date: its date.
-        reference_mask: the mask of another date's truth, or None.
+        reference_mask: delivered classes of the truth; None where detectors look for clouds.
         occlusion: band ``CLASS``: what is hidden, and nodata where the truth is not known; None
             where the masks of target and truth tell that.
         facts: recorded with the scene.
@@ -133,9 +132,3 @@ def has_data(source: SourceRaster, grid: Grid) -> np.ndarray:
     for window in grid.windows():
         found[window.toslices()] = (source.read(window) != 0).all(axis=0)
     return found
-
-
-def listed(dates: Iterable[str]) -> str:
-    """Return dates as a message names them."""
-    names = sorted(dates)
-    return ", ".join(names) if len(names) <= 8 else f"{names[0]} ... {names[-1]} ({len(names)})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unveil.assembly.protocols.base import MadeTarget, Maker, ProtocolSettings, listed
+from unveil.assembly.protocols.base import MadeTarget, Maker, ProtocolSettings
+from unveil.assembly.usable import listed, require_date
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
@@ -37,10 +38,13 @@ class Paired(NoTruth):
         plain = super().make(row, series, settings)
         if not row.reference_date:
             if series.reference is not None:
-                return replace(plain, reference=series.reference)
+                return replace(
+                    plain, reference=series.reference, reference_mask=series.reference_mask
+                )
             known = series.facts.get("no_reference", "the source has no cloud-free image")
             return replace(plain, facts={"no_reference": known})
-        if row.reference_date not in series.optical or row.reference_date == row.target_date:
+        require_date(row, series, row.reference_date, "reference_date")
+        if row.reference_date == row.target_date:
             raise InputError(
                 f"{row.reference_date} is not another date of {listed(series.optical)}",
                 file=row.path,

@@ -74,6 +74,7 @@ class Simulate(Maker):
             mask=_mask(truth.bands, clouds, own),
             reference=truth,
             reference_date=date,
+            reference_mask=series.reference_mask if series.reference else series.masks.get(date),
             occlusion=mask_of(occlusion),
             facts={"occluded": round(cloud_cover(occlusion), 4)},
         )

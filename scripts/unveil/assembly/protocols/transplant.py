@@ -20,10 +20,10 @@ from unveil.assembly.protocols.base import (
     classes_of,
     cover_of,
     has_data,
-    listed,
     mask_of,
     scene_seed,
 )
+from unveil.assembly.usable import listed, require_date
 from unveil.bands import CLEAR, NODATA
 from unveil.config import SceneRow
 from unveil.errors import InputError
@@ -56,8 +56,8 @@ class Transplant(Maker):
         """
         _require_mask(row, series, row.target_date)
         donor = row.cloud_date or _find_donor(row, series, settings)
-        _require_mask(row, series, donor)
         truth, clouds = series.optical[row.target_date], _lender(row, series, donor)
+        _require_mask(row, series, donor)
         own, lent = (classes_of(series.masks[d], series.grid) for d in (row.target_date, donor))
         grown = classmap.dilate(lent, settings.dilate_px)
         hidden = is_occluded(grown) & has_data(clouds, series.grid)
@@ -75,6 +75,7 @@ class Transplant(Maker):
             mask=mask_of(mask),
             reference=truth,
             reference_date=row.target_date,
+            reference_mask=series.masks[row.target_date],
             occlusion=mask_of(occlusion),
             facts={"cloud_date": donor, "occluded": round(cloud_cover(occlusion), 4)},
             donor_date=donor,
@@ -91,19 +92,13 @@ def _find_donor(row: SceneRow, series: SourceSeries, settings: ProtocolSettings)
 
 
 def _lender(row: SceneRow, series: SourceSeries, donor: str) -> SourceRaster:
-    if donor == row.target_date or donor not in series.optical:
+    require_date(row, series, donor, "cloud_date")
+    if donor == row.target_date:
         raise InputError(
             f"{donor} cannot lend its clouds to {row.target_date}",
             file=row.path,
             field=f"scene {row.scene}: cloud_date",
             remedy=f"use another date of {listed(series.optical)}",
-        )
-    if series.optical[donor].bands != series.optical[row.target_date].bands:
-        raise InputError(
-            f"the bands of {donor} differ from those of {row.target_date}",
-            file=row.path,
-            field=f"scene {row.scene}: cloud_date",
-            remedy="choose a donor with the same bands",
         )
     return series.optical[donor]
 

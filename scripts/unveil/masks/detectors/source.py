@@ -12,7 +12,7 @@ from unveil.errors import InputError
 from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import Frame
+from unveil.scene import DECLARED_CLEAR, Frame
 
 
 class DeliveredMask(Detector):
@@ -39,7 +39,8 @@ class DeliveredMask(Detector):
                 file=self.mask,
                 remedy="resample the mask to the grid of the frames (nearest neighbour)",
             )
-        self.band, self.label = band, band.lower()
+        self.band = band
+        self.label = "declared clear" if DECLARED_CLEAR in frame.facts else band.lower()
 
     @classmethod
     def refusal(cls, frame: Frame, level: str) -> str | None:
