@@ -15,7 +15,7 @@ FIELD, STAGES, WORKFLOW, RULES = range(4)
 FLOORS: dict[int, tuple[str, ...]] = {
     FIELD: (
         *("bands", "classes", "config", "dates", "errors", "guarded", "inputs", "predictions"),
-        *("raster", "remote", "scene", "http"),
+        *("raster", "remote", "scene", "http", "stored"),
     ),
     STAGES: (
         *(
