@@ -16,6 +16,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     FIELD: (
         *("bands", "classes", "code", "config", "errors", "gdal", "hdf5", "inputs", "machine"),
         *("predictions", "protocols", "raster", "records", "redaction", "remote", "scene"),
+        "stored",
     ),
     STAGES: (
         *("assembly", "coregistration", "inference", "masks", "metrics", "models", "report"),

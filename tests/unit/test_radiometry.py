@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unveil.bands import L1C13, L2A12, RGBN4
 from unveil.errors import InputError
@@ -40,6 +42,14 @@ def product(baseline, offset=None):
     [
         ("04.00", (4, 0)),
         ("5.9", (5, 9)),
+        ("n0400", (4, 0)),
+        (" 04.00 ", (4, 0)),
+        (4.0, (4, 0)),
+        (400, (4, 0)),
+        (511.0, (5, 11)),
+        ("S2A_MSIL2A_20200714T115221_N9999_R123_T28QCH_20200714T191310", (99, 99)),
+        (None, None),
+        (True, None),
         ("N0214", (2, 14)),
         ("S2A_MSIL2A_20200714T115221_N0214_R123_T28QCH_20200714T191310", (2, 14)),
         ("S2A_OPER_MSI_L1C_TL_SGS__20181231T203637_A018414_T10SDG_N02.07", (2, 7)),
@@ -49,6 +59,18 @@ def product(baseline, offset=None):
 )
 def test_baselines_are_read_from_numbers_and_names(text, numbers):
     assert radiometry.parse_baseline(text) == numbers
+
+
+@given(st.integers(0, 99), st.integers(0, 99))
+def test_a_baseline_is_the_same_in_every_form_that_metadata_write_it_in(major, minor):
+    forms = [f"{major:02d}.{minor:02d}", f"{major}.{minor:02d}", f"N{major:02d}{minor:02d}"]
+    forms += [f"{major:02d}{minor:02d}", f"N{major:02d}.{minor:02d}", f" {major:02d}.{minor:02d}\n"]
+    forms += [f"S2B_MSIL1C_20221229T085359_N{major:02d}{minor:02d}_R107_T35VLG_20221229T104115"]
+    if major:
+        forms += [100 * major + minor, float(100 * major + minor)]
+    if minor >= 10 or not minor:
+        forms += [float(f"{major}.{minor:02d}")] if minor % 10 or not minor else []
+    assert {radiometry.parse_baseline(form) for form in forms} == {(major, minor)}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +96,27 @@ def test_a_product_that_contradicts_its_baseline_is_believed_with_a_warning():
     found = radiometry.offset_of_product(product("03.01", -1000))
     assert found.value == -1000
     assert "03.01 implies 0" in found.warnings[0]
+
+
+@pytest.mark.parametrize("baseline", ["99.99", "99.98", "N9999"])
+def test_a_local_sen2cor_that_lists_no_offset_gets_none(baseline):
+    found = radiometry.offset_of_product(product(baseline))
+    assert (found.value, found.warnings) == (0, ())
+    assert radiometry.offset_of_product(product(baseline, -1000)).value == -1000
+    assert radiometry.offset_of_product(product(baseline, -1000)).warnings == ()
+    unknown = radiometry.offset_of_item(item(baseline), {}, RAW)
+    assert unknown.value == 0
+    assert "local Sen2Cor" in unknown.warnings[0]
+
+
+def test_a_product_that_lists_no_offset_gets_none_whatever_its_baseline_implies():
+    found = radiometry.offset_of_product(product("05.09"))
+    assert found.value == 0
+    assert "the product metadata list none" in found.warnings[0]
+
+
+def test_a_number_for_an_id_is_no_baseline():
+    assert radiometry.baseline_of_item({"id": "0509", "properties": {}}) is None
 
 
 def test_offsets_may_differ_between_bands():
@@ -209,15 +252,38 @@ def test_five_real_harmonised_dates_refute_the_offset_of_their_baseline(shared, 
     assert radiometry.cross_check(right, raw).warnings
 
 
+def test_a_step_of_a_thousand_between_dates_is_found_and_the_shifted_dates_are_named():
+    before, after = {"B02": 150.0, "B08": 420.0}, {"B02": 1130.0, "B08": 1480.0}
+    levels = {"2021-12-27": before, "2022-01-31": after, "2022-02-10": after}
+    found = radiometry.find_steps(levels)
+    assert set(found) == {"2022-01-31", "2022-02-10"}
+    assert 'offset: {"2022-01-31": -1000}' in found["2022-01-31"]
+
+
+def test_haze_and_cloud_are_no_step():
+    clear, haze = {"B02": 150.0, "B08": 420.0, "B12": 90.0}, {"B02": 1150.0, "B08": 1300.0}
+    cloud = {"B02": 6000.0, "B08": 6500.0, "B12": 3000.0}
+    assert radiometry.find_steps({"a": clear, "b": haze | {"B12": 300.0}, "c": cloud}) == {}
+    assert radiometry.find_steps({"a": clear}) == radiometry.find_steps({"a": {}, "b": {}}) == {}
+
+
 # --- applying ---------------------------------------------------------------------------
 
 
-def test_the_offset_is_applied_once_and_special_values_become_nodata():
-    dn = np.array([[[0, 1, 999, 1000, 1001, 2500, 65_534, 65_535]]], np.uint16)
+def test_the_offset_is_applied_once_and_what_cannot_be_reflectance_becomes_nodata():
+    dn = np.array([[[0, 499, 500, 999, 1000, 1001, 2500, 41_000, 41_001, 65_535]]], np.uint16)
     raw = radiometry.harmonise(dn, ["B02"], Offset(-1000, "BOA_ADD_OFFSET"))
-    assert raw.ravel().tolist() == [0, 1, 1, 1, 1, 1500, 64_534, 0]
+    assert raw.ravel().tolist() == [0, 0, 1, 1, 1, 1, 1500, 40_000, 0, 0]
     same = radiometry.harmonise(dn, ["B02"], Offset(0, "x"))
-    assert same.ravel().tolist() == [0, 1, 999, 1000, 1001, 2500, 65_534, 0]
+    assert same.ravel().tolist() == [0, 499, 500, 999, 1000, 1001, 2500, 0, 0, 0]
+
+
+def test_a_spoilt_band_is_nodata_alone_and_said():
+    dn = np.stack([np.full((8, 8), value, np.uint16) for value in (64_000, 3000)])
+    levels = radiometry.median_levels(dn, ["B02", "B03"])
+    offset = radiometry.check_brightness(Offset(-1000, "BOA_ADD_OFFSET"), levels)
+    assert radiometry.harmonise(dn, ["B02", "B03"], offset)[:, 0, 0].tolist() == [0, 2000]
+    assert "median reflectance of B02 would be 6.30" in offset.facts()["unveil:warnings"][0]
 
 
 def test_other_quantifications_are_brought_to_ten_thousand():

@@ -34,6 +34,7 @@ from unveil.raster import (
     read_onto,
 )
 from unveil.remote.range_cache import BadFileError, RangeCache, Remote, RemoteFile, Span
+from unveil.stored import is_tagged
 
 MARGIN = 4
 """Pixels around the grid that interpolation may look at."""
@@ -256,9 +257,14 @@ into what is mosaicked."""
 
 
 def read_cut(cache: RangeCache, cut: Cut) -> np.ndarray:
-    """Read the numbers of a cut as stored, ``(H, W)``."""
+    """Read the numbers of a cut as stored, ``(H, W)``; what the file tags as nodata is 0."""
     with open_remote(cache, cut.remote, level=cut.level) as dataset:
-        return dataset.read(1, window=cut.window)
+        stored = dataset.read(1, window=cut.window)
+        return np.where(_tagged(stored, dataset.nodata), stored.dtype.type(0), stored)
+
+
+def _tagged(stored: np.ndarray, nodata: float | None) -> np.ndarray:
+    return is_tagged(stored[None], [nodata])[0]
 
 
 def write_cut(
@@ -266,13 +272,16 @@ def write_cut(
 ) -> None:
     """Write a cut, converted, to a small GeoTIFF with its place on earth.
 
+    What the file itself tags as nodata is nodata, whatever it would be converted to.
     Images that are placed by control points are brought onto the grid (bilinear).
     """
     with open_remote(cache, cut.remote, level=cut.level) as dataset:
         stored = dataset.read(1, window=cut.window)
         (top, bottom), (left, right) = cut.window.toranges()
         lines, pixels = np.arange(top, bottom)[:, None], np.arange(left, right)[None, :]
+        tagged = _tagged(stored, dataset.nodata)
         data = convert(stored, lines, pixels)
+        data = np.where(tagged, data.dtype.type(nodata), data)
         placed = grid_of(dataset)
         affine = dataset.window_transform(cut.window)
         points, crs = dataset.gcps

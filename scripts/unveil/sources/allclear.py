@@ -30,14 +30,14 @@ import numpy as np
 import rasterio.windows
 from rasterio.windows import Window
 
-from unveil import raster
+from unveil import raster, stored
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, REFLECTANCE_SCALE, SAR2, SHADOW
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources import radiometry
 from unveil.sources.base import PATCH_PIXELS, Size, Source, SourceRaster, SourceSeries
-from unveil.sources.radiometry import Offset, dn_from_reflectance
+from unveil.sources.radiometry import Offset
 from unveil.sources.selection import days_between
 from unveil.sources.splits import spread
 
@@ -250,8 +250,8 @@ def _grid(path: Path) -> Grid:
     return Grid(own.crs, tuple(moved)[:6], SIZE, SIZE)
 
 
-def _read_middle(path: Path, grid: Grid, bands: int, window: Window) -> np.ndarray:
-    """Read a window of the middle of a file, ``(B, H, W)`` float32."""
+def _in_file(path: Path, grid: Grid, bands: int, window: Window) -> Window:
+    """Return where a window of the middle of a file lies in it."""
     with raster.open_raster(path) as dataset:
         crs, (height, width), count = raster.grid_of(dataset).crs, dataset.shape, dataset.count
     if crs != grid.crs or count != bands:
@@ -262,21 +262,20 @@ def _read_middle(path: Path, grid: Grid, bands: int, window: Window) -> np.ndarr
             remedy="use the files of the dataset unchanged",
         )
     middle = _middle(height, width, path)
-    inner = Window(
+    return Window(
         middle.col_off + window.col_off,
         middle.row_off + window.row_off,
         window.width,
         window.height,
     )
-    return raster.read(path, window=inner).astype(np.float32)
 
 
 def _optical(path: Path, grid: Grid) -> SourceRaster:
     whole = Window(0, 0, grid.width, grid.height)
 
     def read(window: Window) -> np.ndarray:
-        data = _read_middle(path, grid, len(L1C13), window)
-        return dn_from_reflectance(data, REFLECTANCE_SCALE, file=str(path))
+        inner = _in_file(path, grid, len(L1C13), window)
+        return stored.read_reflectance(path, window=inner, unit=REFLECTANCE_SCALE)
 
     offset = radiometry.cross_check(
         Offset(0, "AllClear, as published"), radiometry.dark_levels(read(whole), L1C13)
@@ -288,10 +287,10 @@ def _optical(path: Path, grid: Grid) -> SourceRaster:
 
 def _mask(path: Path, grid: Grid) -> SourceRaster:
     def read(window: Window) -> np.ndarray:
-        data = _read_middle(path, grid, MASK_BANDS, window)
+        data = raster.read(path, window=_in_file(path, grid, MASK_BANDS, window))
         cloud, shadow = data[CLOUD_BAND - 1], data[SHADOW_BAND - 1]
         classes = np.where(cloud > 0, CLOUD, np.where(shadow > 0, SHADOW, CLEAR))
-        unknown = ~np.isfinite(cloud) | ~np.isfinite(shadow)
+        unknown = ~((cloud >= 0) & (shadow >= 0))  # NaN and negative fill
         return np.where(unknown, NODATA, classes)[None].astype(np.uint8)
 
     return SourceRaster(("CLASS",), read, {"unveil:source": path.name})
@@ -299,7 +298,7 @@ def _mask(path: Path, grid: Grid) -> SourceRaster:
 
 def _radar(path: Path, grid: Grid) -> SourceRaster:
     def read(window: Window) -> np.ndarray:
-        return _read_middle(path, grid, len(SAR2), window)
+        return stored.read_radar(path, window=_in_file(path, grid, len(SAR2), window))
 
     radiometry.check_backscatter(read(Window(0, 0, grid.width, grid.height)), file=str(path))
     return SourceRaster(SAR2, read, {"unveil:source": path.name})

@@ -14,9 +14,11 @@ A file is of the one date in its name (:func:`date_in_name`), whatever else stan
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +34,18 @@ from unveil.inputs import read_yaml
 from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
 from unveil.sources.clear import dates_as_text, declared_dates
-from unveil.sources.radiometry import check_backscatter, dn_from_reflectance
+from unveil.sources.radiometry import (
+    Offset,
+    check_backscatter,
+    cross_check,
+    dark_levels,
+    find_steps,
+)
+from unveil.stored import Stored, is_fill, read_dn, read_radar, stored_in
+
+LOG = logging.getLogger(__name__)
+
+STATED, FROM = "scene.yaml", "unveil:offset_from"
 
 _ORDERS: dict[bytes, tuple[str, Literal["little", "big"]]] = {
     b"II": ("<", "little"),
@@ -91,8 +104,8 @@ class Local(Source):
             )
         with raster.open_raster(next(iter(paths.values()))) as dataset:
             grid = raster.grid_of(dataset)
-        offset = facts.pop("offset", 0)
-        optical = {date: _frame(path, grid, offset) for date, path in paths.items()}
+        offsets = Offsets.read(facts.pop("offset", 0), folder / "scene.yaml", dates=paths)
+        optical = _frames_of(paths, grid, offsets)
         if "level" not in facts:
             has_cirrus = any("B10" in frame.bands for frame in optical.values())
             facts |= {"level": "L1C" if has_cirrus else "L2A", "level_from": "presence of band B10"}
@@ -104,7 +117,7 @@ class Local(Source):
             optical=optical,
             masks={date: _mask(path, grid) for date, path in mask_paths.items()},
             radar={d: open_radar(p, grid) for d, p in dated_files(folder / "sar").items()},
-            reference=_frame(reference, grid, offset) if reference.exists() else None,
+            reference=_reference(reference, grid, offsets.of(row.reference_date, "reference")),
             facts=facts,
             declared_clear=clear,
         )
@@ -121,6 +134,8 @@ def _scene_yaml(folder: str) -> Mapping[str, Any]:
     if not path.exists():
         return fill_defaults({}, load_schema("local"))
     facts = dates_as_text(read_yaml(path))
+    if isinstance(facts.get("offset"), dict):  # YAML takes a bare date for more than a text
+        facts["offset"] = {str(key): value for key, value in facts["offset"].items()}
     check(facts, "local", file=path)
     return fill_defaults(facts, load_schema("local"))
 
@@ -205,24 +220,178 @@ def _checked(path: Path, grid: Grid) -> tuple[tuple[str | None, ...], str]:
         return dataset.descriptions, dataset.dtypes[0]
 
 
-def _frame(path: Path, grid: Grid, offset: int) -> SourceRaster:
-    descriptions, dtype = _checked(path, grid)
-    names = _band_names(descriptions, path)
+@dataclass(frozen=True)
+class Offsets:
+    """Offsets of a place's frames, as ``scene.yaml`` states them.
+
+    Attributes:
+        default: of frames that nothing else names, DN.
+        since: first date -> offset from that date on, the latest first.
+        named: date, or ``reference`` -> offset of that raster.
+        file: where they stand.
+    """
+
+    default: int
+    since: Mapping[str, int]
+    named: Mapping[str, int]
+    file: Path
+
+    @classmethod
+    def read(cls, stated: int | Mapping[str, int], file: Path, *, dates: Iterable[str]) -> Offsets:
+        """Return offsets as ``scene.yaml`` states them.
+
+        Raises:
+            InputError: for a date that is none, or that has no frame.
+        """
+        if isinstance(stated, int):
+            return cls(stated, {}, {}, file)
+        stated = dict(stated)
+        default = stated.pop("default", 0)
+        since = {k.split()[1]: v for k, v in stated.items() if k.startswith("from ")}
+        named = {k: v for k, v in stated.items() if not k.startswith("from ")}
+        known = {*dates, "reference"}
+        for date in (*since, *named):
+            if date == "reference":
+                continue
+            try:
+                dt.date.fromisoformat(date)
+            except ValueError as error:
+                raise InputError(
+                    f"{date} is no date", file=file, field="offset", remedy="write YYYY-MM-DD"
+                ) from error
+        for date in set(named) - known:
+            raise InputError(
+                f"no frame of {date}",
+                file=file,
+                field="offset",
+                remedy=f"name one of {', '.join(sorted(known))}, or a first day: 'from {date}'",
+            )
+        return cls(default, dict(sorted(since.items(), reverse=True)), named, file)
+
+    def of(self, date: str, name: str = "") -> int:
+        """Return the offset of the raster of a date, in DN; ``name`` goes before it."""
+        for key in (name, date):
+            if key in self.named:
+                return self.named[key]
+        return next((value for first, value in self.since.items() if date >= first), self.default)
+
+
+def _frames_of(paths: Mapping[str, Path], grid: Grid, offsets: Offsets) -> dict[str, SourceRaster]:
+    """Open the frames of all dates; a step of 1000 DN between dates is noted with them."""
+    opened = {date: _open_frame(path, grid, offsets.of(date)) for date, path in paths.items()}
+    steps = find_steps({date: frame.levels for date, frame in opened.items()})
+    frames = {}
+    for date, frame in opened.items():
+        offset = frame.offset
+        if date in steps:
+            offset = replace(offset, warnings=(steps[date],))
+        for warning in offset.warnings:
+            LOG.warning("%s: %s", frame.path.name, warning)
+        frames[date] = frame.raster(offset)
+    return frames
+
+
+def _reference(path: Path, grid: Grid, offset: int) -> SourceRaster | None:
+    if not path.exists():
+        return None
+    frame = _open_frame(path, grid, offset)
+    return frame.raster(frame.offset)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame whose numbers are understood.
+
+    Attributes:
+        path: the file.
+        bands: its bands in ESA's order.
+        order: their positions in the file.
+        stored: how it stores reflectance, in the file's order.
+        offset: what is recorded of it.
+        levels: dark level of every band after the offset, DN.
+    """
+
+    path: Path
+    bands: tuple[str, ...]
+    order: tuple[int, ...]
+    stored: Stored
+    offset: Offset
+    levels: Mapping[str, float]
+
+    def raster(self, offset: Offset) -> SourceRaster:
+        """Return it as a raster of the source."""
+        how = self.stored.of(self.order)
+
+        def read(window: Window) -> np.ndarray:
+            numbers = raster.read(self.path, window=window)[list(self.order)]
+            return read_dn(numbers, how, file=self.path)
+
+        def read_zeros(window: Window) -> np.ndarray:
+            return raster.read(self.path, window=window)[list(self.order)] == 0
+
+        facts = {"unveil:source": self.path.name, **_facts(offset)}
+        return SourceRaster(self.bands, read, facts, read_zeros)
+
+
+def _facts(offset: Offset) -> dict[str, Any]:
+    """Return what is recorded; without tags and warnings, the offset alone."""
+    facts = offset.facts()
+    return facts if offset.origin != STATED else {k: v for k, v in facts.items() if k != FROM}
+
+
+def _open_frame(path: Path, grid: Grid, stated: int) -> _Frame:
+    """Open a frame and hold its offset against its pixels.
+
+    Args:
+        path: the file.
+        grid: of the scene.
+        stated: offset of ``scene.yaml``, in DN; it is of integers alone.
+    """
+    _checked(path, grid)
+    with raster.open_raster(path) as dataset:
+        names = _band_names(dataset.descriptions, path)
+        stored = stored_in(dataset, path)
+        integer = np.issubdtype(dataset.dtypes[0], np.integer)
     bands = sort_bands(names)
-    order = [names.index(name) for name in bands]
-    integer = np.issubdtype(np.dtype(dtype), np.integer)
-    scale = REFLECTANCE_SCALE if integer else 1.0
+    stored, offset = _decide_offset(path, stored, stated if integer or stored.tagged else 0)
+    thin = raster.read_decimated(path)
+    raw = replace(stored, offset=(0.0,) * len(names))
+    # All that is not fill, in DN without offset: impossible ones, too, are asked.
+    dark = dark_levels(_in_dn(thin, raw), names)
+    offset = cross_check(offset, dark)
+    levels = {band: level + offset.of(band) for band, level in dark.items()}
+    return _Frame(path, bands, tuple(names.index(b) for b in bands), stored, offset, levels)
 
-    def read(window: Window) -> np.ndarray:
-        data = raster.read(path, window=window)[order]
-        return dn_from_reflectance(data, scale, file=str(path), offset=offset if integer else 0)
 
-    facts = {"unveil:source": path.name, "unveil:offset_applied": offset if integer else 0}
+def _in_dn(numbers: np.ndarray, stored: Stored) -> np.ndarray:
+    """Return numbers in DN before any offset, 0 where they are fill."""
+    factor = np.array([REFLECTANCE_SCALE / q for q in stored.quantification])[:, None, None]
+    return np.where(is_fill(numbers, stored.nodata), 0, numbers * factor)
 
-    def read_zeros(window: Window) -> np.ndarray:
-        return raster.read(path, window=window)[order] == 0
 
-    return SourceRaster(bands, read, facts, read_zeros)
+def _decide_offset(path: Path, stored: Stored, stated: int) -> tuple[Stored, Offset]:
+    """Return how a frame is stored once ``scene.yaml`` and the file's own tags are heard.
+
+    Raises:
+        InputError: if both state an offset, and not the same.
+    """
+    in_dn = [
+        round(shift * REFLECTANCE_SCALE / quantification)
+        for shift, quantification in zip(stored.offset, stored.quantification, strict=True)
+    ]
+    if not any(in_dn):
+        shift = tuple(stated * q / REFLECTANCE_SCALE for q in stored.quantification)
+        return replace(stored, offset=shift), Offset(stated, STATED)
+    if stated and set(in_dn) != {stated}:
+        raise InputError(
+            f"the file's own tag says {in_dn[0]}, scene.yaml says {stated}",
+            file=path,
+            field="offset",
+            remedy="take the offset out of scene.yaml (the file's own is applied), or correct the "
+            "tag (gdal_edit.py -offset)",
+        )
+    usual = max(set(in_dn), key=in_dn.count)
+    return stored, Offset(usual, "scale and offset of the file")
 
 
 def _band_names(descriptions: tuple[str | None, ...], path: Path) -> list[str]:
@@ -279,10 +448,10 @@ def open_radar(path: Path, grid: Grid) -> SourceRaster:
             remedy="give two bands described VV and VH, in dB",
         )
     order = [names.index(name) for name in SAR2]
-    check_backscatter(raster.read_decimated(path)[order].astype(np.float32), file=str(path))
+    check_backscatter(read_radar(path)[order], file=str(path))
 
     def read(window: Window) -> np.ndarray:
-        return raster.read(path, window=window)[order].astype(np.float32)
+        return read_radar(path, window=window)[order]
 
     return SourceRaster(SAR2, read, {"unveil:source": path.name})
 

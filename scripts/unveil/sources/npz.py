@@ -19,13 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from unveil import stored
 from unveil.bands import L1C13, SAR2
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.inputs import read_npz
 from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, from_array
-from unveil.sources.radiometry import check_backscatter, dn_from_reflectance, to_decibel
+from unveil.sources.radiometry import check_backscatter, to_decibel
+
+FILL_BELOW = -900.0
+"""Linear power, or dB, below which a number is fill: -999, -9999 ..."""
 
 
 class Npz(Source):
@@ -79,7 +83,7 @@ def _paths(row: SceneRow) -> dict[str, Path]:
 
 
 def load_array(path: Path, *, bands: int) -> np.ndarray:
-    """Read ``arr_0`` of an .npz file as ``(bands, H, W)`` float32, without pickle.
+    """Read ``arr_0`` of an .npz file as ``(bands, H, W)`` in its own dtype, without pickle.
 
     Raises:
         InputError: for a missing or damaged file, another key or shape.
@@ -99,7 +103,7 @@ def load_array(path: Path, *, bands: int) -> np.ndarray:
             field="arr_0",
             remedy="put the bands first",
         )
-    return data.astype(np.float32)
+    return data
 
 
 def _optical(
@@ -107,7 +111,8 @@ def _optical(
 ) -> np.ndarray:
     data = load_array(path, bands=len(L1C13))
     _same_shape(data, shape, path)
-    return dn_from_reflectance(data, settings["optical_scale"], file=str(path))
+    how = stored.plainly(len(L1C13), quantification=settings["optical_scale"])
+    return stored.read_dn(data, how, file=path)
 
 
 def _raster(dn: np.ndarray, path: Path) -> SourceRaster:
@@ -117,9 +122,10 @@ def _raster(dn: np.ndarray, path: Path) -> SourceRaster:
 def _radar(path: Path, shape: tuple[int, int], settings: Mapping[str, Any]) -> SourceRaster:
     data = load_array(path, bands=len(SAR2))
     _same_shape(data, shape, path)
-    data = data[[list(settings["sar_order"]).index(name) for name in SAR2]]
+    data = data[[list(settings["sar_order"]).index(name) for name in SAR2]].astype(np.float32)
     if settings["sar_unit"] == "linear":
-        if np.nanmin(data) < 0:
+        data = np.where(data > FILL_BELOW, data, np.nan)
+        if (data < 0).any():
             raise InputError(
                 f"backscatter down to {np.nanmin(data):.2f} cannot be linear power",
                 file=path,
@@ -127,6 +133,7 @@ def _radar(path: Path, shape: tuple[int, int], settings: Mapping[str, Any]) -> S
                 remedy="set sar_unit: dB in the config",
             )
         data = to_decibel(data)
+    data = stored.to_decibel_or_nan(data)
     check_backscatter(data, file=str(path))
     return from_array(data, SAR2, **{"unveil:source": path.name})
 

@@ -34,19 +34,22 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from scipy.ndimage import binary_propagation
 
+from unveil import stored
 from unveil.bands import L1C13, REFLECTANCE_SCALE
 from unveil.errors import InputError
 from unveil.inputs import read_xml, reading_input
+from unveil.stored import BRIGHTEST_MEDIAN, DARKEST, DN_NODATA, DN_SATURATED, Stored
 
-DN_NODATA, DN_SATURATED = 0, 65_535
 BASELINE_OFFSET = -1000
 """Offset of every band of every product from processing baseline 04.00 on, so far."""
 
 FIRST_SHIFTED_BASELINE = (4, 0)
+LOCAL_BASELINE = 99
+"""What a Sen2Cor that somebody runs himself writes, whatever its input (``99.99``): it says
+nothing about the offset."""
 DARK_PERCENTILE = 1.0
-IMPOSSIBLE_REFLECTANCE = -0.05
-"""Dark surfaces go a little below zero after atmospheric correction; the darkest percent of a
-band does not lie below this."""
+STEP_SPREAD, STEP_MARGIN = 150, 150
+"""DN by which the median over bands, and the least band, may miss a step of 1000."""
 SURE_DARK = 0.03
 """Some band of most images (B10 of nearly all) has its darkest percent below this."""
 NOISE_FLOOR = 1e-4
@@ -64,6 +67,7 @@ class Offset:
         baseline: processing baseline, ``NN.NN``; empty when unknown.
         quantification: DN per unit reflectance.
         by_band: offsets that differ from ``value``, by ESA name.
+        spoilt: bands whose numbers cannot be reflectance, with any offset; they are nodata.
         warnings: what contradicts the decision, for the scene's facts and the report.
     """
 
@@ -72,6 +76,7 @@ class Offset:
     baseline: str = ""
     quantification: int = REFLECTANCE_SCALE
     by_band: Mapping[str, int] = field(default_factory=dict)
+    spoilt: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def of(self, band: str) -> int:
@@ -128,14 +133,30 @@ class Harmonisation:
 # --- deciding from metadata -------------------------------------------------------------
 
 
-def parse_baseline(text: str) -> tuple[int, int] | None:
+def parse_baseline(text: object) -> tuple[int, int] | None:
     """Return a processing baseline as numbers; None when ``text`` holds none.
 
-    Understands ``04.00``, ``5.9``, ``N0509``, ``N05.09``, product names and granule ids.
+    Understands what metadata and catalogues write, as text or number: ``04.00``, ``4.0``, ``4``,
+    ``0400``, ``400``, ``N0400``, ``N04.00``, and product names and granule ids.
     """
-    match = re.search(r"(?:^|_)N(\d\d)\.?(\d\d)(?:_|\.|$)", text.strip())
-    match = match or re.fullmatch(r"\s*(\d{1,2})\.(\d{1,2})\s*", text)
+    words = str(text).strip()
+    return baseline_in_name(words) or _bare_baseline(words)
+
+
+def baseline_in_name(name: str) -> tuple[int, int] | None:
+    """Return the processing baseline in a product name or granule id; None without one."""
+    match = re.search(r"(?:^|_)N(\d\d)\.?(\d\d)(?:_|\.|$)", name, re.IGNORECASE)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def _bare_baseline(words: str) -> tuple[int, int] | None:
+    words = words.upper().removeprefix("N")
+    match = (
+        re.fullmatch(r"(\d{1,2})[._](\d{1,2})(?:\.0+)?", words)
+        or re.fullmatch(r"(\d{1,2})(\d{2})(?:\.0+)?", words)
+        or re.fullmatch(r"(\d{1,2})()", words)
+    )
+    return (int(match[1]), int(match[2] or 0)) if match else None
 
 
 def format_baseline(baseline: tuple[int, int] | None) -> str:
@@ -155,17 +176,21 @@ def baseline_of_item(item: Mapping[str, Any]) -> tuple[int, int] | None:
         "s2:tile_id",
         "s2:granule_id",
     ):
-        found = parse_baseline(str(properties.get(key, "")))
+        found = parse_baseline(properties.get(key, ""))
         if found:
             return found
-    return parse_baseline(str(item.get("id", "")))
+    return baseline_in_name(str(item.get("id", "")))
 
 
 def offset_of_baseline(baseline: tuple[int, int] | None, *, origin: str) -> Offset:
-    """Return the offset that a baseline implies; 0 with a warning when it is unknown."""
+    """Return the offset that a baseline implies; 0 with a warning when it tells nothing."""
     if baseline is None:
         warning = "the processing baseline is unknown; no offset was applied"
         return Offset(0, "unknown", warnings=(warning,))
+    if baseline[0] >= LOCAL_BASELINE:
+        known = format_baseline(baseline)
+        warning = f"baseline {known} is of a local Sen2Cor and tells no offset; none was applied"
+        return Offset(0, "unknown", known, warnings=(warning,))
     value = BASELINE_OFFSET if baseline >= FIRST_SHIFTED_BASELINE else 0
     return Offset(value, origin, format_baseline(baseline))
 
@@ -173,18 +198,21 @@ def offset_of_baseline(baseline: tuple[int, int] | None, *, origin: str) -> Offs
 def offset_of_product(metadata: Mapping[str, Any]) -> Offset:
     """Decide the offset of a product as ESA delivers it, from its own metadata.
 
+    Only what the metadata list is applied. A baseline of 04.00 or later without a list is a
+    warning; a local Sen2Cor, whose input may be older, lists none rightly.
+
     Args:
         metadata: ``baseline`` (``NN.NN``), ``quantification`` (DN per unit reflectance),
             ``offset_name`` and ``offsets`` (DN by ESA band name; empty before 04.00).
     """
-    baseline = parse_baseline(str(metadata.get("baseline", "")))
+    baseline = parse_baseline(metadata.get("baseline", ""))
     implied = offset_of_baseline(baseline, origin="PROCESSING_BASELINE")
     implied = replace(
         implied, quantification=int(metadata.get("quantification", REFLECTANCE_SCALE))
     )
     offsets = dict(metadata.get("offsets", {}))
     if not offsets:
-        return implied
+        return _unlisted(implied)
     values = list(offsets.values())
     usual = max(set(values), key=values.count)
     found = replace(
@@ -194,7 +222,23 @@ def offset_of_product(metadata: Mapping[str, Any]) -> Offset:
         by_band={band: value for band, value in offsets.items() if value != usual},
         warnings=(),
     )
-    return _note_conflict(found, implied) if baseline else found
+    return _note_conflict(found, implied)
+
+
+def _unlisted(implied: Offset) -> Offset:
+    """Return the offset of a product whose metadata list none."""
+    if implied.origin == "unknown" and implied.baseline:
+        return replace(implied, origin="product metadata, which list none", warnings=())
+    if not implied.value:
+        return implied
+    warning = (
+        f"baseline {implied.baseline} implies the offset {implied.value}, but the product "
+        "metadata list none; none was applied: download the product again if it was not altered "
+        "on purpose"
+    )
+    return replace(
+        implied, value=0, origin="product metadata, which list none", warnings=(warning,)
+    )
 
 
 def offset_of_item(
@@ -228,7 +272,7 @@ def offset_of_item(
             quantification=quantification,
             warnings=(),
         )
-        return _note_conflict(found, implied) if baseline else found
+        return _note_conflict(found, implied)
     if flag is False and implied.value:
         return replace(implied, origin=f"s2:processing_baseline, {catalogue.flag} false")
     return implied
@@ -246,7 +290,7 @@ def _declared_offset(asset: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _note_conflict(found: Offset, implied: Offset) -> Offset:
-    if found.value == implied.value:
+    if found.value == implied.value or implied.origin == "unknown":
         return found
     warning = (
         f"{found.origin} states the offset {found.value}, but baseline {implied.baseline} "
@@ -292,9 +336,7 @@ def cross_check(offset: Offset, levels: Mapping[str, float], *, reliable: bool =
     """
     scale = offset.quantification
     impossible = {
-        band: level
-        for band, level in levels.items()
-        if (level + offset.of(band)) / scale < IMPOSSIBLE_REFLECTANCE
+        band: level for band, level in levels.items() if (level + offset.of(band)) / scale < DARKEST
     }
     if impossible:
         band = min(impossible, key=impossible.__getitem__)
@@ -327,51 +369,91 @@ def _seems_shifted(levels: Mapping[str, float], scale: int) -> bool:
     return bool(levels) and 0 <= (min(levels.values()) + BASELINE_OFFSET) / scale < SURE_DARK
 
 
-def harmonise(dn: np.ndarray, bands: Sequence[str], offset: Offset) -> np.ndarray:
-    """Return DN x 10000 with the offset applied; nodata and saturated DN become 0.
+def check_brightness(offset: Offset, medians: Mapping[str, float]) -> Offset:
+    """Give up the bands that cannot be reflectance, with a warning each.
 
     Args:
-        dn: ``(B, H, W)`` unsigned DN as stored.
+        offset: the decision.
+        medians: median DN of every band, as stored; fill left out.
+    """
+    reflectance = {
+        band: (median + offset.of(band)) / offset.quantification for band, median in medians.items()
+    }
+    spoilt = {band: value for band, value in reflectance.items() if value > BRIGHTEST_MEDIAN}
+    warnings = tuple(
+        f"the median reflectance of {band} would be {value:.2f}, so the image is damaged; the "
+        "band is nodata here: download the product again, or leave it out"
+        for band, value in spoilt.items()
+    )
+    if not spoilt:
+        return offset
+    return replace(offset, spoilt=tuple(spoilt), warnings=(*offset.warnings, *warnings))
+
+
+def median_levels(dn: np.ndarray, bands: Sequence[str]) -> dict[str, float]:
+    """Return the median of the DN of every band, fill left out, by ESA name.
+
+    Args:
+        dn: ``(B, H, W)`` DN as stored, decimated or whole.
+        bands: names of the bands.
+    """
+    found = stored.medians(dn, stored.plainly(len(dn), quantification=1))
+    return {band: level for band, level in zip(bands, found, strict=True) if not np.isnan(level)}
+
+
+def harmonise(dn: np.ndarray, bands: Sequence[str], offset: Offset) -> np.ndarray:
+    """Return DN x 10000 with the offset applied; fill and impossible DN become 0.
+
+    Args:
+        dn: ``(B, H, W)`` DN as stored.
         bands: names of the bands.
         offset: the decision.
 
     Returns:
         ``(B, H, W)`` uint16, reflectance x 10000, at least 1 where there is data.
-    """
-    valid = (dn != DN_NODATA) & (dn != DN_SATURATED)
-    shift = np.array([offset.of(band) for band in bands], np.int32)[:, None, None]
-    shifted = dn.astype(np.int32) + shift
-    if offset.quantification != REFLECTANCE_SCALE:
-        shifted = np.rint(shifted * (REFLECTANCE_SCALE / offset.quantification))
-    return np.where(valid, np.clip(shifted, 1, DN_SATURATED - 1), 0).astype(np.uint16)
-
-
-def dn_from_reflectance(values: np.ndarray, scale: float, *, file: str, offset: int = 0):
-    """Return uint16 DN x 10000 from what a file holds; nodata (0, NaN, negative fill) is 0.
-
-    Args:
-        values: array as read.
-        scale: what the values are divided by to give reflectance.
-        file: named in errors.
-        offset: added to integer DN before scaling (baseline offset, e.g. -1000).
 
     Raises:
-        InputError: if the values cannot be reflectance at that scale.
+        InputError: for numbers of 8 bit.
     """
-    numbers = np.asarray(values, np.float64)
-    valid = np.isfinite(numbers) & (numbers != 0)
-    reflectance = np.where(valid, (numbers + offset) / scale, 0)
-    sample = reflectance[valid]
-    if sample.size and float(np.median(sample)) > 2.0:
-        raise InputError(
-            f"median reflectance would be {np.median(sample):.3g}",
-            file=file,
-            field="unit",
-            remedy="float frames hold reflectance 0...1, integer frames reflectance x 10000; "
-            "convert the file, or correct the scale",
-        )
-    scaled = np.clip(np.rint(reflectance * REFLECTANCE_SCALE), 1, 65_535)
-    return np.where(valid, scaled, 0).astype(np.uint16)
+    stored.require_deep(dn.dtype, f"an image of {', '.join(bands)}")
+    shift = tuple(float(offset.of(band)) for band in bands)
+    how = Stored((float(offset.quantification),) * len(bands), shift, (None,) * len(bands))
+    found = stored.to_dn(dn, how)
+    found[[band in offset.spoilt for band in bands]] = DN_NODATA
+    return found
+
+
+def find_steps(levels: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Find the dates that lie 1000 DN above another in every band, as raw DN of 04.00 do.
+
+    Args:
+        levels: date -> dark level of every band, in DN (:func:`dark_levels`).
+
+    Returns:
+        date -> the warning; of dates without such a step, nothing.
+    """
+    known = {date: dark for date, dark in levels.items() if dark}
+    if len(known) < 2:
+        return {}
+    found = {}
+    for date, dark in known.items():
+        below = next((d for d, other in known.items() if _is_step(dark, other)), None)
+        if below:
+            found[date] = (
+                f"its darkest percent lies 1000 DN above that of {below} in every band, as raw "
+                "DN of processing baseline 04.00 and later do; state the offset of this date in "
+                f'scene.yaml (offset: {{"{date}": {BASELINE_OFFSET}}})'
+            )
+    return found
+
+
+def _is_step(dark: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether one image is another one with 1000 DN added, as far as dark pixels tell."""
+    steps = [dark[band] - other[band] for band in dark if band in other]
+    if not steps:
+        return False
+    low, middle = min(steps) + BASELINE_OFFSET, float(np.median(steps)) + BASELINE_OFFSET
+    return low >= -STEP_MARGIN and abs(middle) <= STEP_SPREAD
 
 
 def band_of_id(band_id: str | int) -> str:

@@ -590,14 +590,17 @@ def _measured(look: Look, parts: Sequence[Product], grid: Grid) -> Look:
 
 
 def _checked_offset(product: Product, grid: Grid) -> Product:
-    bands = [band for band in CHECKED_BANDS if band in product.images]
+    bands = [band for band in product.images if band != "SCL"]
     step = max(1, -(-max(grid.shape) // SAMPLE_PX))
     shape = (-(-grid.height // step), -(-grid.width // step))
     sample = [_read_image(product.images[band], grid, None, shape=shape) for band in bands]
     if not sample:
         return product
-    levels = radiometry.dark_levels(np.stack(sample), bands)
-    offset = radiometry.cross_check(product.offset, levels)
+    dn = np.stack(sample)
+    levels = radiometry.dark_levels(dn, bands)
+    asked = {band: level for band, level in levels.items() if band in CHECKED_BANDS}
+    offset = radiometry.cross_check(product.offset, asked)
+    offset = radiometry.check_brightness(offset, radiometry.median_levels(dn, bands))
     for warning in offset.warnings:
         LOG.warning("%s: %s", product.acquisition.id, warning)
     return replace(product, offset=offset)
@@ -671,7 +674,7 @@ def _warped(name: str, grid: Grid, mask: bool) -> WarpedVRT:
         transform=grid.affine,
         width=grid.width,
         height=grid.height,
-        src_nodata=0,
+        src_nodata=0 if dataset.nodata is None else dataset.nodata,
         nodata=0,
         resampling=Resampling.nearest if same else Resampling.bilinear,
     )

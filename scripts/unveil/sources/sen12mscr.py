@@ -24,8 +24,9 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources.base import PATCH_PIXELS, Size, Source, SourceRaster, SourceSeries
-from unveil.sources.radiometry import check_backscatter, dn_from_reflectance
+from unveil.sources.radiometry import check_backscatter
 from unveil.sources.splits import match_patch, split_places, spread
+from unveil.stored import read_radar, read_reflectance
 
 PATCH = re.compile(r"(?P<roi>ROIs\d+)_(?P<season>[a-z]+)_(?P<scene>\d+)_(?P<patch>p\d+)$")
 
@@ -128,8 +129,7 @@ def open_optical(path: Path, grid: Grid) -> SourceRaster:
     _check(path, grid, len(L1C13))
 
     def read(window: Window) -> np.ndarray:
-        data = raster.read(path, window=window)
-        return dn_from_reflectance(data, REFLECTANCE_SCALE, file=str(path))
+        return read_reflectance(path, window=window, unit=REFLECTANCE_SCALE)
 
     return SourceRaster(L1C13, read, {"unveil:source": path.name})
 
@@ -141,9 +141,9 @@ def open_radar(path: Path, grid: Grid) -> SourceRaster:
         InputError: if it is missing, damaged, on another grid, or cannot be VV, VH in dB.
     """
     _check(path, grid, len(SAR2))
-    check_backscatter(raster.read_decimated(path).astype(np.float32), file=str(path))
+    check_backscatter(read_radar(path), file=str(path))
 
     def read(window: Window) -> np.ndarray:
-        return raster.read(path, window=window).astype(np.float32)
+        return read_radar(path, window=window)
 
     return SourceRaster(SAR2, read, {"unveil:source": path.name})

@@ -48,6 +48,7 @@ from unveil.sources.stac.lock import (
     read_lock,
 )
 from unveil.sources.stac.preset import Preset
+from unveil.stored import to_decibel_or_nan
 
 LOG = logging.getLogger(__name__)
 
@@ -466,9 +467,13 @@ def decide_offset(
     first = next(iter(cuts))
     offset = radiometry.offset_of_item(item, assets[first], preset.offset)
     levels: dict[str, float] = {}
+    medians: dict[str, float] = {}
     for band, cut in cuts.items():
-        levels |= radiometry.dark_levels(read_cut(cache, cut)[None], [band])
-    return radiometry.cross_check(offset, levels, reliable=preset.offset.reliable)
+        dn = read_cut(cache, cut)[None]
+        levels |= radiometry.dark_levels(dn, [band])
+        medians |= radiometry.median_levels(dn, [band])
+    offset = radiometry.cross_check(offset, levels, reliable=preset.offset.reliable)
+    return radiometry.check_brightness(offset, medians)
 
 
 def _offset_facts(offsets: Mapping[str, Offset]) -> dict[str, Any]:
@@ -536,6 +541,11 @@ def _annotation(cache: RangeCache, remote: Remote) -> bytes:
         return file.read()
 
 
+def _power_of_decibel(data: np.ndarray, lines: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    decibel = to_decibel_or_nan(data[None])[0]
+    return (10 ** (decibel.astype(np.float64) / 10)).astype(np.float32)
+
+
 def _calibrator(cache: RangeCache, part: _Wanted, preset: Preset):
     """Return what turns stored radar numbers into linear power, NaN where there is none."""
     if preset.pixels == "linear":
@@ -543,7 +553,7 @@ def _calibrator(cache: RangeCache, part: _Wanted, preset: Preset):
             np.isfinite(data) & (data > 0), data, np.nan
         ).astype(np.float32)
     if preset.pixels == "dB":
-        return lambda data, lines, pixels: (10 ** (data.astype(np.float64) / 10)).astype(np.float32)
+        return _power_of_decibel
     tables = {}
     for kind, name in (("calibration", "sigmaNought"), ("noise", "noise")):
         asset = part.item["assets"].get(f"{kind}-{part.band}")
