@@ -56,11 +56,12 @@ class Stored:
 
     def of(self, order: Sequence[int]) -> Stored:
         """Return the same for a selection of bands, by position."""
-        picked = {
-            name: tuple(getattr(self, name)[k] for k in order)
-            for name in ("quantification", "offset", "nodata")
-        }
-        return replace(self, **picked)
+        return replace(
+            self,
+            quantification=tuple(self.quantification[k] for k in order),
+            offset=tuple(self.offset[k] for k in order),
+            nodata=tuple(self.nodata[k] for k in order),
+        )
 
 
 def plainly(bands: int, *, quantification: float = REFLECTANCE_SCALE, offset: float = 0) -> Stored:

@@ -83,7 +83,7 @@ def bands_of_target(row: SceneRow, series: SourceSeries) -> tuple[str, ...]:
     Raises:
         InputError: if the target lacks a band that all other dates have.
     """
-    if made_of_reference(row, series):
+    if series.reference is not None and made_of_reference(row, series):
         return series.reference.bands
     target = series.optical[row.target_date]
     others = [set(f.bands) for date, f in series.optical.items() if date != row.target_date]
@@ -116,7 +116,7 @@ def narrow(row: SceneRow, series: SourceSeries, bands: tuple[str, ...]) -> Sourc
     series = series.without(poor)
     apart = series.reference
     lacking = [name for name in bands if apart and name not in apart.bands]
-    if lacking:
+    if apart and lacking:
         raise InputError(
             f"the truth ({apart.facts.get('unveil:source', 'reference')}) has no "
             f"{', '.join(lacking)}, which the target has",

@@ -197,8 +197,8 @@ def find_products(folder: Path) -> tuple[Product, ...]:
             bad.append(error)
     if bad and not found:
         raise bad[0]
-    for error in bad:
-        LOG.warning("left out, the other products go on: %s", error)
+    for reason in bad:
+        LOG.warning("left out, the other products go on: %s", reason)
     if not found:
         raise InputError(
             "no Sentinel-2 products",
