@@ -1,8 +1,8 @@
-"""How near to the truth do methods come on a series that no network here has seen?
+"""How near to the truth do models come on a series that no network here has seen?
 
 The Romanian Sentinel-2 series of the package nrt (L2A, 100 x 100 px, 140 dates): every date
 that is clear over the whole place is withheld in turn and put under a real cloud of another
-date, shape and pixels. Methods see six dates before and six after with their SCL masks.
+date, shape and pixels. Models see six dates before and six after with their SCL masks.
 Errors are of hidden pixels, mean absolute in reflectance over the bands, averaged over
 dates; intervals are bootstrapped over dates.
 
@@ -195,7 +195,7 @@ def run(
 
 
 def scene_of(place: Series, inputs: Inputs) -> Scene:
-    """Return the scene that methods are told about."""
+    """Return the scene that models are told about."""
     height, width = inputs.shape
     grid = Grid("EPSG:32634", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), height, width)
     frame = Frame(inputs.target_date, "target", Path(), inputs.bands)
@@ -213,7 +213,7 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 def table(errors: Errors, calibrations: Calibrations, covers: list[float]) -> str:
     """Return the results as Markdown."""
     heads = [f"{100 * cover:.0f} % cloud" for cover in covers]
-    lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    lines = ["| model | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name, by_cover in errors.items():
         found = [by_cover[cover] for cover in covers]
         cells = [
@@ -234,7 +234,7 @@ def table(errors: Errors, calibrations: Calibrations, covers: list[float]) -> st
 
 
 def gain(errors: Errors, name: str, cover: float) -> float:
-    """Return by how many percent the mean error is off the best of the other methods'."""
+    """Return by how many percent the mean error is off the best of the other models'."""
     others = [
         float(np.mean(by_cover[cover]))
         for other, by_cover in errors.items()

@@ -267,7 +267,7 @@ def print_memory(args: argparse.Namespace) -> None:
         f"13 bands, {CONTEXT} context frames; MiB resident; dsen2cr with {args.features} features"
     )
     print(
-        "method        size  backend    precision       tile  tiles  before    peak   wall s"
+        "model         size  backend    precision       tile  tiles  before    peak   wall s"
         "  in the model"
     )
     for kind, size in product(args.kinds, args.sizes):
@@ -427,7 +427,7 @@ def main() -> None:
     )
     memory.add_argument("--tile", type=tile, default=1024, help="edge in pixels, or auto")
     memory.add_argument(
-        "--kinds", nargs="+", default=["dsen2cr", "regressed"], help="methods without options"
+        "--kinds", nargs="+", default=["dsen2cr", "regressed"], help="models without options"
     )
     memory.add_argument("--features", type=int, default=32)
     memory.add_argument("--blocks", type=int, default=4)

@@ -152,7 +152,7 @@ def main() -> None:
         seconds += measure("render", lambda: render(**inputs, options=options))
         size = inputs["output"].stat().st_size / 1e6
         n_models = len(json.loads((folder / "manifest.json").read_text())["models"]) - 1
-        print(f"together   {seconds:6.1f} s; {args.scenes} scenes, {n_models} methods,")
+        print(f"together   {seconds:6.1f} s; {args.scenes} scenes, {n_models} models,")
         print(f"{n_rows:,} rows; page of {size:.1f} MB with {args.picture} scenes in the picture")
 
 

@@ -109,7 +109,7 @@ def test_the_picture_has_a_cell_for_each_scene_and_column(opened):
     rows = opened.find_elements(By.CSS_SELECTOR, "#picture-table tbody tr")
     titles = [head.get_attribute("textContent") for head in heads]
     assert titles[1:3] == ["Cloudy", "SAR"] and titles[-1] == "Cloud-free"
-    assert titles[3] == "Regressed", "the best method comes first"
+    assert titles[3] == "Regressed", "the best model comes first"
     assert len(rows) == 6
     for row in rows:
         assert len(row.find_elements(By.CSS_SELECTOR, "td")) == len(heads) - 1
@@ -240,7 +240,7 @@ def test_the_spectrum_of_a_pixel_is_drawn_and_listed(opened):
 
 
 def test_a_method_is_left_out_of_the_charts_by_keyboard(opened):
-    opened.find_element(By.XPATH, "//summary[.='Methods in the charts']").send_keys(Keys.ENTER)
+    opened.find_element(By.XPATH, "//summary[.='Models in the charts']").send_keys(Keys.ENTER)
     opened.find_element(By.CSS_SELECTOR, "[data-method=regressed]").send_keys(Keys.SPACE)
     for name in ("spectrum-chart", "explore-chart"):
         assert "Regressed" not in chart(opened, name)["titles"]

@@ -95,7 +95,7 @@ def test_pooled_scores_equal_plain_means_of_the_table(results):
 
 
 def evidence_of(tmp_path, places, *, gap):
-    """Return two methods over many places: one ``gap`` worse, with noise of 0.001."""
+    """Return two models over many places: one ``gap`` worse, with noise of 0.001."""
     rng = np.random.default_rng(0)
     recipes = [Recipe(f"scene{i}", f"place{i}", "paired", 0.5) for i in range(places)]
     error = {"regressed": 0.01, "nearest": 0.01 + gap}
@@ -156,7 +156,7 @@ def test_the_best_is_seen_from_its_own_side(tmp_path):
 
 
 def run_with_an_unranked_method(folder, *, unranked):
-    """Ten scenes, two methods in three bands; perhaps one of two bands on two scenes."""
+    """Ten scenes, two models in three bands; perhaps one of two bands on two scenes."""
     rng = np.random.default_rng(0)
     recipes = [Recipe(f"s{i}", f"p{i}", "paired", 0.5) for i in range(10)]
     bands = {"B02": 0.01, "B04": 0.02, "B08": 0.25}
@@ -185,7 +185,7 @@ def errors_of(recipe, model, bands):
 
 
 def test_the_printed_difference_is_that_of_the_printed_means(tmp_path):
-    """The test was on the bands of a method that is not ranked, the means were not."""
+    """The test was on the bands of a model that is not ranked, the means were not."""
     findings, table = run_with_an_unranked_method(tmp_path, unranked=True)
     verdict = answer(findings, table, min_places=6)[-1]
     assert (verdict.best, verdict.runner_up, verdict.claim) == ("regressed", "nearest", "better")
@@ -316,7 +316,7 @@ def test_published_figures_are_marked_and_kept_apart(page):
 
 
 def test_too_few_places_are_said_to_be_too_few(page):
-    assert re.search(r"1 place compared\. A test of 10 pairs of\s+methods needs 9", page)
+    assert re.search(r"1 place compared\. A test of 10 pairs of\s+models needs 9", page)
     assert "There is no critical-difference diagram" in page
 
 
@@ -349,8 +349,8 @@ def test_enough_places_give_a_test_and_a_diagram(ten_places):
 
 
 def test_a_stated_standard_deviation_has_a_view_and_a_calibration(ten_places, page):
-    assert "Standard deviation that the method states" in ten_places
-    assert "On the diagonal a method knows its error" in ten_places
+    assert "Standard deviation that the model states" in ten_places
+    assert "On the diagonal a model knows its error" in ten_places
     assert "Standard deviation that" not in page and "On the diagonal" not in page
 
 
@@ -459,7 +459,7 @@ def test_methods_stand_in_the_order_of_their_error(results):
 
 
 def test_every_protocol_has_methods_in_colour(tmp_path):
-    """Nine methods on one protocol must not leave the only method of another without bars."""
+    """Nine models on one protocol must not leave the only model of another without bars."""
     recipes = [Recipe("a", "p", "transplant", 0.5), Recipe("b", "q", "simulate", 0.5)]
     many = [f"m{i}" for i in range(9)]
     rows = []
@@ -536,7 +536,7 @@ def test_every_key_of_the_configuration_is_an_option(root):
 
 
 def test_methods_with_different_bands_are_compared_on_the_bands_they_share(tmp_path):
-    """A method without the hard band must not win by leaving it out."""
+    """A model without the hard band must not win by leaving it out."""
     recipes = [Recipe(f"scene{i}", f"place{i}", "simulate", 0.5) for i in range(6)]
     errors = {"nearest": {"B02": 0.01, "B08": 0.09}, "regressed": {"B02": 0.02}}
     rows = []

@@ -290,7 +290,7 @@ def seam(
 
     The step of the error between direct neighbours across the border of ``hidden``, in
     excess of the step between neighbours inside it. Edges of the land cancel in the error,
-    so only an edge that the method has made counts. May be slightly negative. NaN without
+    so only an edge that the model has made counts. May be slightly negative. NaN without
     a border or without an inside.
 
     Args:

@@ -28,9 +28,9 @@ class Metric:
         better: the better side: ``low``, ``high``, nearer to ``zero``, or ``none``.
         decimals: in print.
         source: the module's function or class that defines it, below ``unveil.metrics``.
-        use: a ``score`` compares methods, a ``curve`` is drawn, a ``fact`` describes a scene.
+        use: a ``score`` compares models, a ``curve`` is drawn, a ``fact`` describes a scene.
         by_band: it is also scored band by band.
-        compared: methods are tested and ranked by it, on hidden pixels.
+        compared: models are tested and ranked by it, on hidden pixels.
         in_papers: the papers print it.
         explored: the page's chart of single scenes has it.
         logarithmic: its axis is.

@@ -76,9 +76,9 @@ EMPTY = {SAR: "no radar", TRUTH: "no truth"}
 DAYS = "days_to_clear_look"
 MARKERS = "osD^vPX<>ph*"
 MOST_COLOURS = 7
-"""Methods with a colour of their own, the best ones; more cannot be told apart."""
+"""Models with a colour of their own, the best ones; more cannot be told apart."""
 
-OTHERS = "the other methods"
+OTHERS = "the other models"
 PALE = "#c9cfd6"
 MARGIN_DEGREES, LEAST_SPAN = 3.0, (60.0, 24.0)
 """Of the map: land around the places, and the least width and height, degrees."""
@@ -88,7 +88,7 @@ MOST_LABELS = 3
 
 
 def palette(methods: Sequence[str]) -> dict[str, str]:
-    """Return the colours of the best methods, the same in every figure.
+    """Return the colours of the best models, the same in every figure.
 
     Args:
         methods: ids, best first; grey is left to the baseline and to those without a colour.
@@ -111,7 +111,7 @@ def mae_by_cover(findings: Findings, bounds: Sequence[float], *, min_places: int
         min_places: fewest places for an interval.
 
     Returns:
-        The figure; None when no method but the baseline has a score.
+        The figure; None when no model but the baseline has a score.
     """
     rows = _mae_rows(findings)
     if rows.empty:
@@ -177,12 +177,12 @@ def _points_and_lines(
 
 
 def mae_by_band(findings: Findings) -> Figure | None:
-    """Draw the pooled occluded MAE of each band as bars, the best methods side by side.
+    """Draw the pooled occluded MAE of each band as bars, the best models side by side.
 
     The cloudy input is left out, for its bars would flatten all others.
 
     Returns:
-        The figure; None when no method but the baseline has a score by band.
+        The figure; None when no model but the baseline has a score by band.
     """
     rows = findings.statistics.pooled
     rows = rows[rows["band"].isin(list(BANDS))]
@@ -216,11 +216,11 @@ def mae_by_band(findings: Findings) -> Figure | None:
 def cost(findings: Findings) -> Figure | None:
     """Draw occluded MAE against computing time, with the frontier of what no one beats.
 
-    Only methods that are ranked on the same places are drawn; times below the resolution
+    Only models that are ranked on the same places are drawn; times below the resolution
     of the record, a millisecond, count as one.
 
     Returns:
-        The figure; None when no ranked method but the baseline has a time.
+        The figure; None when no ranked model but the baseline has a time.
     """
     spent = findings.manifest.get("costs", {})
     seconds = {
@@ -281,7 +281,7 @@ def critical_difference(findings: Findings, *, min_places: int) -> Figure | None
 
 
 def _rank_panel(findings: Findings, rows: pd.DataFrame, axis: plt.Axes) -> None:
-    """Draw one protocol: best on top, one dot per method, and one bar per clique at the right."""
+    """Draw one protocol: best on top, one dot per model, and one bar per clique at the right."""
     rows = rows.sort_values("mean_rank").reset_index(drop=True)
     titles = [findings.methods[model].title for model in rows["model"]]
     axis.plot(rows["mean_rank"], rows.index, "o", color=INK, markersize=5)
@@ -306,7 +306,7 @@ def calibration(findings: Findings) -> Figure | None:
     """Draw how often the truth lies in the central interval of a given probability.
 
     Returns:
-        The figure; None when no method gives a standard deviation.
+        The figure; None when no model gives a standard deviation.
     """
     rows = findings.statistics.pooled
     rows = rows[(rows["region"] == "occluded") & (rows["level"] == ALL)]
@@ -330,10 +330,10 @@ def calibration(findings: Findings) -> Figure | None:
 
 
 def spectra(findings: Findings, pixels: Sequence[Spectra]) -> Figure | None:
-    """Draw the spectra of one scene's pixels: truth, cloudy input, and the best methods.
+    """Draw the spectra of one scene's pixels: truth, cloudy input, and the best models.
 
     Args:
-        findings: names and order of the methods.
+        findings: names and order of the models.
         pixels: of all scenes; the scene in the middle of the list is drawn.
 
     Returns:
@@ -440,7 +440,7 @@ def _frontier(points: pd.DataFrame) -> pd.DataFrame:
 def picture(
     rows: Sequence[Row], columns: Sequence[tuple[str, str]], labels: Mapping[str, str]
 ) -> Figure | None:
-    """Draw the comparison picture: one row per scene, one column per method.
+    """Draw the comparison picture: one row per scene, one column per model.
 
     Args:
         rows: the images; of more than ``MAX_ROWS`` an even spread is drawn.
@@ -555,7 +555,7 @@ def _protocols_with_methods(findings: Findings, rows: pd.DataFrame) -> np.ndarra
 
 
 def chart_colours(findings: Findings) -> dict[str, str]:
-    """Return a colour for every method: the figures' own where it has one, else from a wheel."""
+    """Return a colour for every model: the figures' own where it has one, else from a wheel."""
     order = best_of_each(findings)
     wheel = [matplotlib.colors.to_hex(c) for c in sns.husl_palette(max(len(order), 1), l=0.55)]
     colours = dict(zip(order, wheel, strict=False)) | palette(order)
@@ -564,7 +564,7 @@ def chart_colours(findings: Findings) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn; the best ones in colour, the others pale behind them."""
+    """How a model is drawn; the best ones in colour, the others pale behind them."""
 
     model: str
     colour: str
@@ -574,7 +574,7 @@ class Look:
 
 
 def looks(findings: Findings, models: Iterable[str]) -> list[Look]:
-    """Return how methods are drawn, those in colour last, so that they lie on top."""
+    """Return how models are drawn, those in colour last, so that they lie on top."""
     present = set(models)
     order = best_of_each(findings)
     colours, markers = palette(order), dict(zip(order, MARKERS, strict=False))

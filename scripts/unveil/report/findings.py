@@ -31,7 +31,7 @@ class ReportOptions:
         title: heading of the page.
         cloud_levels: cloud cover at which one level ends and the next begins, fractions.
         max_scenes_in_picture: rows of the picture, spread over cloud cover.
-        min_places: fewest places from which one method is called better than another.
+        min_places: fewest places from which one model is called better than another.
         chip_px: longest side of a thumbnail, pixels.
         stretch_percentiles: lower and upper percentile of the fixed stretch of a row.
     """
@@ -116,7 +116,7 @@ class Findings:
 
     Attributes:
         scenes: scene id -> scene, in table order.
-        methods: model id -> method, in the order of the manifest.
+        methods: model id -> what is known of it, in the order of the manifest.
         scores: metric rows over bands, the columns of ``metrics.csv``.
         paper_scores: the same by the papers' definitions, over bands, ``region`` without
             its prefix.
@@ -192,7 +192,7 @@ def read_citations(path: Path) -> dict[str, str]:
 
 
 def read_methods(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
-    """Return the methods of a manifest; weights trained in the project always say so."""
+    """Return the models of a manifest; weights trained in the project always say so."""
     methods = {}
     for model_id, entry in models.items():
         title = str(entry.get("title") or model_id)

@@ -1,4 +1,4 @@
-"""In which order the report names methods, protocols and regions."""
+"""In which order the report names models, protocols and regions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unveil.report.findings import Findings, select
 
 
 def best_first(findings: Findings, protocol: str = "") -> list[str]:
-    """Return the methods in the order of their error under cloud, best first.
+    """Return the models in the order of their error under cloud, best first.
 
-    The order is that of ``protocol``, then of the protocol that compares most methods, and so
-    on for those that have no score there. Methods without any score come last; the cloudy
+    The order is that of ``protocol``, then of the protocol that compares most models, and so
+    on for those that have no score there. Models without any score come last; the cloudy
     input itself comes first of all, because it is what the others start from.
     """
     wanted = {"level": ALL, "region": "occluded", "band": "all", "metric": "MAE"}
@@ -30,7 +30,7 @@ def best_first(findings: Findings, protocol: str = "") -> list[str]:
 
 
 def best_of_each(findings: Findings) -> list[str]:
-    """Return the methods so that the best of every protocol come first, then the seconds ...
+    """Return the models so that the best of every protocol come first, then the seconds ...
 
     The cloudy input itself is not among them.
     """

@@ -52,12 +52,12 @@ FIGURES = (
     "skipped.html",
 )
 """Files written beside the page, always all of them."""
-NO_RESULT = "No method has a result under cloud. The table of skipped scenes says why."
+NO_RESULT = "No model has a result under cloud. The table of skipped scenes says why."
 NO_FIGURE = {
     "mae_by_days": "No scene with a result under cloud has a clear look on another date.",
-    "cost": "No method with a result under cloud has a recorded time.",
+    "cost": "No model with a result under cloud has a recorded time.",
     "critical_difference": "Too few places for a comparison of ranks.",
-    "calibration": "No method gives a standard deviation.",
+    "calibration": "No model gives a standard deviation.",
     "spectra": "No scene has both a truth and hidden pixels.",
     "places": "No scene has a georeference.",
 }

@@ -1,4 +1,4 @@
-"""Spectra of chosen pixels: what each method put where cloud had hidden the ground."""
+"""Spectra of chosen pixels: what each model put where cloud had hidden the ground."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read_spectra(
 ) -> list[Spectra]:
     """Read the spectra of a dark, a middling and a bright pixel that cloud hides.
 
-    They are chosen by the truth alone, before any method is looked at.
+    They are chosen by the truth alone, before any model is looked at.
 
     Args:
         scene: a scene with a reference.

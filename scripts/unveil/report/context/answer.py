@@ -19,20 +19,20 @@ FULL_ANSWER = 0.99
 
 @dataclass(frozen=True)
 class Paired:
-    """A method against the best, paired by place (the table ``comparison.csv``).
+    """A model against the best, paired by place (the table ``comparison.csv``).
 
     Attributes:
-        model: id of the method.
+        model: id of the model.
         difference: its error minus the best one's, in the unit of the metric.
         low: lower end of the 95 % interval over places; NaN for one place.
         high: upper end.
         p_holm: Wilcoxon probability after Holm's correction; NaN when all are ties.
         win_rate: share of places where the best one is better, ties counting half.
         verdict: of the best one: ``better``, ``worse``, ``not distinguishable``, ``too few
-            places``, or ``not ranked`` when the method lacks too many scenes.
+            places``, or ``not ranked`` when the model lacks too many scenes.
         n_places: places that both have.
         n_scenes: scenes that both have.
-        mean: the method's error on these.
+        mean: the model's error on these.
         best_mean: the best one's error on these.
     """
 
@@ -55,7 +55,7 @@ class Verdict:
 
     Attributes:
         label: the cloud level.
-        best: id of the method with the lowest error; empty when nothing was ranked.
+        best: id of the model with the lowest error; empty when nothing was ranked.
         best_mae: its error, reflectance.
         runner_up: id of the next; empty when there is none.
         runner_up_mae: its error.
@@ -64,7 +64,7 @@ class Verdict:
         claim: ``better``, ``indistinguishable`` or ``description`` (too few places).
         n_scenes: scenes compared.
         n_places: places compared.
-        shared_bands: bands compared where methods were scored on different ones.
+        shared_bands: bands compared where models were scored on different ones.
     """
 
     label: str
@@ -83,7 +83,7 @@ class Verdict:
 def answers(
     findings: Findings, tables: Sequence[Table], options: ReportOptions
 ) -> list[dict[str, Any]]:
-    """Return the verdicts of each protocol, the one that compares most methods first."""
+    """Return the verdicts of each protocol, the one that compares most models first."""
     found: list[dict[str, Any]] = []
     for table in tables:
         if table.region != "occluded" or "MAE" not in table.metrics:
@@ -181,7 +181,7 @@ def _compared(findings: Findings, protocol: str, level: str) -> pd.DataFrame:
 
 
 def against(findings: Findings, best: str, *, protocol: str, level: str = ALL) -> list[Paired]:
-    """Return every method against ``best`` by occluded MAE, the nearest to it first."""
+    """Return every model against ``best`` by occluded MAE, the nearest to it first."""
     rows = _compared(findings, protocol, level)
     rows = rows[(rows["first"] == best) | (rows["second"] == best)]
     pairs = [_orient(row, best) for row in rows.itertuples()]
@@ -204,7 +204,7 @@ def _orient(row: Any, best: str) -> Paired:
 def comparisons(
     findings: Findings, found: Sequence[Mapping[str, Any]], options: ReportOptions
 ) -> list[dict[str, Any]]:
-    """Return every method against the best of each protocol, and the places it takes."""
+    """Return every model against the best of each protocol, and the places it takes."""
     compared = []
     for entry in found:
         protocol, best = entry["protocol"], entry["overall"].best
@@ -224,7 +224,7 @@ def comparisons(
 
 
 def outside_ranking(findings: Findings, verdict: Verdict, protocol: str) -> list[dict[str, Any]]:
-    """Find methods left out for their coverage that beat the best where both have results."""
+    """Find models left out for their coverage that beat the best where both have results."""
     pairs = against(findings, verdict.best, protocol=protocol)
     return [
         {
@@ -239,7 +239,7 @@ def outside_ranking(findings: Findings, verdict: Verdict, protocol: str) -> list
 
 
 def caveats(findings: Findings, table: Table) -> dict[str, list[str]]:
-    """Return what makes the errors of a method less comparable: title -> sentences."""
+    """Return what makes the errors of a model less comparable: title -> sentences."""
     last = len(table.labels) - 1
     scores = findings.scores[findings.scores["protocol"] == table.protocol]
     counted = scores[scores["metric"] == "n_bands"].dropna(subset=["value"])

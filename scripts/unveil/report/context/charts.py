@@ -1,4 +1,4 @@
-"""Data of the interactive charts: methods, scenes, pixels."""
+"""Data of the interactive charts: models, scenes, pixels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unveil.report.words import rounded, scene_title
 MAX_EXPLORED = 300
 """Scenes whose single values are in the page, for the interactive chart."""
 SHOWN_IN_CHARTS = 6
-"""Methods that the interactive charts show at first, the best ones."""
+"""Models that the interactive charts show at first, the best ones."""
 
 
 def charts_context(findings: Findings, pixels: Sequence[Spectra]) -> dict[str, Any]:
-    """Return the data of the interactive charts, JSON-able: methods, scenes, pixels."""
+    """Return the data of the interactive charts, JSON-able: models, scenes, pixels."""
     order = best_first(findings)
     chosen = pick_scenes(findings.cover, MAX_EXPLORED)
     days = scene_scores(findings, region="occluded", metric="days_to_clear_look").max(axis=1)

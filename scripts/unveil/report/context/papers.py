@@ -19,7 +19,7 @@ from unveil.report.order import best_first, order_by
 def papers_context(findings: Findings, tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Return, for each paper's definition, this run by it and by ours, and the paper's figures.
 
-    A method's value is the mean over patches of all scenes, as the papers pool, each scene
+    A model's value is the mean over patches of all scenes, as the papers pool, each scene
     weighing as its pixels; beside it stands our value of the region that comes nearest:
     every pixel whose truth is known.
     """
@@ -45,7 +45,7 @@ def papers_context(findings: Findings, tables: Sequence[Table]) -> list[dict[str
 
 
 def _by_method(findings: Findings, rows: pd.DataFrame):
-    """Yield the rows of each protocol and method, the best method first."""
+    """Yield the rows of each protocol and model, the best model first."""
     for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
         inside = rows[rows["protocol"] == protocol]
         for model in best_first(findings, protocol):

@@ -1,4 +1,4 @@
-"""The comparison picture: rows of scenes, columns of methods, and spectra of their pixels."""
+"""The comparison picture: rows of scenes, columns of models, and spectra of their pixels."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Picture:
 
     Attributes:
         rows: a scene each, clear first.
-        columns: ``(key, title)``, the best method first.
-        missing: methods without any image.
+        columns: ``(key, title)``, the best model first.
+        missing: models without any image.
         pixels: spectra of pixels of the rows.
     """
 
@@ -88,7 +88,7 @@ def picture_context(findings: Findings, picture: Picture) -> dict[str, Any]:
     if any(row.images.get(ERROR_VIEW) for row in rows):
         views[ERROR_VIEW] = "Mean absolute error"
     if any(row.images.get(SPREAD_VIEW) for row in rows):
-        views[SPREAD_VIEW] = "Standard deviation that the method states"
+        views[SPREAD_VIEW] = "Standard deviation that the model states"
     first = next(iter(views), "true")
     encoded = {
         view: {row.scene: _encode(row, view) for row in rows if view in row.images}

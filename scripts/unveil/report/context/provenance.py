@@ -1,4 +1,4 @@
-"""Where methods and data come from: versions, weights, licences, citations."""
+"""Where models and data come from: versions, weights, licences, citations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unveil.report.findings import Findings
 
 
 def provenance_context(findings: Findings) -> dict[str, Any]:
-    """Return versions, methods, licences, configuration, as written in the manifest."""
+    """Return versions, models, licences, configuration, as written in the manifest."""
     manifest = findings.manifest
     licences: dict[tuple[str, str], list[str]] = {}
     for scene_id, facts in manifest.get("scenes", {}).items():
@@ -34,7 +34,7 @@ def provenance_context(findings: Findings) -> dict[str, Any]:
 
 
 def bibtex(findings: Findings, citations: Mapping[str, str]) -> str:
-    """Return the BibTeX entries of the methods and data that ran, each work once."""
+    """Return the BibTeX entries of the models and data that ran, each work once."""
     scored = set(findings.scores["model"])
     kinds = [m.kind for m in findings.methods.values() if m.id in scored]
     sources = [str(scene.facts.get("source", "")) for scene in findings.scenes.values()]
@@ -47,7 +47,7 @@ def bibtex(findings: Findings, citations: Mapping[str, str]) -> str:
 
 
 def _speed(cost: Mapping[str, Any]) -> str:
-    """Return the time per megapixel of a method, with the devices it ran on."""
+    """Return the time per megapixel of a model, with the devices it ran on."""
     if not cost.get("pixels"):
         return "–"
     seconds = cost["model_seconds"] / cost["pixels"] * 1e6

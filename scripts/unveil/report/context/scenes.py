@@ -28,7 +28,7 @@ def skip_groups(findings: Findings) -> list[dict[str, Any]]:
     groups: dict[tuple, list[str]] = {}
     for (stage, model, reason), rows in findings.skipped.groupby(["stage", "model", "reason"]):
         method = findings.methods.get(model)
-        title = method.title if method else (model or "every method")
+        title = method.title if method else (model or "every model")
         groups.setdefault((stage, reason, tuple(sorted(set(rows["scene"])))), []).append(title)
     found = [
         {"stage": stage, "titles": titles, "reason": reason, "scenes": list(scenes)}
@@ -93,7 +93,7 @@ def _details(
         "scores": [(findings.methods[m].title, known[m]) for m in ranked_by(known, "MAE")],
         "skips": [
             (
-                findings.methods[m].title if m in findings.methods else (m or "every method"),
+                findings.methods[m].title if m in findings.methods else (m or "every model"),
                 stage,
                 reason,
             )

@@ -30,7 +30,7 @@ STRATA = {
         "scenes, by the share of hidden pixels without a clear look",
     ),
     "season": ("season", "scenes, by the date of the target and the hemisphere"),
-    "land_cover": ("land cover", "hidden pixels, by class; each method on its own bands"),
+    "land_cover": ("land cover", "hidden pixels, by class; each model on its own bands"),
 }
 """What else the errors are sorted by: title, and what is sorted."""
 
@@ -63,9 +63,9 @@ class Stand:
     Attributes:
         label: "0–35 %" ... or "all levels".
         n_scenes: scenes of the level with any value.
-        n_common: scenes that every ranked method has.
+        n_common: scenes that every ranked model has.
         n_places: places of these.
-        ranked: ids of the methods compared on them.
+        ranked: ids of the models compared on them.
     """
 
     label: str
@@ -144,7 +144,7 @@ def _stand(rows: pd.DataFrame, label: str) -> Stand:
 
 
 def _cell(rows: pd.DataFrame, model: str, metric: str) -> Cell:
-    """Return a cell; the first two of at least two ranked methods are marked."""
+    """Return a cell; the first two of at least two ranked models are marked."""
     if model not in rows.index:
         return Cell(math.nan, print_value(math.nan, metric), 0, 0, ranked=False, rank=0)
     row = rows.loc[model]
