@@ -58,6 +58,7 @@ rule assemble_scene:
         code=code_of("assemble_scene"),
         home=HOME,
         sources=get_source_settings,
+        cache=config["cache"],
         seed=config["seed"],
         detection=DETECTION,
     message:

@@ -25,6 +25,7 @@ from unveil.workflow.shards import DOWNLOAD, make_scenes
 with job(snakemake.log[0]):
     params = snakemake.params
     sources = dict(params.sources)
+    settings_of_sources = {**sources, "cache": params.cache}
     inputs = [row[key] for row in params.rows for key in ("path", "area") if row[key]]
     locks = [sources["stac"]["locks"]] if "stac" in sources else []
     unpack(snakemake.input.get("archives", []), [*inputs, *locks])
@@ -48,7 +49,7 @@ with job(snakemake.log[0]):
         {row["scene"]: SceneRow(**row) for row in params.rows},
         lambda row, home: assemble_row(
             row,
-            sources,
+            settings_of_sources,
             home,
             settings,
             detect=partial(detect_clouds, options=masks),

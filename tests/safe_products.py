@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zipfile
 from pathlib import Path
@@ -124,6 +125,23 @@ def write_jp2(path: Path, data: np.ndarray, grid: Grid, corner: tuple[int, int],
     }
     with rasterio.open(path, "w", **profile) as writer:
         writer.write(data, 1)
+
+
+def write_manifest(product: Path, algorithm: str = "MD5") -> None:
+    """Write the manifest of a product, with the checksum of every file as ESA writes it."""
+    kind = {"MD5": "md5", "SHA3-256": "sha3_256"}[algorithm]
+    objects = [
+        f'<dataObject ID="f{number}"><byteStream mimeType="application/octet-stream" '
+        f'size="{path.stat().st_size}"><fileLocation locatorType="URL" '
+        f'href="./{path.relative_to(product).as_posix()}"/><checksum checksumName="{algorithm}">'
+        f"{hashlib.new(kind, path.read_bytes()).hexdigest()}</checksum></byteStream></dataObject>"
+        for number, path in enumerate(sorted(p for p in product.rglob("*") if p.is_file()))
+    ]
+    (product / "manifest.safe").write_text(
+        '<xfdu:XFDU xmlns:xfdu="urn:ccsds:schema:xfdu:1"><dataObjectSection>'
+        + "".join(objects)
+        + "</dataObjectSection></xfdu:XFDU>"
+    )
 
 
 def zipped(product: Path, archive: Path) -> Path:

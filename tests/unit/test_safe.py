@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from tests import safe_products as safe
 from tests.safe_products import L1C_0301, L2A_0212, L2A_0400, L2A_0509, SIZE
 
+from unveil import raster
 from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.bands import L1C13, L2A12
@@ -23,6 +24,7 @@ from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.masks.mask_scene import MaskOptions, why_unjudged
 from unveil.scene import load_scene, save_scene
+from unveil.sources import integrity
 from unveil.sources.area import tile_grid
 from unveil.sources.registry import open_source, source_of
 from unveil.sources.safe import find_products, read_product
@@ -437,6 +439,165 @@ def test_products_of_several_tiles_need_an_area(tmp_path, product, templates, pi
     few = {band: pixels[band] for band in ("B02", "B04", "B10")}
     safe.write_product(tmp_path, templates / L1C_0301, few, tile="46RFR")
     refused(tmp_path, "46RER, 46RFR", "area")
+
+
+# --- images that are not whole ----------------------------------------------------------------
+
+FOUR = ("B02", "B03", "B04", "B08")
+
+
+def three_dates(folder, templates, pixels):
+    """Three products of L2A; the second is cloudy above."""
+    for date in THREE:
+        scl = np.full((SIZE, SIZE), 4, np.uint8)
+        scl[:100] = 9 if date == THREE[1] else 4
+        few = {band: pixels[band] for band in FOUR}
+        yield safe.write_product(folder, templates / L2A_0212, few, scl=scl, date=date)
+
+
+THREE = ("2019-12-23", "2019-12-28", "2020-01-02")
+
+
+def image(product, band="B04"):
+    return next(product.rglob(f"*_{band}*.jp2"))
+
+
+def spoil(path, harm):
+    path.write_bytes(harm(path.read_bytes()))
+
+
+def hole(data):
+    """Zeros that an interrupted mirror leaves."""
+    middle = len(data) // 2
+    return data[:middle] + bytes(600) + data[middle + 600 :]
+
+
+@pytest.mark.parametrize(
+    ("harm", "word"),
+    [
+        (lambda data: data[: int(0.95 * len(data))], "ends after"),
+        (lambda data: data[:-40], "ends after"),
+        (hole, "hole of zeros"),
+        (lambda data: data[: len(data) // 2] + bytes(len(data) // 2), "hole of zeros"),
+    ],
+)
+def test_a_broken_image_without_a_manifest_is_left_out_by_date(
+    tmp_path, templates, pixels, harm, word
+):
+    products = list(three_dates(tmp_path / "in", templates, pixels))
+    spoil(image(products[0]), harm)
+    scene = assembled(tmp_path / "out", row(tmp_path / "in", target_date=THREE[1]))
+    assert [frame.date for frame in scene.context] == [THREE[2]]
+    assert word in scene.facts["left_out"][THREE[0]]
+    with pytest.raises(InputError, match=f"{THREE[0]} cannot be used: .*{word}.*Remedy: download"):
+        assembled(tmp_path / "bad", row(tmp_path / "in", target_date=THREE[0]))
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA3-256"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_are_held_against_the_manifest(tmp_path, templates, pixels, algorithm, packed):
+    products = list(three_dates(tmp_path / "in", templates, pixels))
+    for product in products:
+        safe.write_manifest(product, algorithm)
+    spoil(image(products[2]), lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
+    if packed:
+        for product in products:
+            safe.zipped(product, tmp_path / "zips" / f"{product.stem}.zip")
+    folder = tmp_path / ("zips" if packed else "in")
+    series = open_source(row(folder), SETTINGS)
+    assert list(series.optical) == list(THREE[:2])
+    assert "manifest.safe states" in series.left_out[THREE[2]].reason
+
+
+def test_images_are_read_once_and_again_after_a_change(tmp_path, templates, pixels, monkeypatch):
+    product = next(three_dates(tmp_path / "in", templates, pixels))
+    safe.write_manifest(product)
+    settings = {**SETTINGS, "cache": str(tmp_path / "cache")}
+    read = []
+    whole = integrity.fault_of
+    monkeypatch.setattr(integrity, "fault_of", lambda one: read.append(one.name) or whole(one))
+    for expected in (5, 0):
+        read.clear()
+        open_source(row(tmp_path / "in"), settings)
+        assert len(read) == expected
+    spoil(image(product), hole)
+    find_products.cache_clear()
+    with pytest.raises(InputError, match="no product is whole: .*B04.*manifest.safe states"):
+        open_source(row(tmp_path / "in"), settings)
+    assert len(read) == 1
+    (record,) = (tmp_path / "cache/products").iterdir()
+    record.write_text("{")
+    with pytest.raises(InputError, match="no product is whole"):
+        open_source(row(tmp_path / "in"), settings)
+    assert len(read) == 6
+
+
+def test_the_older_version_is_used_where_the_newer_is_damaged(tmp_path, templates, pixels):
+    few = {band: pixels[band] for band in FOUR}
+    safe.write_product(tmp_path, templates / L2A_0212, few)
+    newer = {band: dn + 1100 for band, dn in few.items()}
+    new = safe.write_product(tmp_path, templates / L2A_0212, newer, baseline="N0500")
+    shift_strip(new)
+    (date,) = open_source(row(tmp_path), SETTINGS).optical
+    frame = open_source(row(tmp_path), SETTINGS).optical[date]
+    expected = np.stack([pixels[band] for band in FOUR]).astype(int)
+    assert np.median(frame.read(WINDOW).astype(int) - expected) == 100
+    spoil(image(new), hole)
+    frame = open_source(row(tmp_path), SETTINGS).optical[date]
+    assert (frame.read(WINDOW) == expected).all()
+    assert "hole of zeros" in frame.facts["unveil:warnings"][-1]
+
+
+WINDOW = Window(0, 0, SIZE, SIZE)
+
+
+def shift_strip(product):
+    """Let the datastrip of a product start a second later, as another processing does."""
+    for path in product.rglob("*.xml"):
+        later = re.sub(
+            r"_S(\d{8}T)(\d{6})_N", lambda m: f"_S{m[1]}{int(m[2]) + 1:06d}_N", path.read_text()
+        )
+        path.write_text(later)
+
+
+def test_a_product_without_a_band_costs_its_date_and_not_the_band(tmp_path, templates, pixels):
+    products = list(three_dates(tmp_path / "in", templates, pixels))
+    image(products[2]).unlink()
+    scene = assembled(tmp_path / "out", row(tmp_path / "in", target_date=THREE[1]))
+    assert scene.bands == FOUR and scene.facts["left_out"] == {THREE[2]: "it has no B04"}
+    with pytest.raises(InputError, match="no B04, which all other dates have"):
+        assembled(tmp_path / "bad", row(tmp_path / "in", target_date=THREE[2]))
+
+
+def test_products_without_scl_are_left_out_unless_declared_clear(tmp_path, templates, pixels):
+    products = list(three_dates(tmp_path / "in", templates, pixels))
+    for product in (products[0], products[2]):
+        image(product, "SCL").unlink()
+    (tmp_path / "in/scene.yaml").write_text(f"clear: [{THREE[2]}]\n")
+    scene = assembled(tmp_path / "out", row(tmp_path / "in", target_date=THREE[1]))
+    assert [frame.date for frame in scene.context] == [THREE[2]]
+    assert "nothing can judge" in scene.facts["left_out"][THREE[0]]
+    (tmp_path / "in/scene.yaml").write_text("level: L2A\n")
+    with pytest.raises(InputError, match="only clear"):
+        open_source(row(tmp_path / "in"), SETTINGS)
+
+
+def test_0_in_the_near_infrared_over_water_is_data(tmp_path, templates, pixels):
+    lake = np.s_[60:180, 60:180]
+    scl = np.full((SIZE, SIZE), 4, np.uint8)
+    scl[lake] = 6
+    few = {band: pixels[band].copy() for band in FOUR}
+    for band, dn in zip(FOUR, (300, 200, 120, 0), strict=True):
+        few[band][lake] = dn
+    few["B08"][70:80, 70:80] = 65_535  # saturated, and no dark water
+    few["B08"][:10] = 0  # nodata over land
+    date = "2019-12-28"
+    safe.write_product(tmp_path / "in", templates / L2A_0212, few, scl=scl, date=date)
+    scene = assembled(tmp_path / "out", row(tmp_path / "in", target_date=date))
+    b08 = raster.read(scene.target.path)[3]
+    assert (b08[100:180, 60:180] == 1).all()
+    assert (b08[70:80, 70:80] == 0).all() and (b08[:10] == 0).all()
+    assert "water" in scene.target.facts["unveil:zeros_over_water"]
 
 
 # --- scenes ---------------------------------------------------------------------------------

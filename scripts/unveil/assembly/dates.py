@@ -17,6 +17,9 @@ from unveil.sources import selection
 from unveil.sources.base import SourceSeries
 from unveil.sources.selection import Limits, Look
 
+MOST_NAMED = 3
+"""Dates that a message explains."""
+
 
 def is_settled(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
     """Whether the dates of a row are known without looking at the clouds of each.
@@ -112,7 +115,7 @@ def choose_dates(
         "cover_of_dates": {k.date: round(k.occluded, 4) for k in looks if k.occluded is not None}
     }
     if row.target_date == "auto" or may_move(row, series, limits):
-        row = replace(row, target_date=_choose_target(row, looks, limits).date)
+        row = replace(row, target_date=_choose_target(row, series, looks, limits).date)
     if row.reference_date == "auto":
         try:
             truth = selection.truth_within(looks, row.target_date, limits).date
@@ -122,7 +125,9 @@ def choose_dates(
     return row, replace(series, facts=series.facts | facts)
 
 
-def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> Look:
+def _choose_target(
+    row: SceneRow, series: SourceSeries, looks: Sequence[Look], limits: Limits
+) -> Look:
     try:
         if row.target_date == "auto":
             return selection.first_target(looks, limits)
@@ -134,8 +139,9 @@ def _choose_target(row: SceneRow, looks: Sequence[Look], limits: Limits) -> Look
             min_valid=limits.place_share,
         )
     except SceneSkipped as reason:
+        gone = [f"{date} is left out: {why.reason}" for date, why in series.left_out.items()]
         raise InputError(
-            str(reason),
+            "; ".join([str(reason), *gone[:MOST_NAMED]]),
             file=row.path,
             field=f"scene {row.scene}: target_date",
             remedy="widen sources.selection (window_days, target_cloud, place_share), or name "

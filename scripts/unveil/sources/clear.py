@@ -11,6 +11,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from unveil.bands import CLEAR
+from unveil.config import check, read_yaml
 from unveil.errors import InputError
 from unveil.scene import DECLARED_CLEAR
 from unveil.sources.base import SourceRaster
@@ -52,3 +53,25 @@ def dates_as_text(facts: Mapping[str, Any]) -> dict[str, Any]:
         return dict(facts)
     texts = [day.isoformat() if isinstance(day, dt.date) else day for day in clear]
     return {**facts, "clear": texts}
+
+
+def read_declared(folder: Path, dates: Iterable[str]) -> frozenset[str]:
+    """Return the dates that ``scene.yaml`` of a folder of products declares clear.
+
+    Raises:
+        InputError: if the file says anything else, or names a date that is not there.
+    """
+    path = folder / "scene.yaml"
+    if not path.is_file():
+        return frozenset()
+    facts = dates_as_text(read_yaml(path))
+    for name in facts:
+        if name != "clear":
+            raise InputError(
+                "only clear can be said of products; they tell the rest themselves",
+                file=path,
+                field=name,
+                remedy="take it out",
+            )
+    check(facts, "local", file=path)
+    return declared_dates(facts.get("clear", False), dates, file=path)

@@ -9,23 +9,25 @@ folders a resolution (ESA, Sentinel-2 Products Specification Document, issues 13
 
 Archives are read in place and never unpacked; members that would leave the product, by
 ``..`` or by a link, are refused. Images are read through windows, warped onto the grid of the
-place and mosaicked; each product is harmonised with its own offset before.
+place and mosaicked; each product is harmonised with its own offset before. Products whose images
+are not whole (:mod:`unveil.sources.integrity`) are left out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -42,9 +44,10 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.inputs import read_xml, reading_input
 from unveil.raster import Grid
-from unveil.sources import radiometry, selection
+from unveil.sources import integrity, radiometry, selection
 from unveil.sources.area import TILE, Box, area_box, area_grid, box_pixels, overlap
-from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
+from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, Unusable, files_below
+from unveil.sources.clear import read_declared
 from unveil.sources.local import dated_files, open_radar
 from unveil.sources.radiometry import Offset
 from unveil.sources.selection import Acquisition, Look
@@ -66,7 +69,7 @@ CHECKED_BANDS = ("B02", "B04", "B8A", "B10", "B12")
 SAMPLE_PX = 256
 TILE_PIXELS = 10_980**2
 """Of products without a smaller place in them."""
-WATCHED = (".jp2", ".tif", ".tiff", ".xml", ".zip")
+WATCHED = (".jp2", ".tif", ".tiff", ".xml", ".zip", "manifest.safe", "scene.yaml")
 OPEN_IMAGES = 48
 AGAIN = "download the product again"
 
@@ -82,6 +85,8 @@ class Product:
         offset: what its own metadata say about the offset.
         images: ESA band name (and ``SCL``) to the GDAL name of the finest image.
         cloud_cover: cloud over the product as ESA states it, percent; None when unknown.
+        members: ESA band name to the image's path in the product.
+        checksums: what ``manifest.safe`` states, by path in the product.
     """
 
     path: Path
@@ -90,6 +95,13 @@ class Product:
     offset: Offset
     images: dict[str, str]
     cloud_cover: float | None = None
+    members: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, integrity.Checksum] = field(default_factory=dict)
+
+    @property
+    def date(self) -> str:
+        """UTC date, ``YYYY-MM-DD``."""
+        return self.acquisition.time.date().isoformat()
 
 
 class Safe(Source):
@@ -133,15 +145,17 @@ class Safe(Source):
 
         Args:
             row: row of the scene table; ``area`` is the place (empty: the products' one tile).
-            settings: section ``sources`` of the config, of which ``safe_level`` is used.
+            settings: section ``sources`` of the config, of which ``safe_level`` is used, and
+                ``cache``, where it is remembered which images are whole.
 
         Raises:
             InputError: for damaged or hostile products, levels that mix, or an area that no
                 product covers.
         """
         products = _of_one_level(find_products(Path(row.path)), settings["safe_level"], row)
-        grid = _grid_of(row, products)
-        covering = [p for p in products if _covers(p, grid)]
+        readable, faults = _divide(products, _opening_fault)
+        grid = _grid_of(row, readable or products)
+        covering = [p for p in readable if _covers(p, grid)]
         if not covering:
             raise InputError(
                 f"none of {len(products)} products covers {row.area!r}",
@@ -149,14 +163,27 @@ class Safe(Source):
                 field=f"scene {row.scene}: area",
                 remedy="give an area within the products' tiles",
             )
+        covering, broken = _divide(covering, partial(_image_fault, cache=settings.get("cache")))
+        faults |= broken
+        if not covering:
+            raise InputError(
+                f"no product is whole: {next(iter(broken.values()))}",
+                file=row.path,
+                field=f"scene {row.scene}: path",
+                remedy=AGAIN,
+            )
         by_id = {p.acquisition.id: p for p in covering}
         looks = _one_look_a_day(selection.group_looks(p.acquisition for p in covering), by_id, grid)
-        bands = _common_bands(covering)
+        left_out = _damaged(products, faults, looks)
         optical, masks = {}, {}
         for look in looks:
             parts = [_checked_offset(by_id[m.id], grid) for m in look.members]
+            bands = _common_bands(parts)
             optical[look.date] = SourceRaster(
-                bands, _reader(parts, bands, grid), _facts(parts, look)
+                bands,
+                _reader(parts, bands, grid),
+                _facts(parts, look, _faults_of(look.date, products, faults)),
+                _zeros_reader(parts, bands, grid),
             )
             if all("SCL" in part.images for part in parts):
                 masks[look.date] = SourceRaster(
@@ -165,15 +192,17 @@ class Safe(Source):
         radar = dated_files(Path(row.path) / "sar")
         return SourceSeries(
             grid=grid,
-            place=row.place or covering[0].acquisition.tile,
+            place=row.place or products[0].acquisition.tile,
             optical=optical,
             masks=masks,
             radar={date: open_radar(path, grid) for date, path in radar.items()},
             facts={
-                "level": covering[0].level,
+                "level": products[0].level,
                 "licence": "Copernicus Sentinel Data Terms and Conditions",
                 "attribution": "Contains modified Copernicus Sentinel data",
             },
+            declared_clear=read_declared(Path(row.path), optical),
+            left_out=left_out,
         )
 
 
@@ -279,6 +308,7 @@ def read_product(path: Path) -> list[Product]:
         )
     root = read_xml(_read_bytes(path, metadata[0]), file=path / metadata[0], remedy=AGAIN)
     facts = _product_facts(root, path)
+    checksums = _read_manifest(path, files)
     granules: dict[str, dict[str, tuple[int, str]]] = {}
     for name in files:
         parts, match = PurePosixPath(name).parts, IMAGE.search(name)
@@ -294,7 +324,21 @@ def read_product(path: Path) -> list[Product]:
             file=path,
             remedy="download the product again, whole",
         )
-    return [_product(path, facts, granule, images) for granule, images in granules.items()]
+    return [
+        replace(_product(path, facts, granule, images), checksums=checksums)
+        for granule, images in granules.items()
+    ]
+
+
+def _read_manifest(path: Path, files: Sequence[str]) -> dict[str, integrity.Checksum]:
+    """Return the checksums of a product's manifest by the names of its files; none without it."""
+    manifests = [name for name in files if PurePosixPath(name).name == "manifest.safe"]
+    if not manifests:
+        return {}
+    name = min(manifests, key=len)
+    root = read_xml(_read_bytes(path, name), file=path / name, remedy=AGAIN)
+    home = PurePosixPath(name).parent
+    return {(home / key).as_posix(): value for key, value in integrity.read_manifest(root).items()}
 
 
 def _product(
@@ -323,7 +367,8 @@ def _product(
         processed=facts["processed"],
     )
     offset = radiometry.offset_of_product(facts)
-    return Product(path, facts["level"], acquisition, offset, names, facts["cloud_cover"])
+    members = {band: name for band, (_, name) in images.items()}
+    return Product(path, facts["level"], acquisition, offset, names, facts["cloud_cover"], members)
 
 
 def _product_facts(root: Element, path: Path) -> dict[str, Any]:
@@ -542,6 +587,77 @@ def _open_image(name: str) -> Iterator[rasterio.DatasetReader]:
             yield dataset
 
 
+# --- whole products -----------------------------------------------------------------------
+
+
+def _divide(
+    products: Sequence[Product], fault_of: Callable[[Product], str]
+) -> tuple[list[Product], dict[str, str]]:
+    """Return the products without a fault, and the faults of the others by acquisition."""
+    faults = {product.acquisition.id: fault_of(product) for product in products}
+    sound = [product for product in products if not faults[product.acquisition.id]]
+    return sound, {name: fault for name, fault in faults.items() if fault}
+
+
+def _opening_fault(product: Product) -> str:
+    try:
+        _image_grid(_ten_metres(product))
+    except InputError as error:
+        return str(error).partition(". Remedy: ")[0]
+    return ""
+
+
+def _image_fault(product: Product, *, cache: str | None) -> str:
+    """Read all images of a product once, and remember that in the cache."""
+    memory = None
+    if cache:
+        name = hashlib.sha256(str(product.path.resolve()).encode()).hexdigest()[:24]
+        memory = Path(cache) / "products" / f"{name}.json"
+    zipped = product.path.suffix.lower() == ".zip"
+    images = []
+    for name in product.members.values():
+        at = (product.path if zipped else product.path / name).stat()
+        stated = product.checksums.get(name)
+        opened = partial(_open_member, product.path, name)
+        images.append(integrity.Image(name, opened, (at.st_size, at.st_mtime_ns), stated))
+    fault = integrity.first_fault(images, memory)
+    if fault:
+        LOG.warning("%s: left out, %s", product.acquisition.id, fault)
+    return fault
+
+
+@contextlib.contextmanager
+def _open_member(path: Path, name: str) -> Iterator[IO[bytes]]:
+    with reading_input(path / name, "an image", remedy=AGAIN):
+        if path.suffix.lower() != ".zip":
+            with open(path / name, "rb") as stream:
+                yield stream
+        else:
+            with zipfile.ZipFile(path) as archive, archive.open(name) as stream:
+                yield stream
+
+
+def _damaged(
+    products: Sequence[Product], faults: Mapping[str, str], looks: Sequence[Look]
+) -> dict[str, Unusable]:
+    """Return the dates that no whole product shows, with the fault of one that does."""
+    seen = {look.date for look in looks}
+    dates = {product.date for product in products if product.acquisition.id in faults} - seen
+    return {
+        date: Unusable("; ".join(_faults_of(date, products, faults)), AGAIN)
+        for date in sorted(dates)
+    }
+
+
+def _faults_of(date: str, products: Sequence[Product], faults: Mapping[str, str]) -> list[str]:
+    """Say what is wrong with the products of a date that are left out."""
+    return [
+        f"{product.acquisition.id} is damaged: {faults[product.acquisition.id]}"
+        for product in products
+        if product.date == date and product.acquisition.id in faults
+    ]
+
+
 def _covers(product: Product, grid: Grid) -> bool:
     own = _image_grid(_ten_metres(product))
     left, bottom, right, top = rasterio.transform.array_bounds(*own.shape, own.affine)
@@ -606,9 +722,9 @@ def _checked_offset(product: Product, grid: Grid) -> Product:
     return replace(product, offset=offset)
 
 
-def _facts(parts: Sequence[Product], look: Look) -> dict[str, Any]:
+def _facts(parts: Sequence[Product], look: Look, faults: Sequence[str]) -> dict[str, Any]:
     first = parts[0]
-    warnings = {w: None for part in parts for w in part.offset.warnings}
+    warnings = dict.fromkeys([*(w for part in parts for w in part.offset.warnings), *faults])
     offsets = sorted({part.offset.value for part in parts})
     facts = {
         **first.offset.facts(),
@@ -636,6 +752,14 @@ def _reader(parts: Sequence[Product], bands: tuple[str, ...], grid: Grid):
             dn = np.stack([_read_image(part.images[band], grid, window) for band in bands])
             harmonised.append(radiometry.harmonise(dn, bands, part.offset))
         return raster.first_with_data(harmonised)
+
+    return read
+
+
+def _zeros_reader(parts: Sequence[Product], bands: tuple[str, ...], grid: Grid):
+    def read(window: Window) -> np.ndarray:
+        stored = [[_read_image(part.images[b], grid, window) for b in bands] for part in parts]
+        return (np.array(stored) == radiometry.DN_NODATA).all(axis=0)
 
     return read
 
