@@ -589,6 +589,8 @@ def test_delivered_results_are_taken_as_they_are(tmp_path):
         ({"bands": ("red", "B04")}, "ESA name"),
         ({"bands": ("B10",)}, "B10"),
         ({"value": 1500.0, "dtype": "float32"}, "unit"),
+        ({"value": 64_000}, "median reflectance"),
+        ({"value": 150, "dtype": "uint8"}, "viewing"),
     ],
 )
 def test_a_delivery_that_does_not_fit_is_refused(tmp_path, changes, word):
@@ -596,6 +598,57 @@ def test_a_delivery_that_does_not_fit_is_refused(tmp_path, changes, word):
     model = delivered(tmp_path, scene, **changes)
     with pytest.raises(InputError, match=word):
         run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
+
+
+@pytest.mark.parametrize(
+    ("fill", "dtype", "tag"),
+    [
+        (-9999, "int16", -9999),
+        (-9999, "int16", None),
+        (65_535, "uint16", None),
+        (7, "uint16", 7),
+        (-3.4028234663852886e38, "float32", -3.4028234663852886e38),
+        (np.nan, "float32", np.nan),
+        (-0.1, "float32", None),
+    ],
+)
+def test_what_a_delivery_leaves_out_is_unanswered(tmp_path, fill, dtype, tag):
+    scene = make_scene(tmp_path / "scene")
+    data = np.full((2, *scene.grid.shape), 0.15 if dtype == "float32" else 1500, dtype)
+    data[0, :, 40:], data[:, :9] = fill, fill
+    path = tmp_path / "delivered/s.tif"
+    raster.write_cog(path, data, scene.grid, descriptions=BANDS, nodata=tag)
+    model = create(ModelSpec("theirs", "external", options={"folder": str(path.parent)}))
+    run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
+    found = raster.read(tmp_path / "o" / "s.tif")
+    assert not found[0, :, 40:].any() and not found[:, :9].any()
+    assert (found[1, 9:] == 1500).all() and (found[0, 9:, :40] == 1500).all()
+
+
+@pytest.mark.parametrize(
+    ("shift", "word"), [(1000, "was not taken off"), (-1000, "taken off twice"), (300, "")]
+)
+def test_a_delivery_that_forgot_the_offset_is_told_by_the_scenes_own_clear_pixels(
+    tmp_path, shift, word
+):
+    scene = make_scene(tmp_path / "scene")
+    seen = raster.read(scene.target.path).astype(int)
+    path = tmp_path / "delivered/s.tif"
+    data = np.clip(seen + shift, 1, None).astype("uint16")
+    raster.write_cog(path, data, scene.grid, descriptions=scene.bands, nodata=0)
+    model = create(ModelSpec("theirs", "external", options={"folder": str(path.parent)}))
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
+    assert [word in note for note in record["notes"]] == ([True] if word else [])
+
+
+@pytest.mark.parametrize(("needed", "notes"), [(10, 0), (10**6, 1)])
+def test_a_model_that_fell_back_says_so_in_its_record(tmp_path, needed, notes):
+    scene = make_scene(tmp_path / "scene")
+    options = {"min_clear_pixels": needed}
+    model = create(ModelSpec("regressed", "regressed", options=options))
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
+    assert len(record["notes"]) == notes
+    assert all("fell back to damped" in note for note in record["notes"])
 
 
 def test_a_scene_that_was_not_delivered_is_skipped(tmp_path):

@@ -568,6 +568,26 @@ def test_a_copy_of_the_truth_is_refused(scene) -> None:
         scoring.score_scene(scene, copy, model="m")
 
 
+def test_a_blank_scene_is_no_leak(scene, prediction) -> None:
+    """Blank rasters are all alike: that context and truth have one checksum says nothing."""
+    reference = scene.with_role("reference")[0]
+    blank = np.zeros((len(BANDS), *GRID.shape), np.uint16)
+    raster.write_cog(reference.path, blank, GRID, descriptions=BANDS, nodata=0)
+    alike = replace(scene.context[0], checksum=reference.checksum)
+    frames = (alike, *(f for f in scene.frames if f is not scene.context[0]))
+    with pytest.raises(SceneSkipped, match="the truth is not known at any pixel"):
+        scoring.score_scene(replace(scene, frames=frames), prediction, model="m")
+
+
+def test_one_band_has_no_spectral_angle(scene, tmp_path) -> None:
+    dn = np.full((1, *GRID.shape), 1234, np.uint16)
+    raster.write_cog(tmp_path / "one.tif", dn, GRID, descriptions=BANDS[:1], nodata=0)
+    found = table(scoring.score_scene(scene, tmp_path / "one.tif", model="m"))
+    assert found["occluded", "all", "MAE"][0] > 0
+    assert all(value is None for key, (value, _) in found.items() if key[2] == "SAM")
+    assert np.isnan(definitions.sam(dn, dn + 1))
+
+
 def test_a_reference_among_the_inputs_is_refused(scene, prediction) -> None:
     reference = scene.with_role("reference")[0]
     leaked = replace(scene.context[0], checksum=reference.checksum)

@@ -274,3 +274,31 @@ def test_a_model_that_is_not_ranked_changes_nothing_between_the_others(run, band
             others.drop(columns=ignored, errors="ignore"),
             check_dtype=False,
         )
+
+
+def test_nothing_is_ranked_across_different_bands() -> None:
+    """Three bands that are easy make no method the best by metrics over all of its bands."""
+    fixed = {"protocol": "paired", "region": "occluded", "cloud_cover": 0.5}
+    bands = {"a": ("B02", "B03", "B04", "B11"), "b": ("B02", "B03", "B04", "B11"), "rgb": ("B02",)}
+    by_band = [
+        {"scene": scene, "model": model, "band": band, "metric": "MAE", "value": 0.02, **fixed}
+        for scene in "xyz"
+        for model, given in bands.items()
+        for band in given
+    ]
+    over = [
+        {"scene": scene, "model": model, "band": "all", "metric": "SAM", "value": value, **fixed}
+        for scene in "xyz"
+        for model, value in (("a", 3.0), ("b", 4.0), ("rgb", 0.1))
+    ]
+    columns = aggregate.pool(
+        pd.DataFrame(over),
+        by_band=pd.DataFrame(by_band),
+        places={name: name for name in "xyz"},
+        models=dict.fromkeys(bands, "x"),
+        levels={"all": list("xyz")},
+    )
+    found = aggregate.pooled_table(columns).set_index("model")
+    assert found["ranked"].to_dict() == {"a": 1, "b": 1, "rgb": 0}
+    assert found["rank"].dropna().to_dict() == {"a": 1, "b": 2}
+    assert found.loc["rgb", "value"] == pytest.approx(0.1)

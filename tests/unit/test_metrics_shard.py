@@ -9,6 +9,7 @@ import pytest
 from unveil import raster
 from unveil.errors import InputError, SceneSkipped
 from unveil.metrics import shard
+from unveil.metrics.scoring import CopiedTruthError
 from unveil.metrics.tables import COLUMNS
 
 ROW = dict.fromkeys(COLUMNS, "x") | {"value": None, "cloud_cover": 0.5, "n_pixels": 3}
@@ -23,6 +24,8 @@ def score(tmp_path, monkeypatch):
         calls.append(path)
         if path.read_bytes() == b"no truth":
             raise SceneSkipped("the truth is not known")
+        if path.read_bytes() == b"the truth":
+            raise CopiedTruthError("the prediction equals the reference")
         return [dict(ROW)]
 
     monkeypatch.setattr(shard, "score_scene", score_scene)
@@ -62,6 +65,13 @@ def test_another_prediction_scene_or_code_is_scored_again(score):
     score()
     assert score(b"another image")[2] == 2
     assert score(b"another image", made_from="another scene")[2] == 3
+
+
+def test_a_copy_of_the_truth_is_a_statement_about_that_prediction_alone(score):
+    rows, (scene, model, stage, reason), _ = score(b"the truth")
+    assert (rows, scene, model, stage) == ([], "a", "m", "metrics")
+    assert "equals the reference" in reason
+    assert score(b"another image")[0] == [ROW]
 
 
 def test_broken_kept_scores_are_not_trusted(score, tmp_path):

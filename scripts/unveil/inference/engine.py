@@ -269,6 +269,7 @@ def run_scene(
     std_path(folder, scene.id).unlink(missing_ok=True)  # of an earlier run; not all models have one
     while True:
         tiles = cut(scene.grid, model, tile_px)
+        model.notes = ()
         try:
             seconds, close = _predict_tiles(model, scene, tiles, folder, task.inputs)
             break
@@ -282,6 +283,8 @@ def run_scene(
                 raise
             LOG.warning("%s: out of memory with tiles of %d, trying %d", scene.id, tile_px, smaller)
             tile_px = smaller
+    for note in model.notes:
+        LOG.warning("%s, %s: %s", scene.id, model.spec.id, note)
     known = {
         "scene": scene.id,
         "model": model.spec.id,
@@ -290,6 +293,7 @@ def run_scene(
         "backend": model.backend,
         "precision": model.precision,
         "precision_note": model.precision_note,
+        "notes": list(model.notes),
         "tile_px": tile_px,
         "tiles": len(tiles),
         "pixels": scene.grid.pixels,

@@ -7,7 +7,8 @@ taken as is, so RMSE is a mean of RMSEs and PSNR a mean of decibels.
 
 Models are compared like for like: on the scenes that every *ranked* model has a value for, and
 by MAE over the bands that every ranked model gives there, so that leaving out hard scenes or
-bands is no advantage. A model that has too few of the scenes is not ranked: its mean stands on
+bands is no advantage; by other metrics, on the scenes where it gives the bands that most models
+give. A model that has too few of the scenes is not ranked: its mean stands on
 its own scenes and bands, and it changes nothing between the others. Means, ranks, tests and
 intervals of a run all come from here; the report prints them.
 """
@@ -15,6 +16,7 @@ intervals of a run all come from here; the report prints them.
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +86,8 @@ def pool(
         places: scene -> place.
         models: id -> kind, in the order of the run.
         levels: name of a level -> its scenes, in order (:func:`by_cover`, :func:`by_fact` ...).
-        by_band: rows of MAE by band; without them MAE is over each model's own bands.
+        by_band: rows of MAE by band, which tell the bands that models give; without them every
+            metric is over each model's own.
 
     Raises:
         InputError: if a scene has no place or was scored twice, or a model is not in
@@ -96,28 +99,57 @@ def pool(
     per_band = {} if by_band is None else _by_protocol_and_region(by_band.dropna(subset=["value"]))
     for (protocol, region), inside in _by_protocol_and_region(known).items():
         bands = per_band.get((protocol, region))
+        deep = None if bands is None else _scenes_by_models(bands, ["scene", "band"], models)
+        alike = None if deep is None else gives_usual_bands(deep)
         for (band, metric), rows in inside.groupby(["band", "metric"], observed=True, sort=False):
             wide = _scenes_by_models(rows, ["scene"], models)
-            shared = metric == "MAE" and band == "all" and bands is not None
-            deep = _scenes_by_models(bands, ["scene", "band"], models) if shared else None
+            if metric != "MAE":
+                terms = (None, alike if band == "all" else None)
+            else:
+                terms = (deep if band == "all" else None, None)
             for level, scenes in levels.items():
                 chosen = wide[wide.index.isin(list(scenes))]
                 if len(chosen):
                     head = (protocol, level, region, band, metric)
-                    yield _compare_like_for_like(head, chosen, deep, places=places, models=models)
+                    yield _compare_like_for_like(head, chosen, *terms, places=places, models=models)
 
 
 def _compare_like_for_like(
     head: tuple[str, str, str, str, str],
     values: pd.DataFrame,
     by_band: pd.DataFrame | None,
+    alike: pd.DataFrame | None,
     *,
     places: Mapping[str, str],
     models: Mapping[str, str],
 ) -> Column:
-    ranked = comparable(values.notna(), [m for m, kind in models.items() if kind == BASELINE])
-    common, bands = share(values, by_band, ranked)
+    like = values
+    if alike is not None:  # where nothing is known of the bands, nothing is held against them
+        like = values.where(alike.reindex_like(values).fillna(value=True).astype(bool))
+    ranked = comparable(like.notna(), [m for m, kind in models.items() if kind == BASELINE])
+    common, bands = share(like, by_band, ranked)
     return Column(*head, values, by_band, places, tuple(ranked), common, bands)
+
+
+def gives_usual_bands(by_band: pd.DataFrame) -> pd.DataFrame:
+    """Find where models were scored on the bands that most models give of a scene.
+
+    Of sets of bands that as many models give, the largest is the usual one.
+
+    Args:
+        by_band: ``(scene, band)`` x models, NaN where a model does not give the band.
+
+    Returns:
+        Scenes x models, True where the bands are the usual ones.
+    """
+    given = by_band.notna()
+    found = {}
+    for scene, bands in given.groupby(level="scene", observed=True):
+        sets = [tuple(column) for column in bands.to_numpy().T]
+        counts = Counter(one for one in sets if any(one))
+        usual = max(counts, key=lambda one: (counts[one], sum(one)), default=())
+        found[scene] = [one == usual for one in sets]
+    return pd.DataFrame.from_dict(found, orient="index", columns=by_band.columns)
 
 
 def comparable(present: pd.DataFrame, baselines: Sequence[str]) -> list[str]:

@@ -87,7 +87,9 @@ def r2(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = Non
 
 
 def sam(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
-    """Mean spectral angle over pixels, in degrees (see :func:`sam_map`)."""
+    """Mean spectral angle over pixels, in degrees (see :func:`sam_map`); NaN of one band."""
+    if np.shape(truth)[0] < 2:
+        return float("nan")
     return mean_over(sam_map(prediction, truth)[None], valid)
 
 

@@ -106,6 +106,10 @@ class Patch:
         return np.isfinite(self.prediction).all(axis=0)
 
 
+class CopiedTruthError(InputError):
+    """A prediction equals the truth wherever something is hidden: a fault of it alone."""
+
+
 class Census:
     """Counts of pixels: cover, answers, gaps to a clear look, and copies of the truth."""
 
@@ -236,13 +240,13 @@ def score_scene(
     Raises:
         SceneSkipped: if the scene has no reference, or no truth is known in it.
         InputError: if a file is bad, the prediction does not fit the scene, or the truth
-            has leaked into the inputs or the prediction.
+            has leaked into the inputs.
+        CopiedTruthError: if the prediction is the truth.
     """
     prediction = Path(prediction)
     references = scene.with_role("reference")
     if not references:
         raise SceneSkipped("no reference: nothing to compare the prediction with")
-    refuse_leakage(scene)
     output = _output_frame(prediction, scene)
     spread = _output_frame(Path(std), scene) if std else None
     bands = _common_bands(output, references[0])
@@ -252,6 +256,7 @@ def score_scene(
         sums.update(patch)
     if not sums.census.known["all"]:
         raise SceneSkipped("the truth is not known at any pixel: all nodata or cloudy")
+    refuse_leakage(scene)  # after that, as blank images are all alike
     _refuse_copies(scene, prediction, sums.census)
     head = {"scene": scene.id, "model": model, "protocol": scene.protocol}
     scores = [*sums.scores(), *as_published(scene, output, bands)]
@@ -292,7 +297,8 @@ def as_published(scene: Scene, output: Frame, bands: Sequence[str]) -> Iterator[
         for metric in IN_PAPERS:
             per_patch = np.array([values[metric] for values in patches])
             per_patch = per_patch[np.isfinite(per_patch)]
-            value = float(per_patch.mean()) if per_patch.size else None
+            defined = per_patch.size and (metric != "SAM" or len(bands) > 1)
+            value = float(per_patch.mean()) if defined else None
             yield Score(f"{PAPERS}{name}", "all", metric, value, n_pixels)
 
 
@@ -381,7 +387,7 @@ def _refuse_copies(scene: Scene, prediction: Path, census: Census) -> None:
             remedy="give the cloudy image as target and the cloud-free one as reference",
         )
     if not census.differing:
-        raise InputError(
+        raise CopiedTruthError(
             f"the prediction equals the reference of scene {scene.id} at every occluded pixel",
             file=prediction,
             remedy="find out how the model saw the truth, and remove the prediction",

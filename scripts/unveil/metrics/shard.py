@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import SceneSkipped
-from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.metrics.scoring import CopiedTruthError, refuse_trained_places, score_scene
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import COLUMNS
 from unveil.predictions import image_path, require_intact, std_path, vouched_files
@@ -71,6 +71,6 @@ def score_record(
 def _score(scene: Scene, path: Path, **options: Any) -> dict[str, Any]:
     try:
         rows = score_scene(scene, path, **options)
-    except SceneSkipped as fact:
+    except (SceneSkipped, CopiedTruthError) as fact:
         return {"rows": [], "skipped": str(fact)}
     return {"rows": [[row[name] for name in COLUMNS] for row in rows], "skipped": ""}

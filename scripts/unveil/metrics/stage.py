@@ -16,7 +16,15 @@ import pandas as pd
 
 from unveil import raster
 from unveil.metrics import published
-from unveil.metrics.aggregate import Column, by_cover, by_fact, by_season, pool, pooled_table
+from unveil.metrics.aggregate import (
+    Column,
+    by_cover,
+    by_fact,
+    by_season,
+    gives_usual_bands,
+    pool,
+    pooled_table,
+)
 from unveil.metrics.levels import ALL
 from unveil.metrics.reading import read_scores
 from unveil.metrics.registry import METRICS
@@ -151,9 +159,24 @@ def _rank_by_land(run: Run, *, seed: int) -> pd.DataFrame:
     """Rank the models on the hidden pixels of each class of land cover."""
     rows = run.over_bands
     rows = rows[(rows["metric"] == "MAE") & ~rows["region"].isin([*REGIONS, *LOOKS])]
+    rows = _on_usual_bands(run, rows)
     columns = pool(rows, levels={ALL: set(rows["scene"])}, **run.known)
     ranked = ranking_table(columns, seed=seed)
     return ranked.assign(level=ranked["region"], region=REGION, by="land_cover", position=np.nan)
+
+
+def _on_usual_bands(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of models that give the usual bands of a scene (no MAE by band is needed)."""
+    bands = run.by_band[run.by_band["region"] == REGION].dropna(subset=["value"])
+    if bands.empty:
+        return rows
+    keys = ["scene", "band", "model"]
+    wide = bands.astype(dict.fromkeys(keys, object)).pivot(
+        index=["scene", "band"], columns="model", values="value"
+    )
+    alike = gives_usual_bands(wide).stack()
+    pairs = pd.MultiIndex.from_frame(rows[["scene", "model"]].astype(object))
+    return rows[alike.reindex(pairs).fillna(value=True).to_numpy(bool)]
 
 
 def _positions(

@@ -201,6 +201,8 @@ class Accumulator:
         }
         for name in ("SAM", *(index[0] for index in _indices(self.bands))):
             tables[name] = (self._means(name, "pixels")[:1], n)
+        if len(self.bands) < 2:  # one number has no direction
+            tables["SAM"] = (np.full_like(tables["SAM"][0], np.nan), n)
         return tables
 
     def _means(self, name: str, count: str) -> np.ndarray:

@@ -113,6 +113,8 @@ class Model(ABC):
             sets it and ``precision`` before ``load``.
         precision: what it computes in; ``prepare`` may change it for a scene.
         precision_note: why that is not what was asked for, or what is known of its cost.
+        notes: what is to be said of its answer for a scene, such as a fallback; ``prepare`` and
+            ``predict`` may set it, the engine empties it before and records it with the answer.
         bytes_per_px: most memory that one pixel of a window costs while it is computed, known
             after ``load``; None where nobody measured it.
     """
@@ -125,6 +127,7 @@ class Model(ABC):
     backend: str = "numpy"
     precision: str = "float32"
     precision_note: str = ""
+    notes: tuple[str, ...] = ()
     bytes_per_px: int | None = None
     radar_dates: RadarDates = "target"
     receptive_field: int | None = 0

@@ -2,13 +2,15 @@
 
 ``options.folder`` holds ``SCENE.tif`` for every scene, or ``options.pattern`` names the
 file with ``{scene}``, ``{place}`` and ``{date}``. Bands are described by ESA names, values
-are uint16 DN x 10000 or float reflectance, on the grid of the target. This is how results
+are uint16 DN x 10000 or float reflectance, on the grid of the target; pixels that hold fill
+(:mod:`unveil.stored`) count as unanswered. This is how results
 of CloudlessEO, or of any closed service, enter the comparison.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +18,17 @@ import numpy as np
 from rasterio.windows import Window
 
 from unveil import raster
-from unveil.bands import REFLECTANCE_SCALE, normalise_band_name
+from unveil.bands import normalise_band_name
 from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
+from unveil.stored import read_dn, stored_in
+
+OFFSET, OFFSET_MARGIN = 0.1, 0.03
+"""Reflectance of the offset that ESA adds, and how near to it the median of a band lies."""
+FEWEST_CLEAR, MOST_ASKED = 100, 50_000
+"""Clear pixels that tell anything, and about the most that are looked at in a window."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +96,20 @@ class External(Model):
         """The delivered file."""
         return (self.path(scene),)
 
-    def prepare(self, scene: Scene, tiles) -> None:
-        """Check grid and bands of the delivered file.
+    def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
+        """Check grid, bands and numbers of the delivered file, and hold it against the scene.
 
         Raises:
             InputError: naming the file, what differs, and the remedy.
         """
         self._path = self.path(scene)
+        self._open(scene)
+        self.notes = tuple(filter(None, [self._shift_note(tiles)]))
+
+    def _open(self, scene: Scene) -> None:
         with raster.open_raster(self._path) as dataset:
             difference = scene.grid.difference(raster.grid_of(dataset))
-            descriptions, dtype = dataset.descriptions, np.dtype(dataset.dtypes[0])
+            descriptions, stored = dataset.descriptions, stored_in(dataset, self._path)
         if difference:
             raise InputError(
                 f"lies on another grid than the target: {difference}",
@@ -105,16 +117,46 @@ class External(Model):
                 field="grid",
                 remedy="deliver it on the grid of results/scenes/SCENE/frames",
             )
-        self._bands = self._names(descriptions)
-        self._order = [self._bands.index(b) for b in scene.bands if b in self._bands]
+        names = self._names(descriptions)
+        self._order = [names.index(band) for band in scene.bands if band in names]
         if not self._order:
             raise InputError(
-                f"bands {self._bands}, the scene has {scene.bands}",
+                f"bands {names}, the scene has {scene.bands}",
                 file=self._path,
                 field="band description",
                 remedy="deliver at least one band of the scene",
             )
-        self._scale = REFLECTANCE_SCALE if np.issubdtype(dtype, np.integer) else 1
+        self._bands = tuple(names[k] for k in self._order)
+        self._stored = stored.of(self._order)
+
+    def _shift_note(self, tiles: Sequence[Inputs]) -> str:
+        """Say if the delivery misses the scene's own clear pixels by the offset of ESA."""
+        found = np.concatenate([self._misses(tile) for tile in tiles], axis=1)
+        if found.shape[1] < FEWEST_CLEAR:
+            return ""
+        middle = np.median(found, axis=1)
+        for sign, fault in ((1, "was not taken off"), (-1, "was taken off twice")):
+            if (np.abs(middle - sign * OFFSET) < OFFSET_MARGIN).all():
+                return (
+                    f"at the scene's own clear pixels it lies {sign * OFFSET:+.1f} reflectance off "
+                    f"in every band: the offset of 1000 DN {fault}; correct it and deliver it again"
+                )
+        return ""
+
+    def _misses(self, tile: Inputs) -> np.ndarray:
+        """Return delivered minus observed reflectance at some clear pixels, ``(B, n)``."""
+        given = self._read(tile)
+        seen = tile.target[[tile.bands.index(band) for band in self._bands]]
+        use = tile.target_clear & np.isfinite(given).all(axis=0)
+        difference = (given - seen)[:, use]
+        return difference[:, :: 1 + difference.shape[1] // MOST_ASKED]
+
+    def _read(self, inputs: Inputs) -> np.ndarray:
+        """Read the window of the delivered file, ``(B, H, W)`` reflectance, NaN unanswered."""
+        rows, cols = inputs.shape
+        window = Window(inputs.origin[1], inputs.origin[0], cols, rows)
+        numbers = raster.read(self._path, window=window)[self._order]
+        return raster.to_reflectance(read_dn(numbers, self._stored, file=self._path))
 
     def _names(self, descriptions: tuple[str | None, ...]) -> list[str]:
         try:
@@ -128,16 +170,5 @@ class External(Model):
             ) from error
 
     def predict(self, inputs: Inputs) -> Prediction:
-        """Read the window of the delivered file."""
-        rows, cols = inputs.shape
-        window = Window(inputs.origin[1], inputs.origin[0], cols, rows)
-        data = raster.read(self._path, window=window)[self._order].astype(np.float32)
-        values = np.where(data == 0, np.nan, data / self._scale).astype(np.float32)
-        if np.nanmedian(values) > 2 if np.isfinite(values).any() else False:
-            raise InputError(
-                f"median reflectance {np.nanmedian(values):.3g}",
-                file=self._path,
-                field="unit",
-                remedy="deliver uint16 reflectance x 10000 or float reflectance",
-            )
-        return Prediction(values, bands=tuple(self._bands[i] for i in self._order))
+        """Read the window of the delivered file; fill and impossible numbers are no answer."""
+        return Prediction(self._read(inputs), bands=self._bands)

@@ -96,7 +96,12 @@ class Regressed(Model):
             moments = _moments_of(tile)
             total = moments if total is None else total.merged(moments)
         self._coefficients = None
-        if total is not None and total.n >= self.options.min_clear_pixels:
+        known, needed = total.n if total else 0, self.options.min_clear_pixels
+        if total is None or known < needed:
+            self.notes = (
+                f"fell back to damped: {known:,} clear pixels to learn from, {needed:,} needed",
+            )
+        else:
             self._coefficients = _solve(total, len(scene.bands), self.options.ridge)
 
     def predict(self, inputs: Inputs) -> Prediction:

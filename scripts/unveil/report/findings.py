@@ -258,6 +258,14 @@ def scene_scores(findings: Findings, *, region: str, metric: str) -> pd.DataFram
     return scenes_by_models(rows, [m for m in findings.methods if m in set(rows["model"])])
 
 
+def errors_on_most_bands(findings: Findings) -> pd.DataFrame:
+    """Return the MAE of hidden pixels, of methods that give the most bands of a scene alone."""
+    errors = scene_scores(findings, region="occluded", metric="MAE")
+    counted = findings.scores[findings.scores["metric"] == "n_bands"].dropna(subset=["value"])
+    bands = scenes_by_models(counted, list(errors.columns)).reindex(errors.index)
+    return errors.where(~bands.lt(bands.max(axis=1), axis=0))
+
+
 def scenes_by_models(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Return the values of one metric as scenes x models."""
     first = rows.drop_duplicates(["scene", "model"])

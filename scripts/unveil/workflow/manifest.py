@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def write_manifest(
         config: the whole configuration, defaults filled in.
         models: rows of the model table that ran.
         scenes: scenes ready for analysis.
-        records: the inference records; their costs are summed a model.
+        records: the inference records; their costs are summed a model, their notes listed.
         command: the command line of the workflow.
         rule: the rule whose job this is.
     """
@@ -90,6 +90,7 @@ def write_manifest(
         "config": redact_tree(config),
         "models": {model: describe_model(row, model) for model, row in models.items()},
         "costs": costs(records),
+        "notes": notes(records),
         "scenes": {scene.id: describe_scene(scene) for scene in scenes},
     }
     write_record(Path(path), document, rule=rule)
@@ -98,14 +99,33 @@ def write_manifest(
 def costs(records: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Sum pixels and seconds of all predictions of each model; list what they ran on."""
     total: dict[str, dict[str, Any]] = {}
+    for path, model, record in _predictions(records):
+        with reading_input(path, "an inference record", remedy=again("")):
+            _add_cost(total, model, record)
+    return total
+
+
+def notes(records: Sequence[Path]) -> list[dict[str, str]]:
+    """List what models had to say of their answers: ``model``, ``scene`` and ``text``."""
+    return [
+        {"model": model, "scene": record["scene"], "text": text}
+        for _, model, record in _predictions(records)
+        for text in record.get("notes", [])
+    ]
+
+
+def _predictions(records: Sequence[Path]) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+    """Yield file, model and record of every scene that was predicted."""
     for path in records:
         document = read_record(path, kind="an inference record")
         with reading_input(path, "an inference record", remedy=again("")):
-            for model, rows in document["models"].items():
-                for record in rows:
-                    if record["status"] == "predicted":
-                        _add_cost(total, model, record)
-    return total
+            found = [
+                (path, model, record)
+                for model, rows in document["models"].items()
+                for record in rows
+                if record["status"] == "predicted"
+            ]
+        yield from found
 
 
 def _add_cost(total: dict[str, dict[str, Any]], model: str, record: Mapping[str, Any]) -> None:

@@ -257,7 +257,7 @@ def caveats(findings: Findings, table: Table) -> dict[str, list[str]]:
             most = int(bands.loc[bands[model] < bands.max(axis=1), model].max())
             text = (
                 f"gives fewer bands than others on {fewer[model]} scenes (at most {most}): "
-                "MAE compares shared bands, other metrics each one's own"
+                "MAE compares shared bands, other metrics do not rank it there"
             )
             notes.setdefault(title, []).append(text)
     return notes

@@ -12,7 +12,14 @@ import pandas as pd
 from unveil.metrics.registry import best_first as ranked_by
 from unveil.predictions import find_images
 from unveil.report import images
-from unveil.report.findings import Findings, Method, ReportOptions, pick_scenes, scene_scores
+from unveil.report.findings import (
+    Findings,
+    Method,
+    ReportOptions,
+    errors_on_most_bands,
+    pick_scenes,
+    scene_scores,
+)
 from unveil.report.images import CLOUDY, ERROR_VIEW, SAR, SPREAD_VIEW, TRUTH, VIEWS, Row
 from unveil.report.order import best_first
 from unveil.report.spectra import Spectra, read_spectra
@@ -83,6 +90,7 @@ def picture_context(findings: Findings, picture: Picture) -> dict[str, Any]:
     """Return what the template needs of the picture; other views go to the page's data."""
     rows, columns = picture.rows, picture.columns
     errors = scene_scores(findings, region="occluded", metric="MAE")
+    compared = errors_on_most_bands(findings)
     baselines = [m.id for m in findings.methods.values() if m.is_baseline]
     views = {view: name for view, (name, _) in VIEWS.items() if any(view in r.images for r in rows)}
     if any(row.images.get(ERROR_VIEW) for row in rows):
@@ -112,7 +120,15 @@ def picture_context(findings: Findings, picture: Picture) -> dict[str, Any]:
                 "stretch": row.stretches.get(first, ""),
                 "stretch_from": row.stretch_from,
                 "outline": images.outline_uri(row.outline) if row.outline.any() else "",
-                "cells": _cells(findings, row, columns, errors, baselines, encoded.get(first, {})),
+                "cells": _cells(
+                    findings,
+                    row,
+                    columns,
+                    errors=errors,
+                    compared=compared,
+                    baselines=baselines,
+                    encoded=encoded.get(first, {}),
+                ),
             }
             for row in rows
         ],
@@ -129,12 +145,15 @@ def _cells(
     findings: Findings,
     row: Row,
     columns: Sequence[tuple[str, str]],
+    *,
     errors: pd.DataFrame,
+    compared: pd.DataFrame,
     baselines: Sequence[str],
     encoded: Mapping[str, Mapping[str, str]],
 ) -> list[dict[str, Any]]:
     known = errors.loc[row.scene].dropna().to_dict() if row.scene in errors.index else {}
-    order = ranked_by(known, "MAE")
+    like = compared.loc[row.scene].dropna().to_dict() if row.scene in compared.index else {}
+    order = ranked_by(like, "MAE")
     cells = []
     for key, title in columns:
         model = baselines[0] if key == CLOUDY and baselines else key

@@ -11,7 +11,13 @@ import pandas as pd
 
 from unveil.metrics.registry import best_first as ranked_by
 from unveil.report import images
-from unveil.report.findings import Findings, frame_cover, pick_scenes, scene_scores
+from unveil.report.findings import (
+    Findings,
+    errors_on_most_bands,
+    frame_cover,
+    pick_scenes,
+    scene_scores,
+)
 from unveil.report.images import Row
 from unveil.report.words import percent, pretty, scene_title
 from unveil.scene import Frame, Scene, bbox
@@ -42,6 +48,7 @@ def scenes_context(findings: Findings, rows: Sequence[Row]) -> dict[str, Any]:
     every = math.ceil(len(rows) / MAX_FILMS) or 1
     films = {row.scene: row.film if i % every == 0 else () for i, row in enumerate(rows)}
     errors = scene_scores(findings, region="occluded", metric="MAE")
+    compared = errors_on_most_bands(findings)
     unseen = scene_scores(findings, region="occluded", metric="never_seen_fraction").max(axis=1)
     days = scene_scores(findings, region="occluded", metric="days_to_clear_look").max(axis=1)
     ordered = [*films, *(s for s in findings.scenes if s not in films)]
@@ -49,7 +56,7 @@ def scenes_context(findings: Findings, rows: Sequence[Row]) -> dict[str, Any]:
     index = []
     for scene_id in pick_scenes(findings.cover, len(findings.cover)):
         scene = findings.scenes[scene_id]
-        known = errors.loc[scene_id].dropna().to_dict() if scene_id in errors.index else {}
+        known = compared.loc[scene_id].dropna().to_dict() if scene_id in errors.index else {}
         order = ranked_by(known, "MAE")
         if all(findings.methods[model].is_baseline for model in order):
             order = []
@@ -66,7 +73,12 @@ def scenes_context(findings: Findings, rows: Sequence[Row]) -> dict[str, Any]:
             }
         )
     details = [_details(findings, findings.scenes[s], errors, films.get(s, ())) for s in detailed]
-    return {"index": index, "details": details, "warnings": source_warnings(findings)}
+    return {
+        "index": index,
+        "details": details,
+        "warnings": source_warnings(findings),
+        "notes": model_notes(findings),
+    }
 
 
 def source_warnings(findings: Findings) -> list[dict[str, str]]:
@@ -76,6 +88,18 @@ def source_warnings(findings: Findings) -> list[dict[str, str]]:
         for scene in findings.scenes.values()
         for frame in scene.frames
         for text in frame.facts.get("unveil:warnings", [])
+    ]
+
+
+def model_notes(findings: Findings) -> list[dict[str, Any]]:
+    """Return what methods said of their answers, such as a fallback: title, scenes and text."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for note in findings.manifest.get("notes", []):
+        method = findings.methods.get(note["model"])
+        key = (method.title if method else note["model"], note["text"])
+        found.setdefault(key, []).append(note["scene"])
+    return [
+        {"title": title, "text": text, "scenes": scenes} for (title, text), scenes in found.items()
     ]
 
 
