@@ -269,7 +269,7 @@ def run_scene(
     std_path(folder, scene.id).unlink(missing_ok=True)  # of an earlier run; not all models have one
     while True:
         tiles = cut(scene.grid, model, tile_px)
-        model.notes = ()
+        model.notes = tuple[str, ...]()
         try:
             seconds, close = _predict_tiles(model, scene, tiles, folder, task.inputs)
             break
