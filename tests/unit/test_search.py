@@ -14,6 +14,8 @@ from tests.unit.plain_server import serve
 
 from unveil.config import SceneRow, load_config
 from unveil.errors import InputError
+from unveil.remote.range_cache import unsigned
+from unveil.sources.stac import read as stac_read
 from unveil.sources.stac import search as stac_search
 from unveil.sources.stac.lock import lock_path, make_request, write_lock
 from unveil.sources.stac.read import open_stac
@@ -62,16 +64,20 @@ def file_of(folder, day, key):
     return next((folder / "files").glob(f"*{day.replace('-', '')}*/{key}.tif"))
 
 
-def search(folder, items, monkeypatch):
-    monkeypatch.setattr(stac_search, "_ask", lambda *_: list(items.values()))
-    stac = {"locks": str(folder / "locks"), "bands": ["B02", "B03", "B04", "B08"], "radar": ""}
+def search(folder, items, monkeypatch, *, passes=(), **columns):
+    answers = {"optical": list(items.values()), "radar": list(passes)}
+    monkeypatch.setattr(stac_search, "_ask", lambda preset, *_: answers[preset.kind])
+    radar = "planetary-computer-sentinel-1-rtc" if passes else ""
+    stac = {"locks": str(folder / "locks"), "bands": ["B02", "B03", "B04", "B08"], "radar": radar}
     config = load_config({"sources": {"stac": stac | {"retries": 1}}})["sources"]
     settings = config["stac"] | {
         **{"cache": str(folder / "cache"), "dilate_px": 2},
         "selection": config["selection"],
     }
+    standard = {"protocol": "none", "n_context": 3, "target_date": CLOUDY}
     row = SceneRow(
-        "s", "stac", "earth-search-sentinel-2-l2a", CLOUDY, "none", area=AREA, n_context=3
+        **{"scene": "s", "source": "stac", "path": "earth-search-sentinel-2-l2a", "area": AREA},
+        **{**standard, **columns},
     )
     lock = stac_search.search_scene(make_request(row, settings), settings)
     write_lock(lock_path("s", settings), lock)
@@ -150,3 +156,81 @@ def test_presigned_addresses_get_into_no_lock_and_no_cache(place, monkeypatch):
     written = [path for part in ("locks", "cache") for path in (folder / part).rglob("*.json")]
     assert len(written) > 20
     assert not [path for path in written if "hunter2" in path.read_text()]
+
+
+# --- looks that nothing can judge, radar that shows nothing --------------------------------------
+
+
+def without_scl(item, **facts):
+    """Return an item that has lost its mask, and what its catalogue says of the tile."""
+    assets = {name: asset for name, asset in item["assets"].items() if name != "scl"}
+    return {**item, "assets": assets, "properties": {**item["properties"], **facts}}
+
+
+def test_an_item_without_scl_is_neither_truth_nor_context_whatever_the_catalogue_says(
+    place, monkeypatch
+):
+    folder, items = place
+    near = OTHERS[0]
+    items[near] = without_scl(items[near], **{"eo:cloud_cover": 0.0})
+    lock, series = search(folder, items, monkeypatch, protocol="paired", reference_date="auto")
+    assert lock["chosen"]["reference"] == OTHERS[1]
+    assert near not in series.optical
+    (row,) = lock["left_out"]
+    assert row == {
+        "id": items[near]["id"],
+        "reason": f"{near}: nothing can judge its clouds (no SCL)",
+    }
+
+
+def test_a_target_without_scl_is_refused(place, monkeypatch):
+    folder, items = place
+    items[CLOUDY] = without_scl(items[CLOUDY])
+    with pytest.raises(InputError, match=f"no look of {CLOUDY}.*nothing can judge its clouds"):
+        search(folder, items, monkeypatch)
+
+
+def test_a_target_without_a_band_is_refused_by_name(place, monkeypatch):
+    folder, items = place
+    del items[CLOUDY]["assets"]["red"]
+    with pytest.raises(
+        InputError, match=f"no look of {CLOUDY}.*{items[CLOUDY]['id']}: without B04"
+    ):
+        search(folder, items, monkeypatch)
+
+
+def publish_pass(folder, url, day, *, blank):
+    """Publish a terrain-corrected pass whose footprint covers the place, and half its pixels."""
+    name = f"S1A_IW_GRDH_1SDV_202006{day:02d}T053000_rtc"
+    power = np.full((SIDE, SIDE), 0.1, np.float32)
+    power[:, : SIDE if blank else SIDE // 2] = 0
+    hrefs = {}
+    for key, level in (("vv", 1.0), ("vh", 0.2)):
+        path = folder / "files" / name / f"{key}.tif"
+        write_cog(path, power * np.float32(level), TRANSFORM, CRS, blocksize=128, nodata=-32768)
+        hrefs[key] = f"{url}/{name}/{key}.tif"
+    return make_item(
+        name,
+        "sentinel-1-rtc",
+        dt.datetime(2020, 6, day, 5, 30),
+        hrefs,
+        crs=CRS,
+        transform=TRANSFORM,
+        shape=(SIDE, SIDE),
+        platform="SENTINEL-1A",
+        **{"sar:instrument_mode": "IW", "sar:polarizations": ["VV", "VH"]},
+        **{"sat:orbit_state": "ascending", "sat:relative_orbit": 59},
+    )
+
+
+def test_a_pass_without_a_pixel_of_the_place_makes_way_for_the_next(place, monkeypatch):
+    monkeypatch.setattr(stac_read, "make_signer", lambda *_, **__: unsigned)
+    folder, items = place
+    url = items[CLOUDY]["assets"]["red"]["href"].rpartition("/S2A")[0]
+    passes = [publish_pass(folder, url, day, blank=day in (5, 11)) for day in (3, 5, 11)]
+    lock, series = search(folder, items, monkeypatch, passes=passes, n_context=2)
+    assert lock["chosen"]["radar"] == ["2020-06-03"] == list(series.radar)
+    reasons = {row["id"]: row["reason"] for row in lock["left_out"]}
+    assert len(reasons) == 2 and all("no pixel of the place" in r for r in reasons.values())
+    whole = rasterio.windows.Window(0, 0, series.grid.width, series.grid.height)
+    assert np.isfinite(series.radar["2020-06-03"].read(whole)).any()

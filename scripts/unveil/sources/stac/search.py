@@ -3,7 +3,8 @@
 Servers answer filters differently, or not at all: place, time, collection, bands and radar mode
 are checked again here. Which of the found looks become target, truth, context and radar is
 decided by :mod:`unveil.sources.selection`, with the cloud over the *place* from SCL pixels; the
-bytes read for that are in the cache when the scene is fetched.
+bytes read for that are in the cache when the scene is fetched. What a catalogue says of the cloud
+of a tile decides nothing: items that no mask and no detector can judge are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from shapely.ops import unary_union
 
 from unveil import classes as classmap
 from unveil import raster
-from unveil.bands import BANDS, SAR2
+from unveil.bands import BANDS, S2CLOUDLESS10, SAR2
 from unveil.errors import InputError, SceneSkipped
 from unveil.inputs import reading_input
 from unveil.protocols import PROTOCOLS
@@ -54,6 +55,8 @@ PARTNER = dt.timedelta(minutes=10)
 """L1C and L2A items of one tile within this time are one acquisition."""
 RASTERS = (*BANDS, MASK, *SAR2)
 """Assets that are images, by ESA name; the others are annotation."""
+LEAST_DECIBEL = -200
+"""No backscatter is dimmer; fill is."""
 SEEN = 0.05
 """A look that shows less of the place is no use, even as context."""
 KEPT = (
@@ -111,6 +114,8 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     by_id = {f.seen_as.id: f for f in found}
     looks = selection.group_looks(f.seen_as for f in found)
     left_out += _superseded(found, looks)
+    looks, blind = _judged(looks, by_id, preset, request)
+    left_out += blind
     looks, gone = _measure_all(looks, by_id, preset, cache, grid, request, settings)
     left_out += gone
     looks = selection.one_look_a_day(look for look in looks if look.valid >= SEEN)
@@ -306,6 +311,31 @@ def _members(look: Look, by_id: Mapping[str, _Found]) -> list[_Found]:
     return sorted(members, key=lambda f: (-f.share, f.seen_as.id))
 
 
+def _judged(
+    looks: Sequence[Look],
+    by_id: Mapping[str, _Found],
+    preset: Preset,
+    request: Mapping[str, Any],
+) -> tuple[list[Look], list[dict[str, str]]]:
+    """Return the looks that something can judge for cloud, and the items left out for that.
+
+    Of a look, the items with SCL are used; without any, L1C of enough bands can still be judged
+    by a detector once it is here, but is neither target within a window nor truth.
+    """
+    detectable = preset.level == "L1C" and set(S2CLOUDLESS10) <= set(request["bands"])
+    kept, left_out = [], []
+    for look in looks:
+        masked = tuple(m for m in look.members if MASK in by_id[m.id].assets)
+        members = masked or (look.members if detectable else ())
+        for member in look.members:
+            if member not in members:
+                reason = f"{look.date}: nothing can judge its clouds (no SCL)"
+                LOG.warning("%s: left out, %s", member.id, reason)
+                left_out.append({"id": member.id, "reason": reason})
+        kept += [replace(look, members=members)] if members else []
+    return kept, left_out
+
+
 # --- looking at the place -------------------------------------------------------------------
 
 
@@ -352,10 +382,10 @@ def _measured(
     request: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> Look:
-    """Return a look with its cover over the place; without SCL, what the catalogue says."""
+    """Return a look with its cover over the place, unknown without SCL."""
     members = _members(look, by_id)
     if not all(MASK in f.assets for f in members):
-        return _believed(look, members)
+        return replace(look, valid=min(1.0, sum(f.share for f in members)))
     scl = _read(members, MASK, preset, cache, grid)
     if scl is None:
         return replace(look, valid=0.0)
@@ -369,14 +399,6 @@ def _measured(
     covers = (100 * seen.valid, 100 * (seen.occluded or 0))
     LOG.info("%s: %.0f %% of the place seen, %.0f %% of that occluded", look.date, *covers)
     return seen
-
-
-def _believed(look: Look, members: Sequence[_Found]) -> Look:
-    weights = [f.share for f in members]
-    covers = [f.item["properties"].get("eo:cloud_cover") for f in members]
-    known = None not in covers and sum(weights) > 0
-    occluded = float(np.average(covers, weights=weights)) / 100 if known else None
-    return replace(look, valid=min(1.0, sum(weights)), occluded=occluded)
 
 
 def _read(
@@ -399,7 +421,7 @@ def _read(
         parts = []
         for number, (found, cut) in enumerate(pairs):
             convert: Convert = as_stored
-            if band != MASK:
+            if band in BANDS:
                 cuts = {band: cut}
                 offset = decide_offset(cache, found.item, found.assets, cuts, preset)
                 convert = harmoniser(band, offset)
@@ -417,7 +439,7 @@ def _cover(look: Look, by_id: Mapping[str, _Found]) -> dict[str, Any]:
         "seen": round(look.valid, 4),
         "occluded": None if look.occluded is None else round(look.occluded, 4),
         "blue": None if look.blue is None else round(look.blue, 4),
-        "from": "SCL over the place" if pixels else "eo:cloud_cover of the tile",
+        "from": "SCL over the place" if pixels else "nothing; detectors judge it later",
     }
 
 
@@ -442,7 +464,8 @@ def _choose(
             donor = _choose_donor(looks, target, request["cloud_level"], limits).date
     except SceneSkipped as error:
         date = request["target_date"]
-        why = [row["reason"] for row in left_out if row["reason"].startswith(date)]
+        own = [row for row in left_out if _is_of(row, date)]
+        why = [f"{row['id']}: {row['reason']}" for row in own]
         raise InputError(
             "; ".join([str(error), *why]),
             field="sources.selection",
@@ -464,6 +487,11 @@ def _choose(
     )
     chosen = {"target": target, "reference": reference, "donor": donor, "context": context}
     return chosen, notes
+
+
+def _is_of(row: Mapping[str, str], date: str) -> bool:
+    """Whether what was left out is of a date, by its reason or by the name of the item."""
+    return row["reason"].startswith(date) or date.replace("-", "") in row["id"]
 
 
 def _choose_target(looks: Sequence[Look], request: Mapping[str, Any], limits: Limits) -> Look:
@@ -529,12 +557,36 @@ def _radar_items(
             for date, found in passes
         ]
         try:
-            return _describe(items, cache, grid), left_out
+            items = _describe(items, cache, grid)
+            empty = _blank_passes(passes, preset, cache, grid)
+            if not empty:
+                return items, left_out
+            left_out += empty
         except BadFileError as error:
             bad = [found for _, found in passes if _has_file([found], error)]
             left_out += [_left_out(found.seen_as.id, found.seen_as.time, error) for found in bad]
             if not bad:
                 raise
+
+
+def _blank_passes(
+    passes: Sequence[tuple[str, _Found]], preset: Preset, cache: RangeCache, grid: Grid
+) -> list[dict[str, str]]:
+    """Return the items of passes without a pixel of the place, whatever their footprints say."""
+    dates: dict[str, list[_Found]] = {}
+    for date, found in passes:
+        dates.setdefault(date, []).append(found)
+    blank = []
+    for date, members in dates.items():
+        stored = _read(members, SAR2[0], preset, cache, grid)
+        # What calibration takes for data; decibels are negative.
+        lowest = LEAST_DECIBEL if preset.pixels == "dB" else 0
+        if stored is not None and (np.isfinite(stored) & (stored > lowest) & (stored != 0)).any():
+            continue
+        reason = f"{date}: shows no pixel of the place"
+        LOG.warning("%s: left out, %s", members[0].seen_as.id, reason)
+        blank += [{"id": found.seen_as.id, "reason": reason} for found in members]
+    return blank
 
 
 def _choose_passes(
