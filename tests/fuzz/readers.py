@@ -677,7 +677,7 @@ READERS: dict[str, Reader] = {
         copy("config/training.yaml", "t.yaml"), lambda f: read_training(f / "t.yaml")
     ),
     "scenes": Reader(write_scenes, lambda f: read_scenes(f / "s.tsv")),
-    "records": Reader(write_record, read_records, ("*.json",)),
+    "records": Reader(write_records, read_records, ("*.json",)),
     "metrics": Reader(write_report_inputs, read_tables, ("metrics.csv",)),
     "report": Reader(
         write_report_inputs, read_report_inputs, ("*.csv", "statistics/*.csv", "*.json", "*.bib")
