@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -19,8 +21,9 @@ from unveil.remote.range_cache import HEADER, BadFileError, RangeCache, run_para
 from unveil.remote.raster_windows import mosaic, plan_cut, read_cut, write_cut
 from unveil.sources import radiometry
 from unveil.sources.area import area_grid
+from unveil.sources.radiometry import Offset
 from unveil.sources.stac.preset import load_presets
-from unveil.sources.stac.read import _calibrator, _Wanted, as_stored
+from unveil.sources.stac.read import _calibrator, _Wanted, as_stored, harmoniser
 
 CRS = "EPSG:32631"
 WEST, NORTH = 500_040, 5_600_040
@@ -91,6 +94,48 @@ def test_pixels_on_the_grid_are_the_files_own(server, cache, tmp_path):
     grid = grid_at(300, 400, 210, 190)
     found = bring(cache, ["fine.tif"], grid, tmp_path, server=server)
     assert np.array_equal(found, IMAGE[300:510, 400:590])
+
+
+def cut_of(cache, server, name, image, tag):
+    """Write an image with a nodata tag to the server and fetch all of it."""
+    place = {"crs": CRS, "transform": from_origin(WEST, NORTH, 10, 10)}
+    size = {"height": image.shape[0], "width": image.shape[1]}
+    path = server.root / name
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, dtype=image.dtype, nodata=tag, **place, **size
+    ) as dataset:
+        dataset.write(image, 1)
+    cut = plan_cut(cache, cache.describe(f"{server.url}/{name}"), grid_at(0, 0, *image.shape))
+    cache.fetch({cut.remote: cut.spans}, name=name)
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("fill", "tag", "dtype"), [(-9999, -9999, "int16"), (7, 7, "uint16"), (-32_768, None, "int16")]
+)
+def test_fill_of_a_remote_image_is_nodata(server, cache, tmp_path, fill, tag, dtype):
+    image = np.full((32, 40), 2500, dtype)
+    image[:, 20:] = fill
+    cut = cut_of(cache, server, f"fill{fill}.tif", image, tag)
+    convert = harmoniser("B02", Offset(-1000, "BOA_ADD_OFFSET"))
+    write_cut(cache, cut, grid_at(0, 0, 32, 40), tmp_path / "o.tif", convert=convert, nodata=0)
+    found = raster.read(tmp_path / "o.tif")[0]
+    assert (found[:, :20] == 1500).all() and not found[:, 20:].any()
+    if tag is not None:
+        assert not read_cut(cache, cut)[:, 20:].any()
+
+
+@pytest.mark.parametrize(("fill", "tag"), [(0, 0), (0, None), (-9999, None), (-30, -30)])
+def test_fill_of_remote_decibels_is_nan(server, cache, tmp_path, fill, tag):
+    image = np.full((32, 40), -11, np.float32)
+    image[:, 20:] = fill
+    cut = cut_of(cache, server, f"db{fill}{tag}.tif", image, tag)
+    preset = replace(load_presets()["copernicus-sentinel-1-grd"], pixels="dB")
+    convert = _calibrator(cache, _Wanted({"id": "x", "assets": {}}, "VV", cut), preset)
+    write_cut(cache, cut, grid_at(0, 0, 32, 40), tmp_path / "o.tif", convert=convert, nodata=np.nan)
+    found = radiometry.to_decibel(raster.read(tmp_path / "o.tif")[0])
+    assert np.isnan(found[:, 20:]).all()
+    np.testing.assert_allclose(found[:, :20], -11, rtol=1e-6)
 
 
 def test_only_the_blocks_under_the_grid_are_fetched(server, cache):

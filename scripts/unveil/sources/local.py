@@ -35,6 +35,7 @@ from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
 from unveil.sources.clear import dates_as_text, declared_dates
 from unveil.sources.radiometry import (
+    BASELINE_OFFSET,
     Offset,
     check_backscatter,
     cross_check,
@@ -280,11 +281,14 @@ def _frames_of(paths: Mapping[str, Path], grid: Grid, offsets: Offsets) -> dict[
     """Open the frames of all dates; a step of 1000 DN between dates is noted with them."""
     opened = {date: _open_frame(path, grid, offsets.of(date)) for date, path in paths.items()}
     steps = find_steps({date: frame.levels for date, frame in opened.items()})
+    darkest = [min(frame.levels.values(), default=0) for frame in opened.values()]
+    others_are_dark = len(opened) > 1 and min(darkest, default=0) < -BASELINE_OFFSET
     frames = {}
     for date, frame in opened.items():
         offset = frame.offset
-        if date in steps:
-            offset = replace(offset, warnings=(steps[date],))
+        if date in steps or (others_are_dark and not offset.value):
+            # Beside dark dates, a bright one without a step is cloudy, not shifted.
+            offset = replace(offset, warnings=tuple(filter(None, [steps.get(date)])))
         for warning in offset.warnings:
             LOG.warning("%s: %s", frame.path.name, warning)
         frames[date] = frame.raster(offset)

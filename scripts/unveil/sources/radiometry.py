@@ -48,8 +48,8 @@ LOCAL_BASELINE = 99
 """What a Sen2Cor that somebody runs himself writes, whatever its input (``99.99``): it says
 nothing about the offset."""
 DARK_PERCENTILE = 1.0
-STEP_SPREAD, STEP_MARGIN = 150, 150
-"""DN by which the median over bands, and the least band, may miss a step of 1000."""
+STEP_MARGIN = 150
+"""DN by which a band may miss a step of 1000; haze and cloud differ more between bands."""
 SURE_DARK = 0.03
 """Some band of most images (B10 of nearly all) has its darkest percent below this."""
 NOISE_FLOOR = 1e-4
@@ -435,16 +435,16 @@ def find_steps(levels: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     known = {date: dark for date, dark in levels.items() if dark}
     if len(known) < 2:
         return {}
-    found = {}
-    for date, dark in known.items():
-        below = next((d for d, other in known.items() if _is_step(dark, other)), None)
-        if below:
-            found[date] = (
-                f"its darkest percent lies 1000 DN above that of {below} in every band, as raw "
-                "DN of processing baseline 04.00 and later do; state the offset of this date in "
-                f'scene.yaml (offset: {{"{date}": {BASELINE_OFFSET}}})'
-            )
-    return found
+    below = min(known, key=lambda date: sum(known[date].values()) / len(known[date]))
+    return {
+        date: (
+            f"its darkest percent lies 1000 DN above that of {below} in every band, as raw DN of "
+            "processing baseline 04.00 and later do; state the offset of this date in scene.yaml "
+            f'(offset: {{"{date}": {BASELINE_OFFSET}}})'
+        )
+        for date, dark in known.items()
+        if _is_step(dark, known[below])
+    }
 
 
 def _is_step(dark: Mapping[str, float], other: Mapping[str, float]) -> bool:
@@ -452,8 +452,7 @@ def _is_step(dark: Mapping[str, float], other: Mapping[str, float]) -> bool:
     steps = [dark[band] - other[band] for band in dark if band in other]
     if not steps:
         return False
-    low, middle = min(steps) + BASELINE_OFFSET, float(np.median(steps)) + BASELINE_OFFSET
-    return low >= -STEP_MARGIN and abs(middle) <= STEP_SPREAD
+    return max(abs(step + BASELINE_OFFSET) for step in steps) <= STEP_MARGIN
 
 
 def band_of_id(band_id: str | int) -> str:
