@@ -29,7 +29,7 @@ import numpy as np
 
 from unveil.bands import CLEAR, CLOUD, CORE6, NODATA, REFLECTANCE_SCALE
 from unveil.classes import SCL_TO_CLASS
-from unveil.inputs import read_yaml
+from unveil.guarded import read_yaml
 from unveil.metrics.uncertainty import Calibration
 from unveil.models.base import Model, ModelSpec
 from unveil.models.registry import create

@@ -25,10 +25,10 @@ import numpy as np
 import rasterio
 
 from unveil.bands import CLOUD, CORE6, L1C13
+from unveil.guarded import read_yaml
 from unveil.inference.devices import CPU
 from unveil.inference.engine import InferenceOptions, largest_tile, run_shard
 from unveil.inference.tiles import even_tile, tiles_of
-from unveil.inputs import read_yaml
 from unveil.metrics.definitions import psnr
 from unveil.models.base import Model, ModelSpec
 from unveil.models.dsen2cr import int8, openvino

@@ -18,7 +18,7 @@ import jsonschema
 import yaml
 
 from unveil.errors import InputError, did_you_mean
-from unveil.inputs import read_yaml
+from unveil.guarded import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMAS = REPOSITORY / "config" / "schemas"

@@ -32,7 +32,7 @@ from rasterio.windows import Window
 
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.errors import InputError
-from unveil.inputs import RASTER_RATIO, reading_input, require_plausible
+from unveil.guarded import RASTER_RATIO, reading_input, require_plausible
 
 BLOCK = 512
 MAGIC = {

@@ -20,7 +20,7 @@ from typing import Any
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 
 LOG = logging.getLogger(__name__)
 HASHED_AT_ONCE = 4

@@ -44,7 +44,7 @@ from unveil.bands import (
     band_positions,
 )
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 

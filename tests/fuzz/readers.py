@@ -39,7 +39,7 @@ from unveil.config import (
     read_training,
 )
 from unveil.errors import SceneSkipped
-from unveil.inputs import read_yaml, reading_input
+from unveil.guarded import read_yaml, reading_input
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.reading import read_scores

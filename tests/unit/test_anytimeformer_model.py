@@ -149,7 +149,7 @@ def test_a_pixel_without_target_data_stays_without_answer(model):
     assert missing.sum() == 10
 
 
-def test_inputs_without_radar_series_are_refused(model):
+def test_guarded_without_radar_series_are_refused(model):
     with pytest.raises(ValueError, match="without radar dates"):
         model.predict(replace(window_of(), sar_series=None))
 

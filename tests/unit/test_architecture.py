@@ -14,7 +14,7 @@ PACKAGE = "unveil"
 FIELD, STAGES, WORKFLOW, RULES = range(4)
 FLOORS: dict[int, tuple[str, ...]] = {
     FIELD: (
-        *("bands", "classes", "code", "config", "errors", "gdal", "hdf5", "inputs", "machine"),
+        *("bands", "classes", "code", "config", "errors", "gdal", "guarded", "hdf5", "machine"),
         *("predictions", "protocols", "raster", "records", "redaction", "remote", "scene"),
         "stored",
     ),

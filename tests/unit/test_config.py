@@ -17,7 +17,7 @@ from unveil.config import (
     select_models,
 )
 from unveil.errors import InputError
-from unveil.inputs import read_yaml
+from unveil.guarded import read_yaml
 
 HEADER = "scene\tsource\tpath\ttarget_date\tprotocol"
 ROW = "alps\tlocal\tdata/alps\t2020-06-01\tpaired"

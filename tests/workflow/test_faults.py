@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from tests.small_run import ROWS, command, environment, snakemake, write_config, write_place
-from tests.unit.test_inputs import exchanged_weights
+from tests.unit.test_guarded import exchanged_weights
 
 from unveil import raster
 from unveil.raster import Grid

@@ -14,7 +14,7 @@ from unveil.assembly.protocols.base import BadCell
 from unveil.assembly.protocols.registry import maker_of
 from unveil.config import SceneRow, check, load_schema, locate, require_distinct
 from unveil.errors import InputError, did_you_mean
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 from unveil.protocols import PROTOCOLS
 from unveil.sources.registry import SOURCES, source_of
 

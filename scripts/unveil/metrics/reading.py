@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 from unveil.metrics.registry import METRICS
 from unveil.metrics.tables import COLUMNS, TABLES, check_header
 

@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, NODATA, sort_bands
 from unveil.errors import InputError, SceneSkipped
-from unveil.inputs import read_json, reading_input
+from unveil.guarded import read_json, reading_input
 from unveil.metrics import definitions, published
 from unveil.metrics.registry import IN_PAPERS
 from unveil.metrics.strata import (

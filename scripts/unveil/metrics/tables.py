@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 
 COLUMNS = (
     "scene",

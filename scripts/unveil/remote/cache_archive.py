@@ -19,7 +19,7 @@ from pathlib import Path
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 from unveil.remote.range_cache import CHUNK, RangeCache, Remote, digest_of, require_space
 
 LOG = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ import urllib3
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import is_web_page
+from unveil.guarded import is_web_page
 from unveil.redaction import public_address, redact
 from unveil.remote.http import (
     AGENT,

@@ -14,7 +14,7 @@ import pandas as pd
 from unveil import raster
 from unveil.bands import NODATA
 from unveil.errors import InputError
-from unveil.inputs import read_json, reading_input
+from unveil.guarded import read_json, reading_input
 from unveil.metrics.levels import check_bounds
 from unveil.metrics.reading import read_scores, read_statistics, read_table
 from unveil.metrics.tables import BASELINE, PAPERS, SKIPPED_COLUMNS

@@ -19,7 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from unveil.errors import InputError
-from unveil.inputs import read_json
+from unveil.guarded import read_json
 from unveil.raster import Grid
 
 ALIGNMENT_M = 60

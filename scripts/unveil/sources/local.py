@@ -30,7 +30,7 @@ from unveil import raster
 from unveil.bands import REFLECTANCE_SCALE, SAR2, normalise_band_name, sort_bands
 from unveil.config import SceneRow, check, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.inputs import read_yaml
+from unveil.guarded import read_yaml
 from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
 from unveil.sources.clear import dates_as_text, declared_dates

@@ -23,7 +23,7 @@ from unveil import stored
 from unveil.bands import L1C13, SAR2
 from unveil.config import SceneRow
 from unveil.errors import InputError
-from unveil.inputs import read_npz
+from unveil.guarded import read_npz
 from unveil.raster import Grid
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, from_array
 from unveil.sources.radiometry import check_backscatter, to_decibel

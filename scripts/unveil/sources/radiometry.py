@@ -37,7 +37,7 @@ from scipy.ndimage import binary_propagation
 from unveil import stored
 from unveil.bands import L1C13, REFLECTANCE_SCALE
 from unveil.errors import InputError
-from unveil.inputs import read_xml, reading_input
+from unveil.guarded import read_xml, reading_input
 from unveil.stored import BRIGHTEST_MEDIAN, DARKEST, DN_NODATA, DN_SATURATED, Stored
 
 BASELINE_OFFSET = -1000

@@ -42,7 +42,7 @@ from unveil import raster
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
-from unveil.inputs import read_xml, reading_input
+from unveil.guarded import read_xml, reading_input
 from unveil.raster import Grid
 from unveil.sources import integrity, radiometry, selection
 from unveil.sources.area import TILE, Box, area_box, area_grid, box_pixels, overlap

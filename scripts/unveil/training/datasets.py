@@ -13,7 +13,7 @@ from rasterio.warp import reproject, transform_bounds
 
 from unveil import raster
 from unveil.bands import BANDS, CORE6, band_positions
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 from unveil.raster import Grid
 from unveil.scene import is_clear
 from unveil.training.packages import fetch_archive, unpack

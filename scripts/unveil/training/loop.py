@@ -28,7 +28,7 @@ import tensorflow as tf
 
 from unveil import raster
 from unveil.code import code_of
-from unveil.inputs import read_npz, reading_input
+from unveil.guarded import read_npz, reading_input
 
 logger = logging.getLogger(__name__)
 

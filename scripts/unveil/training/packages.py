@@ -20,7 +20,7 @@ from urllib.parse import urljoin
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import ARRAYS_RATIO, reading_input, require_plausible
+from unveil.guarded import ARRAYS_RATIO, reading_input, require_plausible
 from unveil.remote.download import Wanted, download
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import numpy as np
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import ARRAYS_RATIO, is_web_page, read_npz, reading_input, require_plausible
+from unveil.guarded import ARRAYS_RATIO, is_web_page, read_npz, reading_input, require_plausible
 
 SIZE_LIMIT = 4 * 2**30
 """Most bytes of weights read from one file; published networks stay far below 1 GiB."""

@@ -15,8 +15,8 @@ import numpy as np
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.guarded import reading_input
 from unveil.hdf5 import open_hdf5
-from unveil.inputs import reading_input
 from unveil.weights.arrays import (
     DOWNLOAD_AGAIN,
     HDF5_SIGNATURE,

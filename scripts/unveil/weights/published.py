@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from unveil.errors import InputError
-from unveil.inputs import read_json, reading_input
+from unveil.guarded import read_json, reading_input
 
 
 @dataclass(frozen=True)

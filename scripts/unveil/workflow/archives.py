@@ -16,7 +16,7 @@ from typing import Any
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 
 
 def pack(archives: Iterable[str | Path], files: Iterable[str | Path]) -> None:

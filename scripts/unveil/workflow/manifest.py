@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil import raster
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 from unveil.machine import hardware, versions
 from unveil.records import again, read_record, write_record
 from unveil.redaction import redact, redact_tree

@@ -14,7 +14,7 @@ from typing import Any
 
 from unveil.config import check
 from unveil.errors import InputError
-from unveil.inputs import read_yaml
+from unveil.guarded import read_yaml
 from unveil.sources.radiometry import Harmonisation
 
 PRESETS = Path(__file__).resolve().parents[4] / "resources" / "stac_presets.yaml"

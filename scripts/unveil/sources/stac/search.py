@@ -28,7 +28,7 @@ from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import BANDS, S2CLOUDLESS10, SAR2
 from unveil.errors import InputError, SceneSkipped
-from unveil.inputs import reading_input
+from unveil.guarded import reading_input
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 from unveil.remote.catalogue import ask_catalogue, name_of, require_usable

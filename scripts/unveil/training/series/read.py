@@ -21,8 +21,8 @@ from unveil import raster
 from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, NODATA, REFLECTANCE_SCALE, SAR2, band_positions
 from unveil.classes import SCL_TO_CLASS
 from unveil.errors import InputError
+from unveil.guarded import ARRAYS_RATIO, read_npz, reading_input, require_plausible
 from unveil.hdf5 import open_hdf5
-from unveil.inputs import ARRAYS_RATIO, read_npz, reading_input, require_plausible
 from unveil.scene import is_occluded
 from unveil.training.packages import fetch_archive, fetch_file, unpack
 

@@ -21,8 +21,8 @@ from unveil.assembly.planning import survey
 from unveil.assembly.scene_table import read_scenes
 from unveil.config import load_config, read_models, read_training
 from unveil.errors import InputError
+from unveil.guarded import read_xml, read_yaml
 from unveil.inference.engine import InferenceOptions, run_shard
-from unveil.inputs import read_xml, read_yaml
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.models.registry import create
