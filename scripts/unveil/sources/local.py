@@ -75,7 +75,7 @@ class Local(Source):
             InputError: naming the folder, or the line or key of ``scene.yaml``.
         """
         super().require_input(row)
-        _scene_yaml(row.path)
+        read_scene_yaml(Path(row.path))
 
     def known_dates(self, row: SceneRow) -> tuple[str, ...]:
         """List the dates of the frames, from their names."""
@@ -126,13 +126,14 @@ class Local(Source):
 
 def read_scene_yaml(folder: Path) -> dict[str, Any]:
     """Read ``scene.yaml`` of a local scene, with defaults; empty without the file."""
-    return dict(_scene_yaml(str(folder)))
+    path = folder / "scene.yaml"
+    return dict(_scene_yaml(str(path), path.stat().st_mtime_ns if path.exists() else 0))
 
 
 @cache
-def _scene_yaml(folder: str) -> Mapping[str, Any]:
-    path = Path(folder) / "scene.yaml"
-    if not path.exists():
+def _scene_yaml(path: str, changed: int) -> Mapping[str, Any]:
+    """Read it once, as long as it does not change: many rows may name one folder."""
+    if not changed:
         return fill_defaults({}, load_schema("local"))
     facts = dates_as_text(read_yaml(path))
     if isinstance(facts.get("offset"), dict):  # YAML takes a bare date for more than a text
