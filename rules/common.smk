@@ -7,7 +7,14 @@ from unveil.config import load_config
 from unveil.models.registry import class_path
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import lock_path, make_request
-from unveil.workflow.batches import METHODS, NETWORKS, check_targets, divide, models_of, scenes_of
+from unveil.workflow.batches import (
+    METHODS,
+    NETWORKS,
+    check_targets,
+    divide,
+    models_of,
+    scenes_of,
+)
 from unveil.code import code_of
 from unveil.workflow.tables import read_planned_tables, read_tables, stamp_of
 
