@@ -302,3 +302,14 @@ def test_nothing_is_ranked_across_different_bands() -> None:
     assert found["ranked"].to_dict() == {"a": 1, "b": 1, "rgb": 0}
     assert found["rank"].dropna().to_dict() == {"a": 1, "b": 2}
     assert found.loc["rgb", "value"] == pytest.approx(0.1)
+
+
+def test_the_cloudy_input_has_no_say_in_which_bands_are_usual() -> None:
+    """It gives all bands there are; the only network of a scene gives six of them."""
+    index = pd.MultiIndex.from_product([["x"], ["B01", "B02"]], names=["scene", "band"])
+    by_band = pd.DataFrame({"cloudy": [0.1, 0.1], "network": [np.nan, 0.1]}, index)
+    kinds = {"cloudy": "cloudy", "network": "dsen2cr"}
+    found = aggregate.gives_usual_bands(by_band, kinds)
+    assert found.loc["x"].to_dict() == {"cloudy": False, "network": True}
+    alone = aggregate.gives_usual_bands(by_band[["cloudy"]], kinds)
+    assert alone.loc["x"].to_dict() == {"cloudy": True}

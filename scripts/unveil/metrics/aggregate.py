@@ -100,7 +100,7 @@ def pool(
     for (protocol, region), inside in _by_protocol_and_region(known).items():
         bands = per_band.get((protocol, region))
         deep = None if bands is None else _scenes_by_models(bands, ["scene", "band"], models)
-        alike = None if deep is None else gives_usual_bands(deep)
+        alike = None if deep is None else gives_usual_bands(deep, models)
         for (band, metric), rows in inside.groupby(["band", "metric"], observed=True, sort=False):
             wide = _scenes_by_models(rows, ["scene"], models)
             if metric != "MAE":
@@ -131,22 +131,25 @@ def _compare_like_for_like(
     return Column(*head, values, by_band, places, tuple(ranked), common, bands)
 
 
-def gives_usual_bands(by_band: pd.DataFrame) -> pd.DataFrame:
+def gives_usual_bands(by_band: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
     """Find where models were scored on the bands that most models give of a scene.
 
-    Of sets of bands that as many models give, the largest is the usual one.
+    Of sets of bands that as many models give, the largest is the usual one. Baselines give
+    whatever there is, and have no say where a model answered.
 
     Args:
         by_band: ``(scene, band)`` x models, NaN where a model does not give the band.
+        models: id -> kind.
 
     Returns:
         Scenes x models, True where the bands are the usual ones.
     """
-    given = by_band.notna()
-    found = {}
+    given, found = by_band.notna(), {}
+    voters = [models.get(model) != BASELINE for model in by_band.columns]
     for scene, bands in given.groupby(level="scene", observed=True):
         sets = [tuple(column) for column in bands.to_numpy().T]
-        counts = Counter(one for one in sets if any(one))
+        asked = [one for one, votes in zip(sets, voters, strict=True) if votes and any(one)]
+        counts = Counter(asked or (one for one in sets if any(one)))
         usual = max(counts, key=lambda one: (counts[one], sum(one)), default=())
         found[scene] = [one == usual for one in sets]
     return pd.DataFrame.from_dict(found, orient="index", columns=by_band.columns)

@@ -174,7 +174,7 @@ def _on_usual_bands(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     wide = bands.astype(dict.fromkeys(keys, object)).pivot(
         index=["scene", "band"], columns="model", values="value"
     )
-    alike = gives_usual_bands(wide).stack()
+    alike = gives_usual_bands(wide, run.known["models"]).stack()
     pairs = pd.MultiIndex.from_frame(rows[["scene", "model"]].astype(object))
     return rows[alike.reindex(pairs).fillna(value=True).to_numpy(bool)]
 

@@ -263,7 +263,8 @@ def errors_on_most_bands(findings: Findings) -> pd.DataFrame:
     errors = scene_scores(findings, region="occluded", metric="MAE")
     counted = findings.scores[findings.scores["metric"] == "n_bands"].dropna(subset=["value"])
     bands = scenes_by_models(counted, list(errors.columns)).reindex(errors.index)
-    return errors.where(~bands.lt(bands.max(axis=1), axis=0))
+    methods = [model for model in errors if not findings.methods[model].is_baseline]
+    return errors.where(~bands.lt(bands[methods].max(axis=1), axis=0))
 
 
 def scenes_by_models(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
