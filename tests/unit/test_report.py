@@ -7,6 +7,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from unveil import raster
 from unveil.errors import InputError
 from unveil.metrics.published import DEFINITIONS
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
+from unveil.predictions import write_prediction_record
 from unveil.report import FIGURES, ReportOptions, render
 from unveil.report import figures as charts
 from unveil.report.context.answer import answer, outside_ranking, places_needed
@@ -42,7 +44,7 @@ from unveil.report.images import render as render_bands
 from unveil.report.order import best_first
 from unveil.report.places import find_places, read_outline
 from unveil.report.spectra import choose_pixels
-from unveil.scene import load_scene
+from unveil.scene import load_scene, save_scene
 
 
 def read(results):
@@ -551,3 +553,38 @@ def test_methods_with_different_bands_are_compared_on_the_bands_they_share(tmp_p
     verdict = answer(findings, make_tables(findings, ())[0], min_places=5)[-1]
     assert verdict.best == "nearest" and verdict.best_mae == pytest.approx(0.01)
     assert verdict.shared_bands == ("B02",)
+
+
+def keep_one_band(results, name, band):
+    """Make all rasters of a scene, and of its predictions, ones of a single odd band."""
+    path = results.folder / "scenes" / name / "scene.json"
+    scene = load_scene(path)
+    frames = []
+    for frame in scene.frames:
+        data = raster.read(frame.path)[:1]
+        raster.write_cog(frame.path, data, scene.grid, descriptions=[band], nodata=0)
+        frames.append(replace(frame, bands=(band,)))
+    save_scene(replace(scene, frames=tuple(frames)), path)
+    for image in results.predictions.glob(f"*/{name}.tif"):
+        data = raster.read(image)[:1]
+        raster.write_cog(image, data, scene.grid, descriptions=[band], nodata=0)
+        write_prediction_record(image.parent, {"scene": name}, rule="infer_on_cpu")
+
+
+def pictures_of(page, name):
+    return re.findall(rf'data-scene="{name}"[^>]*><img src="([^"]+)"', page)
+
+
+def test_a_scene_of_one_odd_band_leaves_the_page_of_the_others_intact(tmp_path):
+    recipes = [Recipe(name, name, "transplant", 0.5) for name in ("alps", "etna", "odd")]
+    results = make_results(tmp_path, recipes, size=24)
+    keep_one_band(results, "odd", "B10")
+    render(**results.inputs(), options=ReportOptions())
+    page = results.inputs()["output"].read_text(encoding="utf-8")
+    whole = make_results(tmp_path / "whole", recipes, size=24)
+    render(**whole.inputs(), options=ReportOptions())
+    expected = whole.inputs()["output"].read_text(encoding="utf-8")
+    for name in ("alps", "etna"):
+        assert len(pictures_of(page, name)) > 3, name
+        assert pictures_of(page, name) == pictures_of(expected, name), name
+    assert pictures_of(page, "odd") and "B10" in page

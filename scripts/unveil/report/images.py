@@ -112,8 +112,10 @@ def read_preview(path: Path, bands: Sequence[str], size: int) -> Preview:
         chosen = [name for name in bands if name in names]
         shape = _fit(dataset.shape, size)
         positions = [names.index(name) + 1 for name in chosen]
-        dn = dataset.read(positions, out_shape=(len(chosen), *shape), resampling=Resampling.average)
-    return Preview(tuple(chosen), raster.to_reflectance(dn))
+        out = np.zeros((len(chosen), *shape), dataset.dtypes[0])
+        if positions:  # rasterio reads no empty list
+            dataset.read(positions, out=out, resampling=Resampling.average)
+    return Preview(tuple(chosen), raster.to_reflectance(out))
 
 
 def read_radar(frame: Frame, size: int) -> np.ndarray:
@@ -198,7 +200,7 @@ def make_row(
         options: percentiles of the stretch.
         size: longest side in pixels.
     """
-    wanted = tuple(dict.fromkeys(band for _, bands in VIEWS.values() for band in bands))
+    wanted = bands_shown(scene)
     truth = scene.with_role("reference")
     paths = {CLOUDY: scene.target.path, **predictions}
     if truth:
@@ -235,6 +237,12 @@ def make_row(
         for view in images:
             images[view][SAR] = radar
     return Row(scene.id, images, stretches, basis, border_of(hidden), film)
+
+
+def bands_shown(scene: Scene) -> tuple[str, ...]:
+    """Return the bands that the views need; the first band of a scene that has none of them."""
+    of_views = tuple(dict.fromkeys(band for _, bands in VIEWS.values() for band in bands))
+    return of_views if set(of_views) & set(scene.target.bands) else scene.target.bands[:1]
 
 
 def make_film(
