@@ -197,4 +197,4 @@ def test_an_unknown_key_of_a_modules_config_is_named(tmp_path):
     done = run(tmp_path, "--configfile", "mine.yaml", "--dry-run")
     assert done.returncode != 0
     assert "unknown key 'scnes'" in done.stdout + done.stderr
-    assert "did you mean 'scenes'" in done.stdout + done.stderr
+    assert "use 'scenes'" in done.stdout + done.stderr
