@@ -85,7 +85,8 @@ def folder(tmp_path_factory):
     write_place(folder / "mine")
     for part in ("frames", "masks"):  # the one that the table names, half under cloud
         (folder / f"mine/{part}/2020-08-11.tif").rename(folder / f"mine/{part}/2024-06-14.tif")
-    (folder / "elsewhere/mine").mkdir(parents=True)
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere/mine").symlink_to(folder / "mine")
     place = {"type": "Point", "coordinates": [15.4, 47.0]}
     (folder / "mine.geojson").write_text(json.dumps(place))
     for _, _, mark, text in ALL:

@@ -60,7 +60,7 @@ def test_one_job_serves_a_shard_of_patches_in_every_stage(run):
         logs = sorted(path.stem for path in (run / "results/logs" / stage).iterdir())
         assert logs == ["shard-0000", "shard-0001"], stage
     patches = json.loads((run / "results/shards/shard-0000/scene.json").read_text())
-    assert list(patches) == [f"cr-ROIs1970_fall_139_p{n}" for n in (839, 840, 841)]
+    assert list(patches["scenes"]) == [f"cr-ROIs1970_fall_139_p{n}" for n in (839, 840, 841)]
     scenes = sorted(path.name for path in (run / "results/scenes").iterdir())
     assert scenes == [f"cr-ROIs1970_fall_139_p{n}" for n in (839, 840, 841)] + ["place"]
 
