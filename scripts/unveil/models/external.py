@@ -131,9 +131,10 @@ class External(Model):
 
     def _shift_note(self, tiles: Sequence[Inputs]) -> str:
         """Say if the delivery misses the scene's own clear pixels by the offset of ESA."""
-        found = np.concatenate([self._misses(tile) for tile in tiles], axis=1)
-        if found.shape[1] < FEWEST_CLEAR:
+        misses = [self._misses(tile) for tile in tiles]
+        if sum(part.shape[1] for part in misses) < FEWEST_CLEAR:
             return ""
+        found = np.concatenate(misses, axis=1)
         middle = np.median(found, axis=1)
         for sign, fault in ((1, "was not taken off"), (-1, "was taken off twice")):
             if (np.abs(middle - sign * OFFSET) < OFFSET_MARGIN).all():
