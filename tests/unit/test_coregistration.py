@@ -23,6 +23,7 @@ from unveil.coregistration import (
     estimate_shift,
     shift_raster,
 )
+from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, load_scene, read_reflectance, save_scene
 
@@ -374,12 +375,11 @@ def test_a_scene_without_the_band_uses_its_first(tmp_path, land):
     assert facts_of(done, "b")["applied"] is True
 
 
-def test_frames_without_masks_are_moved_too(tmp_path, land):
+def test_a_frame_without_a_mask_is_refused_as_nothing_tells_its_clouds(tmp_path, land):
     target = make_frame(tmp_path, land, "target", role="target", masked=False)
     frames = target, make_frame(tmp_path, land, "b", shift=(0.5, 0), masked=False)
-    done = coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
-    assert facts_of(done, "b")["applied"] is True
-    assert done.context[0].mask is None
+    with pytest.raises(InputError, match="has no mask.*run the masks stage first"):
+        coregister_scene(scene_of(*frames), tmp_path, CoregistrationOptions())
 
 
 def test_what_is_recorded_survives_the_scene_file(tmp_path, land):
