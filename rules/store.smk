@@ -91,6 +91,8 @@ def travelling(*, names, disk_mb=0, gives=None, params=None, **takes):
     """Let rules take and give archives besides what they declare, with room on disk for them."""
     for name in names:
         changed = getattr(rules, name).rule
+        # A rule without input has nothing that would put what it takes into the store.
+        changed.input_modifier = changed.input_modifier or changed.output_modifier
         changed.set_input(**takes)
         changed.set_output(**(gives or {}))
         changed.set_params(**(params or {}))
