@@ -13,14 +13,15 @@ from unveil.metrics.shard import score_record
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import write_rows, write_skipped
 from unveil.records import made_of, read_record, record_checksums
-from unveil.workflow.archives import unpack
+from unveil.workflow.archives import unpack, weights_files
 from unveil.workflow.job import Failures, job
 from unveil.workflow.shards import read_shard, recorded_scenes
 
 with job(snakemake.log[0]) as log:
     params = snakemake.params
     archives = [*snakemake.input.get("archives", []), *snakemake.input.get("predictions", [])]
-    unpack(archives, [params.home, params.predictions])
+    weights = {model: {"weights": path} for model, path in params.weights.items() if path}
+    unpack(archives, [params.home, params.predictions, *weights_files(weights)])
     scenes = read_shard(snakemake.input.scenes, params.home)
     contents = recorded_scenes(snakemake.input.scenes)
     batch = read_record(snakemake.input.record, kind="an inference record")
