@@ -141,10 +141,12 @@ def make_tile(folder: Path, side: int) -> tuple[Path, Path]:
         masks.append(folder / f"mask{shift}.tif")
         names = ("CLASS", "CLOUD_PROBABILITY")
         _write(masks[-1], layers, grid, descriptions=names, nodata=None)
+    clear = folder / "clear.tif"
+    _write(clear, 0 * classes[None], grid, descriptions=("CLASS",), nodata=None)
     day = "2020-06-15"
     frames = [
         Frame(day, "target", paths["target"], BANDS, masks[0]),
-        Frame(day, "reference", paths["reference"], BANDS),
+        Frame(day, "reference", paths["reference"], BANDS, clear),
         Frame(day, "occlusion", masks[0], ("CLASS", "CLOUD_PROBABILITY")),
         *(
             Frame(f"2020-07-{number:02d}", "context", paths["target"], BANDS, masks[number])

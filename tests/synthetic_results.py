@@ -276,7 +276,7 @@ def _write_scene(
     day = dt.date(2020, 6, 15)
     frames = [_frame(home, grid, day, "target", "frames", target, classes)]
     if recipe.reference:
-        frames.append(_frame(home, grid, day, "reference", "truth", truth, None))
+        frames.append(_frame(home, grid, day, "reference", "truth", truth, 0 * classes))
     for k in range(recipe.context):
         cover = np.roll(classes, 17 * (k + 1), axis=1)
         date = day + dt.timedelta(days=10 * (k - recipe.context // 2) + 5)
@@ -298,17 +298,13 @@ def _write_scene(
 
 def _frame(home: Path, grid: Grid, day: dt.date, role: str, sub: str, data, classes) -> Frame:
     name = "reference" if role == "reference" else str(day)
-    path, mask = home / sub / f"{name}.tif", None
+    path, mask = home / sub / f"{name}.tif", home / "masks" / f"{name}.tif"
     raster.write_cog(path, raster.to_dn(data), grid, descriptions=CORE6, nodata=0)
-    if classes is not None:
-        mask = home / "masks" / f"{day}.tif"
-        layers = np.stack([classes, np.full_like(classes, 255)])
-        raster.write_cog(
-            mask, layers, grid, descriptions=("CLASS", "CLOUD_PROBABILITY"), nodata=None
-        )
+    layers = np.stack([classes, np.full_like(classes, 255)])
+    raster.write_cog(mask, layers, grid, descriptions=("CLASS", "CLOUD_PROBABILITY"), nodata=None)
     moved = role == "context"
     facts = {
-        "eo:cloud_cover": 100.0 * cloud_cover(classes) if classes is not None else None,
+        "eo:cloud_cover": 100.0 * cloud_cover(classes),
         "unveil:mask_sources": ["SCL"],
         "unveil:shift_px": [0.12, -0.4] if moved else [0.0, 0.0],
         "unveil:shift_reliability": 0.9,

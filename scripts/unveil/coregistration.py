@@ -31,7 +31,7 @@ from unveil import raster
 from unveil.bands import NODATA
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene, is_clear, read_mask, read_reflectance
+from unveil.scene import Frame, Scene, is_clear, read_mask, read_reflectance, require_mask
 
 LOG = logging.getLogger(__name__)
 
@@ -338,9 +338,7 @@ def _read_clear(frame: Frame, band: str, window: Window) -> tuple[np.ndarray, np
 
 def _decimated_clear(frame: Frame) -> np.ndarray:
     """Return a small ``(h, w)`` bool raster of clear pixels, the same shape for all frames."""
-    if frame.mask:
-        return is_clear(raster.read_decimated(frame.mask)[0])
-    return (raster.read_decimated(frame.path) != 0).all(axis=0)
+    return is_clear(raster.read_decimated(require_mask(frame))[0])
 
 
 def _refine(
@@ -429,18 +427,17 @@ def _correct(
         return _record(frame, found, reason)
     LOG.info("%s %s: moved by %s px", scene.id, frame.date, _rounded(shift))
     name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
-    path, mask = folder / "coregistered" / f"{name}.tif", frame.mask
+    path = folder / "coregistered" / f"{name}.tif"
+    mask = folder / "coregistered" / "masks" / f"{name}.tif"
     shift_raster(frame.path, path, scene.grid, shift=shift, resampling=Resampling.cubic, nodata=0)
-    if frame.mask:
-        mask = folder / "coregistered" / "masks" / f"{name}.tif"
-        shift_raster(
-            frame.mask,
-            mask,
-            scene.grid,
-            shift=shift,
-            resampling=Resampling.nearest,
-            nodata=NODATA,
-        )
+    shift_raster(
+        require_mask(frame),
+        mask,
+        scene.grid,
+        shift=shift,
+        resampling=Resampling.nearest,
+        nodata=NODATA,
+    )
     moved = replace(frame, path=path, mask=mask, checksum=raster.sha256(path))
     return _record(moved, found, "", applied=True)
 

@@ -319,11 +319,11 @@ def read_reflectance(
     return raster.to_reflectance(read_bands(frame, bands, window))
 
 
-def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Read classes (uint8) and cloud probability (float32 0...1, NaN unknown), ``(H, W)``.
+def require_mask(frame: Frame) -> Path:
+    """Return where the mask of a frame is; without one, nothing tells its clouds.
 
     Raises:
-        InputError: if the frame has no mask, or a damaged one.
+        InputError: if it has none.
     """
     if frame.mask is None:
         raise InputError(
@@ -332,7 +332,16 @@ def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, n
             field=frame.role,
             remedy="run the masks stage first",
         )
-    data = raster.read(frame.mask, window=window)
+    return frame.mask
+
+
+def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Read classes (uint8) and cloud probability (float32 0...1, NaN unknown), ``(H, W)``.
+
+    Raises:
+        InputError: if the frame has no mask, or a damaged one.
+    """
+    data = raster.read(require_mask(frame), window=window)
     if data.shape[0] == 1:
         return data[0], np.full(data.shape[1:], np.nan, np.float32)
     percent = data[1].astype(np.float32)

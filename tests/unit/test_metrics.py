@@ -347,7 +347,7 @@ def scene(tmp_path: Path) -> Scene:
         ("target", TARGET, cloudy, occlusion),
         ("context", DATES[0], landscape(12, 4, 40, 50), np.zeros((40, 50), np.uint8)),
         ("context", DATES[1], landscape(13, 4, 40, 50), np.zeros((40, 50), np.uint8)),
-        ("reference", TARGET, truth, None),
+        ("reference", TARGET, truth, np.zeros((40, 50), np.uint8)),
     ]
     frames[1][3][:8] = CLOUD
     frames[2][3][:] = CLOUD
@@ -357,11 +357,9 @@ def scene(tmp_path: Path) -> Scene:
     return Scene("here-20190606", "transplant", "here", GRID, tuple(made))
 
 
-def _frame(folder: Path, role: str, date: str, image: np.ndarray, classes) -> Frame:
+def _frame(folder: Path, role: str, date: str, image: np.ndarray, classes: np.ndarray) -> Frame:
     path = write(folder / f"{role}-{date}.tif", raster.to_dn(image), BANDS)
-    mask = None
-    if classes is not None:
-        mask = write(folder / f"mask-{role}-{date}.tif", classes[None], ("CLASS",))
+    mask = write(folder / f"mask-{role}-{date}.tif", classes[None], ("CLASS",))
     return Frame(date, role, path, BANDS, mask=mask, checksum=raster.sha256(path))
 
 

@@ -472,10 +472,9 @@ def _patches(
 
 
 def _is_known(scene: Scene, truth: np.ndarray, occlusion: np.ndarray, window: Window) -> np.ndarray:
-    """``(H, W)`` bool: truth with data, clear in its own mask (if any), occlusion not 255."""
-    reference = scene.with_role("reference")[0]
-    known = np.isfinite(truth).all(axis=0) & (occlusion != NODATA)
-    return known & is_clear(read_mask(reference, window)[0]) if reference.mask else known
+    """``(H, W)`` bool: truth with data, clear in its own mask, occlusion not 255."""
+    classes, _ = read_mask(scene.with_role("reference")[0], window)
+    return np.isfinite(truth).all(axis=0) & (occlusion != NODATA) & is_clear(classes)
 
 
 def _census_scores(census: Census, bands: Sequence[str]) -> Iterator[Score]:
