@@ -34,6 +34,7 @@ rule list_scenes:
         scenes=READY_SHARDS,
         records=RECORDS,
         skipped=rules.collect_metrics.input.skipped,
+        checksums=rules.collect_metrics.input.checksums,
         collected=rules.collect_metrics.output.skipped,  # so that both share a submission
     output:
         scenes="<results>/scenes.csv",
