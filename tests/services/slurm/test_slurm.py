@@ -172,7 +172,7 @@ def test_logs_come_back(calm, past):
     logs = {path.stem: path.read_text() for path in calm.glob(".snakemake/slurm_logs/**/*.log")}
     assert set(logs) >= {job.number for job in past}
     first = next(job for job in past if job.is_of("infer"))
-    assert "running" in logs[first.number]
+    assert "Finished jobid: 0 (Rule: infer)" in logs[first.number]
 
 
 # --- faults: each in a copy of the finished run, from which one result was taken away ---------
