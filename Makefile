@@ -29,7 +29,7 @@ test: environment  ## run the whole test suite
 	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25 $(TESTS)
 
 unit: environment  ## run the tests that are quick
-	@python -m pytest -q -n 2 --dist loadfile $(QUICK)
+	@python -m pytest -q -n 2 --dist loadfile --durations 15 $(QUICK)
 
 lint: types  ## formatters, linters, types, spelling, Snakemake's own lint
 	@ruff check .

@@ -155,6 +155,7 @@ def widened(inputs):
     )
 
 
+@pytest.mark.slow
 def test_adaptation_never_makes_the_exam_worse(monkeypatch):
     monkeypatch.setattr(adaptation, "LESSONS", 8)
     monkeypatch.setattr(adaptation, "EXAMS", 4)
@@ -198,8 +199,10 @@ def test_windows_cover_a_tile_to_its_edges():
     assert starts == {(0, 0), (36, 0), (64, 0), (0, 6), (36, 6), (64, 6)} - {(64, 0), (64, 6)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [0.5, 2.0])
-def test_calibration_finds_deviations_that_are_too_small_or_too_large(times):
+def test_calibration_finds_deviations_that_are_too_small_or_too_large(times, monkeypatch):
+    monkeypatch.setattr(adaptation, "TRIALS", 8)
     tiles = [widened(make_inputs(frames=6))]
     network = build_network("small")
     right = adaptation.calibrate(network, tiles, factor=1.0)
@@ -279,6 +282,7 @@ def test_a_sample_hides_its_truth_and_never_gives_its_own_date(seed):
     assert not inputs.target_clear[sample.occluded].any()
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_resumes_exactly(tmp_path):
     def task() -> SeriesTask:
         return SeriesTask(
@@ -287,12 +291,12 @@ def test_training_lowers_the_loss_and_resumes_exactly(tmp_path):
             images=[],
             held_out=[make_series("b", west=20, seed=2)],
             options=SampleOptions(),
-            pool=8,
+            pool=4,
             fresh=1,
         )
 
     plan = TrainingPlan(
-        steps=12,
+        steps=6,
         batch=2,
         crop=48,
         validation_crop=48,
@@ -300,13 +304,13 @@ def test_training_lowers_the_loss_and_resumes_exactly(tmp_path):
         learning_rate=2e-3,
         warmup=2,
         precision="float32",
-        checkpoint_every=4,
+        checkpoint_every=2,
         patience=5,
         seed=3,
     )
     whole, progress = train(task(), plan, folder=tmp_path / "whole")
     assert progress.log[-1]["loss"] < progress.log[0]["loss"]
-    train(task(), plan, folder=tmp_path / "sliced", stop_after=6)  # two steps are lost
+    train(task(), plan, folder=tmp_path / "sliced", stop_after=3)  # one step is lost
     resumed, again = train(task(), plan, folder=tmp_path / "sliced")
     assert [row["loss"] for row in again.log] == pytest.approx(
         [row["loss"] for row in progress.log], rel=1e-4
