@@ -10,7 +10,7 @@ exceeds it, so a quantile of the larger one gives the requested cover exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,15 @@ _WATER_AND_ICE: dict[str, tuple[float, float]] = {
     "B11": (0.75, 0.45),
     "B12": (0.60, 0.33),
 }
+_HAZE = ((0.2, 2.0), (0.054, 30.0))
+"""Opacity of haze at the edge of cloud and the pixels of 10 m on which it falls to 1 / e, twice:
+rims, and the air around. Real cloudy dates are brighter than the clear date next to them by .053,
+.026 and .018 (blue, WorldCereal-1 and Hungary) at 1 to 3, 4 to 8 and 9 to 18 px beyond their
+grown masks; the contrast of cloud and ground is about .5."""
+_HAZE_REACH_PX = 96
+"""Pixels beyond which there is no haze."""
+_HAZE_SPREAD = 0.4
+"""Standard deviation of the logarithm of its patchiness."""
 _VISIBLE = ("B02", "B03", "B04")
 
 
@@ -129,6 +138,49 @@ def simulate_clouds(
     classes[shadow > SHADOW_ATTENUATION] = SHADOW
     classes[alpha > CLOUD_OPACITY] = CLOUD
     return SimulatedClouds(alpha, shadow, classes)
+
+
+def with_haze(clouds: SimulatedClouds, *, rng: np.random.Generator) -> SimulatedClouds:
+    """Put haze around generated clouds, on pixels that their classes call clear.
+
+    It falls off with the distance from cloud and shadow as on real dates, is patchy like the
+    clouds, has their colour, and stays thinner than what counts as cloud: classes are the same.
+
+    Args:
+        clouds: from :func:`simulate_clouds`.
+        rng: the source of all randomness.
+    """
+    hidden = clouds.classes != CLEAR
+    if not hidden.any():
+        return clouds
+    distance = _distance_within(hidden, _HAZE_REACH_PX)
+    haze = sum(
+        edge * (np.exp(-distance / fall) - np.exp(-_HAZE_REACH_PX / fall)) for edge, fall in _HAZE
+    )
+    patches = fractal_field(hidden.shape, slope=1.9, rng=rng)
+    haze *= np.exp(_HAZE_SPREAD * patches - _HAZE_SPREAD**2 / 2)
+    haze = np.minimum(haze, CLOUD_OPACITY).astype(np.float32)
+    return replace(clouds, alpha=np.where(hidden, clouds.alpha, np.maximum(clouds.alpha, haze)))
+
+
+def _distance_within(hidden: np.ndarray, reach: int, block: int = 1024) -> np.ndarray:
+    """Return the distance from the nearest hidden pixel, at most ``reach``, ``(H, W)`` float32.
+
+    It is measured block by block, with as many pixels around as it can reach.
+    """
+    from scipy.ndimage import distance_transform_edt  # lazy: a dry run makes no clouds
+
+    distance = np.full(hidden.shape, reach, np.float32)
+    for top in range(0, hidden.shape[0], block):
+        for left in range(0, hidden.shape[1], block):
+            first_row, first_col = max(0, top - reach), max(0, left - reach)
+            part = hidden[first_row : top + block + reach, first_col : left + block + reach]
+            if not part.any():
+                continue
+            found = distance_transform_edt(~part)[top - first_row :, left - first_col :]
+            here = distance[top : top + block, left : left + block]
+            np.minimum(here, found[: here.shape[0], : here.shape[1]], out=here, casting="unsafe")
+    return distance
 
 
 def apply_clouds(
