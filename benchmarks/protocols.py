@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import load_models, scene_of, update
+from accuracy import ROOT, load_models, scene_of, update
 from places import PLACES
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
@@ -40,6 +40,7 @@ from unveil.bands import NODATA
 from unveil.classes import dilate
 from unveil.code import code_of
 from unveil.config import SceneRow
+from unveil.guarded import read_yaml
 from unveil.models.base import Model
 from unveil.raster import Grid, replacing, to_dn, to_reflectance
 from unveil.records import checksum
@@ -49,21 +50,9 @@ from unveil.sources.selection import choose_context, haze_limit
 from unveil.training.series.read import Series
 
 LOG = logging.getLogger("protocols")
-METHODS = (
-    "least_cloudy",
-    "mosaic",
-    "nearest",
-    "linear",
-    "median",
-    "damped",
-    "whittaker",
-    "medoid",
-    "geomedian",
-    "vpint2",
-    "regressed",
-    "dsen2cr-small",
-    "chronos-small",
-)
+LEFT_OUT = ("cloudy", "chronos-small-all", "chronos-small-adapted")
+"""Rows of config/models.yaml that are not asked unless named: the target itself, the same under
+cloud as another row, and minutes a scene."""
 TRUTH_DAYS = 5
 LEAST_WHOLE = 0.9
 """Share of a target that has data."""
@@ -554,12 +543,19 @@ def report(places: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
+def _all_methods() -> list[str]:
+    """Return the rows of config/models.yaml that need no weights, or whose weights are there."""
+    rows = read_yaml(ROOT / "config" / "models.yaml")
+    weights = {name: row.get("weights") for name, row in rows.items() if name not in LEFT_OUT}
+    return [name for name, path in weights.items() if not path or (ROOT / path).is_file()]
+
+
 def main() -> None:
     """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="has one folder a place")
     parser.add_argument("--place", nargs="+", default=list(PLACES), choices=PLACES, metavar="ID")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="ID")
+    parser.add_argument("--methods", nargs="+", metavar="ID", help="default: all with weights")
     parser.add_argument("--results", type=Path, default=Path("results/protocols"))
     parser.add_argument("--update", type=Path, metavar="FILE", help="document to renew")
     given = parser.parse_args()
@@ -567,7 +563,7 @@ def main() -> None:
     logging.getLogger("unveil").setLevel(logging.WARNING)
     for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(threads, "1")  # images are small; models load TensorFlow
-    models = load_models(given.methods)
+    models = load_models(given.methods or _all_methods())
     places = {name: measure(name, given.folder, models, given.results) for name in given.place}
     text = report(places)
     print(text)
