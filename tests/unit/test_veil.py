@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,6 +28,7 @@ from unveil.assembly.veil import (
 from unveil.bands import CLEAR
 from unveil.composites import geometric_median
 from unveil.config import SceneRow, fill_defaults, load_schema
+from unveil.distance import distance_from
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import is_occluded
@@ -184,8 +187,11 @@ def test_a_donor_that_equals_its_composite_has_no_excess(seed):
     looks, clear = rng.uniform(0, 0.5, (5, 3, 4, 4)), rng.random((5, 4, 4)) < 0.7
     days = rng.integers(-90, 90, 5)
     flat, seen = looks.reshape(5, 3, -1), clear.reshape(5, -1)
-    composite = geometric_median(flat, seen, weights=np.exp(-np.abs(days) / 30))
-    excess = measure_excess(composite.reshape(3, 4, 4), looks, clear, days)
+    distance = rng.uniform(1, 60, clear.shape)
+    near, far = np.exp(-np.abs(days) / 30), 1 - np.exp(-distance / 20)
+    weights = near[:, None] * far.reshape(5, -1)
+    composite = geometric_median(flat, seen, weights=weights).reshape(3, 4, 4)
+    excess = measure_excess(composite, looks, clear, days=days, distance=distance)
     known = clear.any(axis=0)
     np.testing.assert_allclose(excess[:, known], 0, atol=1e-12)
     assert np.isnan(excess[:, ~known]).all()
@@ -201,6 +207,28 @@ def test_smoothing_keeps_a_constant_whatever_is_masked(seed, constant):
     excess[:, ~use] = 99  # what is masked lends nothing
     smooth = smooth_excess(excess, use)
     np.testing.assert_allclose(smooth[:, use], constant, atol=1e-12)
+
+
+def test_haze_near_the_cloud_of_other_dates_hides_little_of_the_excess():
+    near, far = 2.0, 60.0
+    looks = np.stack([np.full((1, 1, 1), value) for value in (0.12, 0.12, 0.05, 0.05)])
+    distance = np.array([near, near, far, far])[:, None, None]
+    excess = measure_excess(
+        np.full((1, 1, 1), 0.15), looks, np.ones((4, 1, 1), bool), days=[5] * 4, distance=distance
+    )
+    assert excess[0, 0, 0] == pytest.approx(0.10)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_distances_are_those_of_the_whole_image_up_to_their_reach(seed, reach):
+    from scipy.ndimage import distance_transform_edt
+
+    hidden = np.random.default_rng(seed).random((70, 50)) < 0.003
+    hidden[3, 4] = True
+    expected = np.minimum(distance_transform_edt(~hidden), reach)
+    with mock.patch("unveil.distance.BLOCK_PX", 16):
+        np.testing.assert_allclose(distance_from(hidden, reach=reach), expected, rtol=1e-6)
 
 
 def test_smoothing_is_a_normalised_gaussian_of_the_pixels_to_be_used():

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unveil.bands import BANDS, CLEAR, CLOUD, SHADOW
+from unveil.distance import distance_from
 
 CLOUD_OPACITY = 0.1
 """A pixel with more opacity than this is of class cloud."""
@@ -153,7 +154,7 @@ def with_haze(clouds: SimulatedClouds, *, rng: np.random.Generator) -> Simulated
     hidden = clouds.classes != CLEAR
     if not hidden.any():
         return clouds
-    distance = _distance_within(hidden, _HAZE_REACH_PX)
+    distance = distance_from(hidden, reach=_HAZE_REACH_PX)
     haze = sum(
         edge * (np.exp(-distance / fall) - np.exp(-_HAZE_REACH_PX / fall)) for edge, fall in _HAZE
     )
@@ -161,26 +162,6 @@ def with_haze(clouds: SimulatedClouds, *, rng: np.random.Generator) -> Simulated
     haze *= np.exp(_HAZE_SPREAD * patches - _HAZE_SPREAD**2 / 2)
     haze = np.minimum(haze, CLOUD_OPACITY).astype(np.float32)
     return replace(clouds, alpha=np.where(hidden, clouds.alpha, np.maximum(clouds.alpha, haze)))
-
-
-def _distance_within(hidden: np.ndarray, reach: int, block: int = 1024) -> np.ndarray:
-    """Return the distance from the nearest hidden pixel, at most ``reach``, ``(H, W)`` float32.
-
-    It is measured block by block, with as many pixels around as it can reach.
-    """
-    from scipy.ndimage import distance_transform_edt  # lazy: a dry run makes no clouds
-
-    distance = np.full(hidden.shape, reach, np.float32)
-    for top in range(0, hidden.shape[0], block):
-        for left in range(0, hidden.shape[1], block):
-            first_row, first_col = max(0, top - reach), max(0, left - reach)
-            part = hidden[first_row : top + block + reach, first_col : left + block + reach]
-            if not part.any():
-                continue
-            found = distance_transform_edt(~part)[top - first_row :, left - first_col :]
-            here = distance[top : top + block, left : left + block]
-            np.minimum(here, found[: here.shape[0], : here.shape[1]], out=here, casting="unsafe")
-    return distance
 
 
 def apply_clouds(

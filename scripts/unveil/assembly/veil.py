@@ -17,12 +17,18 @@ from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.composites import geometric_median
-from unveil.scene import is_clear
+from unveil.distance import distance_from
+from unveil.scene import is_clear, is_occluded
 from unveil.sources.base import SourceSeries
 from unveil.sources.selection import days_between
 
 DAYS = 30.0
 """Time constant of the composite's weights exp(-days / 30): land changes within a season."""
+HAZE_PX = 20.0
+"""Constant of the weights 1 - exp(-px / 20) by the distance from a date's own cloud and shadow:
+nearer pixels of it are hazy themselves, and would hide a third of the excess."""
+TRUSTED_PX = 60
+"""Distance beyond which pixels are trusted alike."""
 SIGMA_PX = 2.0
 """Width of the Gaussian that smooths an excess."""
 REACH_PX = 8
@@ -38,23 +44,31 @@ NO_GROUND = "none: no other date with a mask is clear where the donor is"
 
 
 def measure_excess(
-    donor: np.ndarray, looks: np.ndarray, clear: np.ndarray, days: Sequence[int]
+    donor: np.ndarray,
+    looks: np.ndarray,
+    clear: np.ndarray,
+    *,
+    days: Sequence[int],
+    distance: np.ndarray,
 ) -> np.ndarray:
     """Return what an image has more than its ground, ``(B, H, W)`` float64.
 
-    The ground is the geometric median of other dates, weighted exp(-days / 30). It is NaN where
-    none of them is clear, and so is the excess.
+    The ground is the geometric median of other dates, weighted exp(-days / 30) times
+    1 - exp(-px / 20) of their distance from cloud. It is NaN where none of them is clear, and so
+    is the excess.
 
     Args:
         donor: ``(B, H, W)`` reflectance or DN, NaN where nodata.
         looks: ``(T, B, H, W)`` in the same unit, of other dates.
         clear: ``(T, H, W)`` bool, where these are to be used.
         days: ``(T,)`` days between each of them and the donor.
+        distance: ``(T, H, W)`` pixels from the cloud and shadow of these, at least 1 where clear.
     """
     known = clear & np.isfinite(looks).all(axis=1)
     flat = np.where(known[:, None], looks, 0.0).reshape(*looks.shape[:2], -1).astype(np.float64)
     seen = known.reshape(len(looks), -1)
-    weights = np.exp(-np.abs(np.asarray(days, np.float64)) / DAYS)
+    near = np.exp(-np.abs(np.asarray(days, np.float64)) / DAYS)[:, None]
+    weights = near * -np.expm1(-distance.reshape(len(looks), -1) / HAZE_PX)
     ground = geometric_median(flat, seen, weights=weights)
     ground[:, ~seen.any(axis=0)] = np.nan
     return donor - ground.reshape(donor.shape)
@@ -161,21 +175,34 @@ class _Ground:
 
     def clear(self, date: str, window: Window) -> np.ndarray:
         """Return where the grown mask of a date calls a window clear, ``(H, W)`` bool."""
+        return is_clear(self._grown(date, window))
+
+    def distance(self, date: str, window: Window) -> np.ndarray:
+        """Return the distance from the grown cloud and shadow of a date, ``(H, W)`` pixels."""
+        outer = self.series.grid.with_halo(window, TRUSTED_PX)
+        hidden = is_occluded(self._grown(date, outer))
+        return distance_from(hidden, reach=TRUSTED_PX)[raster.within(window, outer)]
+
+    def _grown(self, date: str, window: Window) -> np.ndarray:
         outer = self.series.grid.with_halo(window, self.growth_px)
         mask = self.series.masks[date]
         classes = classmap.from_delivered(mask.read(outer)[0], mask.bands[0])
-        grown = classmap.dilate(classes, self.growth_px)
-        return is_clear(grown[raster.within(window, outer)])
+        return classmap.dilate(classes, self.growth_px)[raster.within(window, outer)]
 
     def excess(self, donor: np.ndarray, window: Window) -> np.ndarray:
         """Return the excess of a donor's window over it, ``(B, H, W)`` reflectance."""
         looks = np.stack([self.series.optical[date].read(window) for date in self.dates])
         clear = np.stack([self.clear(date, window) for date in self.dates])
+        distance = np.stack([self.distance(date, window) for date in self.dates])
         excess = np.empty(donor.shape)
         for top in range(0, donor.shape[1], STRIP_ROWS):
             rows = slice(top, top + STRIP_ROWS)
             excess[:, rows] = measure_excess(
-                donor[:, rows], _reflectance(looks[:, :, rows]), clear[:, rows], self.days
+                donor[:, rows],
+                _reflectance(looks[:, :, rows]),
+                clear[:, rows],
+                days=self.days,
+                distance=distance[:, rows],
             )
         return excess
 
