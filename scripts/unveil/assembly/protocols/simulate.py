@@ -27,7 +27,9 @@ from unveil.assembly.simulated_clouds import (
     SimulatedClouds,
     simulate_clouds,
     visible_bands,
+    with_haze,
 )
+from unveil.assembly.veil import GENERATED, OFF
 from unveil.bands import NODATA, REFLECTANCE_SCALE, S2CLOUDLESS10
 from unveil.config import SceneRow
 from unveil.protocols import PROTOCOLS
@@ -52,12 +54,14 @@ class Simulate(Maker):
         )
 
     def make(self, row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -> MadeTarget:
-        """Put clouds on the clear image that the source delivers apart, or on the date's."""
+        """Put clouds and their haze on the image that the source delivers apart, or the date's."""
         date = row.target_date
         truth = series.reference or series.optical[date]
         rng = scene_seed(settings.seed, row.scene)
         clouds = simulate_clouds(series.grid.shape, cover=cover_of(row), rng=rng)
         ambient, known = _brightness(truth, series.grid)
+        if row.veil:
+            clouds = with_haze(clouds, rng=scene_seed(settings.seed, f"{row.scene} haze"))
         veil = CloudVeil(clouds, bands=truth.bands, ambient=ambient, rng=rng)
         own = classes_of(series.masks[date], series.grid) if date in series.masks else None
         if own is not None:
@@ -76,7 +80,10 @@ class Simulate(Maker):
             reference_date=date,
             reference_mask=series.reference_mask if series.reference else series.masks.get(date),
             occlusion=mask_of(occlusion),
-            facts={"occluded": round(cloud_cover(occlusion), 4)},
+            facts={
+                "occluded": round(cloud_cover(occlusion), 4),
+                "veil": GENERATED if row.veil else OFF,
+            },
         )
 
 
