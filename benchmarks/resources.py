@@ -45,7 +45,8 @@ ALL_MODELS_PX = 256
 """Larger scenes are given to one model alone: all are tiled, and cost in proportion."""
 MODELS = (
     *("least_cloudy", "linear", "median", "damped", "medoid", "geomedian", "whittaker"),
-    *("vpint2", "regressed", "dsen2cr-small", "chronos-small"),
+    *("clear_mean", "inpaint", "vpint2", "mnspi", "regressed"),
+    *("chronos-closed-form", "dsen2cr-small", "chronos-small"),
 )
 COLUMNS = ("stage", "kind", "pixels", "frames", "cpu_seconds", "mb")
 

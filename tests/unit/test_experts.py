@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from unveil.bands import CLEAR, CLOUD, CORE6
+from unveil.models.base import ModelSpec
 from unveil.models.chronos import experts, regression
-from unveil.scene import Inputs
+from unveil.models.chronos.network import network_inputs
+from unveil.models.registry import create
+from unveil.raster import Grid
+from unveil.scene import Inputs, Scene
 
 SHAPE = (64, 48)
 
@@ -182,3 +186,32 @@ def test_pixels_that_no_frame_saw_get_a_smooth_finite_guess():
     fit = experts.fit_scene([inputs], pixels=3072)
     answer = experts.estimate(inputs, fit)
     assert np.isfinite(answer.experts).all() and (answer.looks[5:9, 5:9] == 0).all()
+
+
+def test_the_closed_form_alone_finds_a_mixture_of_frames_and_keeps_what_is_clear():
+    inputs = make_inputs()
+    grid = Grid("EPSG:32633", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), *SHAPE)
+    model = create(ModelSpec("mine", "closed_form"))
+    model.prepare(Scene("s", "none", "p", grid, ()), [inputs])
+    found, clear = model.predict(inputs).reflectance, inputs.target_clear
+    np.testing.assert_array_equal(found[:, clear], inputs.target[:, clear])
+    assert np.abs(found - inputs.target)[:, ~clear].mean() < 0.002
+    assert not model.network
+
+
+def test_the_closed_form_alone_is_what_the_network_starts_from():
+    """The network's change is zero where it gives no share away and keeps its gates open."""
+    inputs = make_inputs(1)
+    fit = experts.fit_scene([inputs], pixels=inputs.target_class.size)
+    given = network_inputs(inputs, fit, experts.estimate(inputs, fit))
+    start = given.deltas[..., -len(experts.SPREADS) :].sum(axis=-1) * given.scale[:, None, None]
+    model = create(ModelSpec("mine", "closed_form"))
+    grid = Grid("EPSG:32633", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), *SHAPE)
+    model.prepare(Scene("s", "none", "p", grid, ()), [inputs])
+    expected = experts.estimate(inputs, fit).experts[0] + start
+    hidden = ~inputs.target_clear
+    np.testing.assert_allclose(
+        model.predict(inputs).reflectance[:, hidden],
+        np.clip(expected, 0, None)[:, hidden],
+        atol=1e-6,
+    )

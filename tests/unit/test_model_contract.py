@@ -108,6 +108,7 @@ SMALL = {"features": 8, "blocks": 2}
 ROWS: dict[str, tuple[str, dict]] = {kind: (kind, {}) for kind in kinds()} | {
     "dsen2cr": ("dsen2cr", SMALL),
     "dsen2cr-nosar": ("dsen2cr", SMALL | {"radar": False}),
+    "uncrtaints-clearest": ("uncrtaints", {"frames": "clearest"}),
     "utilise": ("utilise", {"configuration": "earthnet"}),
     "utilise-sen12mscrts": ("utilise", {"configuration": "sen12mscrts"}),
     "utilise-sen12mscrts-s1": ("utilise", {"configuration": "sen12mscrts-s1"}),

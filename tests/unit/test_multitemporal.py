@@ -363,6 +363,33 @@ def test_uncrtaints_gets_the_mean_of_the_optical_and_the_radar_date(uncrtaints_m
     np.testing.assert_allclose(frames[0, ..., :2], 10 * np.moveaxis(radar, 1, -1), rtol=1e-6)
 
 
+def test_uncrtaints_gets_the_clearest_frames_of_the_whole_scene_when_asked(folder):
+    inputs = inputs_of(L1C13, [-60, -20, -10, 12, 30], radar=True)
+    inputs.context_class[:] = CLOUD
+    inputs.context_class[0, :9] = inputs.context_class[4, :, :8] = CLEAR
+    inputs.context_class[1, :, 24:] = CLEAR  # as clear as frame 4, and nearer
+    nearest = model_of(folder, "uncrtaints")
+    clearest = uncrtaints.UnCRtainTS(replace(nearest.spec, options={"frames": "clearest"}))
+    clearest.prepare(
+        None, [inputs.crop(slice(0, 16), slice(0, 32)), inputs.crop(slice(16, 32), slice(0, 32))]
+    )
+    alone = replace(
+        inputs,
+        context=inputs.context[:2],
+        context_class=inputs.context_class[:2],
+        days=inputs.days[:2],
+    )
+    np.testing.assert_array_equal(
+        clearest.predict(inputs).reflectance, nearest.predict(alone).reflectance
+    )
+    assert (nearest.needs.max_context, clearest.needs.max_context) == (2, None)
+
+
+def test_frames_of_uncrtaints_are_chosen_by_a_word_it_knows():
+    with pytest.raises(InputError, match=r"found 'best'.*nearest, clearest"):
+        uncrtaints.UnCRtainTS(ModelSpec("mine", "uncrtaints", options={"frames": "best"}))
+
+
 def test_utilise_is_blind_to_what_clouds_hide(utilise_model):
     inputs = inputs_of(EARTHNET.bands, [-20, -10, 10, 20])
     other = np.where(inputs.target_clear, inputs.target, 0.123).astype(np.float32)

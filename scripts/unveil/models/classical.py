@@ -8,6 +8,7 @@ report counts it as unanswered instead of inventing a value.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -133,12 +134,7 @@ class LeastCloudy(_Classical):
 
     def prepare(self, scene, tiles) -> None:
         """Count clear pixels of each frame over the whole scene."""
-        looks, days = [], np.empty(0)
-        for tile in tiles:
-            looks.append(tile.context_clear.sum(axis=(1, 2)))
-            days = tile.days
-        counts = np.sum(looks, axis=0)
-        self._chosen = min(range(len(days)), key=lambda t: (-counts[t], abs(days[t]), days[t] > 0))
+        self._chosen = clearest_frames(tiles, 1)[0]
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Return the chosen frame, clear target pixels not kept."""
@@ -265,6 +261,23 @@ def damped_composite(inputs: Inputs, days: float, use: np.ndarray | None = None)
         return np.full(inputs.target.shape, np.nan, np.float32)
     weights = np.where(used, np.exp(-(distance - distance[used].min()) / days), 0.0)
     return weighted_composite(inputs, np.where(used, np.maximum(weights, 1e-12), 0.0))
+
+
+def clearest_frames(tiles: Iterable[Inputs], count: int) -> list[int]:
+    """Return the context frames with the most clear pixels of a scene, sorted by position.
+
+    Of equally clear ones the nearest in time, then the earlier.
+
+    Args:
+        tiles: the scene's windows without overlap.
+        count: how many frames.
+    """
+    looks, days = [], np.empty(0)
+    for tile in tiles:
+        looks.append(tile.context_clear.sum(axis=(1, 2)))
+        days = tile.days
+    order = np.lexsort((days > 0, np.abs(days), -np.sum(looks, axis=0)))
+    return sorted(int(t) for t in order[:count])
 
 
 def nan_median(stack: np.ndarray) -> np.ndarray:

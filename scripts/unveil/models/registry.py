@@ -15,6 +15,9 @@ _CLASSES: dict[str, str] = {
     "linear": "unveil.models.classical:Linear",
     "median": "unveil.models.classical:Median",
     "damped": "unveil.models.classical:Damped",
+    "clear_mean": "unveil.models.clear_mean:ClearMean",
+    "inpaint": "unveil.models.inpaint:Inpaint",
+    "mnspi": "unveil.models.mnspi:Mnspi",
     "regressed": "unveil.models.regressed:Regressed",
     "external": "unveil.models.external:External",
     "dsen2cr": "unveil.models.dsen2cr.model:Dsen2Cr",
@@ -25,6 +28,7 @@ _CLASSES: dict[str, str] = {
     "medoid": "unveil.models.temporal:Medoid",
     "geomedian": "unveil.models.temporal:Geomedian",
     "whittaker": "unveil.models.temporal:Whittaker",
+    "closed_form": "unveil.models.chronos.closed_form:ClosedForm",
     "chronos": "unveil.models.chronos.model:Chronos",
 }
 

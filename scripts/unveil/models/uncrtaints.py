@@ -13,17 +13,19 @@ is built.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unveil.bands import L1C13, SAR2
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.classical import clearest_frames
 from unveil.models.layers.padding import pad_to_grid
 from unveil.models.layers.sequences import pair_radar, sequence_of
-from unveil.models.options import NoOptions, parse_options
-from unveil.scene import Inputs
+from unveil.models.options import check_choice, parse_options
+from unveil.scene import Inputs, Scene
 from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from unveil.models.layers.torch_state import TorchLayers
 
 FRAMES = 3
+CHOICES = ("nearest", "clearest")
 CHANNELS = len(SAR2) + len(L1C13)
 WIDTH, EXPANDED, SQUEEZED = 128, 256, 32
 """Channels of the features, inside a block, and at the waist of squeeze and excitation."""
@@ -201,6 +204,18 @@ def network_input(optical: np.ndarray, radar: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(padded, 1, -1))
 
 
+@dataclass(frozen=True)
+class UnCRtainTSOptions:
+    """Options of the model.
+
+    Attributes:
+        frames: which two frames it gets beside the target, the ``nearest`` in time or the
+            ``clearest`` of the series.
+    """
+
+    frames: str = "nearest"
+
+
 class UnCRtainTS(Model):
     """UnCRtainTS with published weights: reflectance and its standard deviation.
 
@@ -211,6 +226,11 @@ class UnCRtainTS(Model):
 
     Every optical frame is paired with the radar frame nearest to it in time, and the
     network gets the mean of both dates, as in the published training.
+
+    The option ``frames`` departs from the published setting where it is ``clearest``: input
+    dates are there taken whatever their cloud, as ``nearest`` has it; the two of the series
+    with the most clear pixels of the scene (of equally clear ones the nearest), however far in
+    time, are easier input than the network was trained on.
     """
 
     kind = "uncrtaints"
@@ -227,7 +247,9 @@ class UnCRtainTS(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        parse_options(NoOptions, spec)
+        self.options = parse_options(UnCRtainTSOptions, spec)
+        check_choice(spec, "frames", self.options.frames, CHOICES)
+        self._chosen: list[int] = []
         self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
@@ -237,7 +259,7 @@ class UnCRtainTS(Model):
             bands=L1C13,
             radar="required",
             min_context=FRAMES - 1,
-            max_context=FRAMES - 1,
+            max_context=FRAMES - 1 if self.options.frames == "nearest" else None,
             levels=("L1C",),
         )
 
@@ -253,11 +275,18 @@ class UnCRtainTS(Model):
         self.weights_checksum = state.sha256
         self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
 
+    def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
+        """Choose the clearest frames of the scene when asked to."""
+        if self.options.frames == "clearest":
+            self._chosen = clearest_frames(tiles, FRAMES - 1)
+
     def predict(self, inputs: Inputs) -> Prediction:
         """Clear one patch; NaN where no frame has data."""
         if self._run is None:
             self.load()
         assert self._run is not None
+        if self.options.frames == "clearest":
+            inputs = _with_frames(inputs, self._chosen)
         sequence = sequence_of(inputs, L1C13, frames=FRAMES)
         radar, later = pair_radar(inputs, sequence.dates)
         frames = network_input(sequence.reflectance, radar)
@@ -270,3 +299,12 @@ class UnCRtainTS(Model):
         for image in (reflectance, std):
             image[:, sequence.nowhere] = np.nan
         return Prediction(reflectance, std=std, bands=L1C13)
+
+
+def _with_frames(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
+    return replace(
+        inputs,
+        context=inputs.context[chosen],
+        context_class=inputs.context_class[chosen],
+        days=inputs.days[chosen],
+    )

@@ -73,6 +73,10 @@ COSTS = {
     ),
     "geomedian": Cost(150, 0, 160, seconds_per_mpx_frame=2),
     "vpint2": Cost(150, 0, 120, seconds_per_mpx_frame=12),
+    "clear_mean": _METHOD,
+    "inpaint": Cost(150, 0, 120, seconds_per_mpx=4, seconds_per_mpx_frame=0.6),
+    "mnspi": Cost(150, 0, 190, seconds_per_mpx=30, seconds_per_mpx_frame=0.6),
+    "closed_form": Cost(170, 300, 200, seconds_per_mpx=4, seconds_per_mpx_frame=4),
     "regressed": Cost(170, 0, 150, seconds_per_mpx_frame=2),
     **dict.fromkeys(("dsen2cr", "uncrtaints", "utilise", "anytimeformer", "chronos"), _NETWORK),
 }

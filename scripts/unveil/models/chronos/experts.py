@@ -42,6 +42,8 @@ from unveil.scene import Inputs
 EXPERTS = ("regression", "stiff", "composites", "shifted", "faded", "median")
 """Regression with the chosen penalty, with ten times that, on composites only; the faded
 composite shifted to the clear pixels' mean, as it is, and the weighted median."""
+LONGEST = 24
+"""Most context frames that are used."""
 SPREADS = (24.0, 12.0, 5.0, 2.0)
 """Widths in pixels at which the residual is spread, each on what the one before left."""
 GAUSSIAN_REACH = 4

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.chronos.experts import REACH_PX, SceneFit, estimate, fit_scene
+from unveil.models.chronos.experts import LONGEST, REACH_PX, SceneFit, estimate, fit_scene
 from unveil.models.layers.padding import pad_to_grid, unpad
 from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs, Scene
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import keras
 
 LOG = logging.getLogger(__name__)
-LONGEST = 24
 SENSOR_STD = 0.003
 """Standard deviation of a clear pixel that is passed through, reflectance: noise and
 calibration of the instrument (Gascon et al. 2017, Remote Sens. 9:584) and thin haze."""
