@@ -103,7 +103,7 @@ def fault_of(image: Image) -> str:
         with image.open() as stream:
             return _digest_fault(stream, image.stated) if image.stated else jpeg2000_fault(stream)
     except InputError as error:  # an archive has checksums of its own
-        return str(error).partition(". Remedy: ")[0].partition(": ")[2]
+        return error.fault.partition(": ")[2]
 
 
 def _digest_fault(stream: IO[bytes], stated: Checksum) -> str:
