@@ -211,12 +211,12 @@ def test_a_tile_of_another_zone_is_warped_onto_the_place(tmp_path, templates, pi
 
 
 def test_a_reprocessed_product_replaces_the_old_one(tmp_path, templates, pixels):
-    """The same tile and overpass as baseline 02.12 and again as 05.00, which lists no offset."""
+    """The same tile and overpass as baseline 02.12 and again as 05.00, with its offset."""
     bands = ("B02", "B04", "B08")
     old = {b: pixels[b] for b in bands}
     safe.write_product(tmp_path, templates / L2A_0212, old)
     safe.write_product(
-        tmp_path, templates / L2A_0212, {b: pixels[b] + 7 for b in bands}, baseline="N0500"
+        tmp_path, templates / L2A_0212, {b: pixels[b] + 1007 for b in bands}, baseline="N0500"
     )
     assert len(find_products(tmp_path)) == 2
     series = opened(tmp_path)
@@ -532,10 +532,24 @@ def test_images_are_read_once_and_again_after_a_change(tmp_path, templates, pixe
     assert len(read) == 6
 
 
+@pytest.mark.parametrize("template", [L1C_0301, L2A_0212])
+@pytest.mark.parametrize("listed", [True, False])
+def test_only_an_offset_that_the_metadata_list_is_applied(
+    tmp_path, templates, pixels, template, listed
+):
+    few = {band: pixels[band] + 1000 for band in FOUR}
+    safe.write_product(tmp_path, templates / template, few, baseline="N0500", lists_offset=listed)
+    (frame,) = open_source(row(tmp_path), SETTINGS).optical.values()
+    expected = stacked(few, FOUR).astype(int) - 1000 * listed
+    assert (frame.read(WINDOW) == expected).all()
+    said = "; ".join(frame.facts.get("unveil:warnings", []))
+    assert ("list none; none was applied" in said) is not listed
+
+
 def test_the_older_version_is_used_where_the_newer_is_damaged(tmp_path, templates, pixels):
     few = {band: pixels[band] for band in FOUR}
     safe.write_product(tmp_path, templates / L2A_0212, few)
-    newer = {band: dn + 100 for band, dn in few.items()}
+    newer = {band: dn + 1100 for band, dn in few.items()}
     new = safe.write_product(tmp_path, templates / L2A_0212, newer, baseline="N0500")
     shift_strip(new)
     (date,) = open_source(row(tmp_path), SETTINGS).optical
