@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import stat
+import struct
 import zipfile
 from functools import partial
 
@@ -491,6 +493,49 @@ def test_a_broken_image_without_a_manifest_is_left_out_by_date(
     assert word in scene.facts["left_out"][THREE[0]]
     with pytest.raises(InputError, match=f"{THREE[0]} cannot be used: .*{word}.*Remedy: download"):
         assembled(tmp_path / "bad", row(tmp_path / "in", target_date=THREE[0]))
+
+
+def head_of(*, tile, layers, levels, precincts, extra=b""):
+    """Return the main header of a codestream (ISO/IEC 15444-1, A.5.1 and A.6.1)."""
+    size = struct.pack(">HH8IH3B", 41, 0, 10_980, 10_980, 0, 0, tile, tile, 0, 0, 1, 15, 1, 1)
+    coding = struct.pack(">BBHBBBBBB", 1, 0, layers, 0, levels, 4, 4, 0, 0) + bytes(precincts)
+    coded = b"\xff\x52" + struct.pack(">H", len(coding) + 2) + coding
+    return b"\xff\x4f\xff\x51" + size + coded + extra + b"\xff\x90"
+
+
+@pytest.mark.parametrize(
+    ("tile", "layers", "levels", "precincts", "packets"),
+    [
+        (1024, 12, 5, [0x77] * 5 + [0x88], 12 * (1 + 1 + 1 + 4 + 16 + 16)),
+        (1024, 1, 0, [0xFF], 1),
+        (1000, 1, 0, [0x88], 25),
+        (1024, 3, 1, [0x88, 0x88], 3 * (4 + 16)),
+    ],
+)
+def test_a_run_of_zeros_beyond_the_packets_of_a_tile_is_a_hole(
+    tile, layers, levels, precincts, packets
+):
+    head = head_of(tile=tile, layers=layers, levels=levels, precincts=precincts)
+    assert integrity.most_packets(head) == packets
+    longest = min(packets + integrity.CHANCE_BYTES, integrity.HOLE_BYTES)
+    for zeros, whole in ((longest - 1, True), (longest, False)):
+        data = head + b"\x01" + bytes(zeros) + b"\x01" + integrity.END
+        assert (integrity.jpeg2000_fault(io.BytesIO(data)) == "") is whole
+
+
+@pytest.mark.parametrize("extra", [b"\xff\x53\0\x04\0\0", b"\xff\x5f\0\x04\0\0"])
+def test_where_the_head_does_not_count_the_packets_holes_are_longer(extra):
+    head = head_of(tile=512, layers=1, levels=0, precincts=[0x99], extra=extra)
+    assert integrity.most_packets(head) == integrity.HOLE_BYTES
+    for short in (head[:20], head[:50], b""):
+        assert integrity.most_packets(short) == integrity.HOLE_BYTES
+
+
+def test_a_hole_of_64_bytes_is_found_in_a_small_image(tmp_path, templates, pixels):
+    products = list(three_dates(tmp_path / "in", templates, pixels))
+    spoil(image(products[0]), lambda data: data[:9000] + bytes(64) + data[9064:])
+    series = open_source(row(tmp_path / "in"), SETTINGS)
+    assert "hole of zeros" in series.left_out[THREE[0]].reason
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA3-256"])
