@@ -54,6 +54,7 @@ def write_product(
     baseline: str = "",
     corner: tuple[int, int] = (0, 0),
     every_resolution: bool = False,
+    lists_offset: bool = True,
 ) -> Path:
     """Write one product and return its ``.SAFE`` folder.
 
@@ -65,7 +66,8 @@ def write_product(
         scl: scene classification on the 10 m grid.
         date: date instead of the template's.
         tile: tile instead of the template's.
-        baseline: ``N0500`` instead of the template's.
+        baseline: ``N0500`` instead of the template's; the metadata list its offset as ESA's do.
+        lists_offset: False leaves that list out, which ESA never does.
         corner: rows and columns of the image's corner within the tile, 10 m pixels.
         every_resolution: write the coarser images of L2A too, not only the finest.
     """
@@ -88,7 +90,10 @@ def write_product(
         copy = root / renamed(path.relative_to(template).as_posix())
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(renamed(path.read_text()))
-    metadata = next(root.glob("MTD_*.xml")).read_text()
+    main = next(root.glob("MTD_*.xml"))
+    if lists_offset and "N0400" <= baseline < "N9900":
+        main.write_text(with_offsets(main.read_text()))
+    metadata = main.read_text()
     names = re.findall(r"<IMAGE_FILE>(.*?)</IMAGE_FILE>", metadata)
     written = set()
     for name in sorted(names, key=lambda n: n[-3:]):  # 10m, 20m, 60m
@@ -100,6 +105,19 @@ def write_product(
         step = int(found[2] or _native(found[1])) // 10
         write_jp2(root / f"{name}.jp2", data[::step, ::step], grid, corner, step)
     return root
+
+
+def with_offsets(metadata: str) -> str:
+    """Return product metadata with the offsets that ESA lists since baseline 04.00."""
+    tag, holder, after = (
+        ("BOA_ADD_OFFSET", "BOA_ADD_OFFSET_VALUES_LIST", "</QUANTIFICATION_VALUES_LIST>")
+        if "Level-2A_User_Product" in metadata
+        else ("RADIO_ADD_OFFSET", "Radiometric_Offset_List", "</QUANTIFICATION_VALUE>")
+    )
+    if f"<{tag} " in metadata:
+        return metadata
+    listed = "".join(f'<{tag} band_id="{number}">-1000</{tag}>' for number in range(13))
+    return metadata.replace(after, f"{after}<{holder}>{listed}</{holder}>", 1)
 
 
 def _native(band: str) -> int:

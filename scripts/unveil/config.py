@@ -40,7 +40,11 @@ MAY_BE_EQUAL = RISING[:3]
 
 @dataclass(frozen=True)
 class SceneRow:
-    """One row of the scene table; the columns are described in ``scenes.schema.yaml``."""
+    """One row of the scene table; the columns are described in ``scenes.schema.yaml``.
+
+    ``passed_over`` is no column: it says of a planned row which dates of its place were not
+    considered, and why.
+    """
 
     scene: str
     source: str
@@ -59,6 +63,7 @@ class SceneRow:
     area: str = ""
     split: str = ""
     n_patches: int = 0
+    passed_over: str = ""
 
 
 def locate(path: str) -> str:

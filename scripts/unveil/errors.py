@@ -22,6 +22,7 @@ class InputError(ValueError):
         remedy: what to do about it.
 
     Attributes:
+        fault: the message without the remedy.
         said: whether it stands in the log already.
     """
 
@@ -41,6 +42,7 @@ class InputError(ValueError):
             if part
         )
         text = one_line(redact(f"{where}: {message}" if where else message))
+        self.fault = text
         super().__init__(f"{text}. Remedy: {one_line(redact(remedy))}." if remedy else text)
 
 

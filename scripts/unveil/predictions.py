@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unveil import raster
 from unveil.errors import InputError
 from unveil.records import again, harmed, made_of, read_record, sums_of, write_record
 
@@ -30,6 +31,19 @@ def std_path(folder: Path, scene: str) -> Path:
 def record_path(folder: Path, scene: str) -> Path:
     """Return where the record of an answer is, which vouches for both."""
     return folder / f"{scene}.json"
+
+
+def discard_prediction(folder: Path, scene: str) -> None:
+    """Remove what an earlier run answered for a scene, its record first.
+
+    Args:
+        folder: ``results/predictions/MODEL``.
+        scene: id of the scene.
+    """
+    record_path(folder, scene).unlink(missing_ok=True)
+    for path in (image_path(folder, scene), std_path(folder, scene)):
+        raster.discard_leftovers(path)
+        path.unlink(missing_ok=True)
 
 
 def write_prediction_record(

@@ -168,6 +168,15 @@ def test_gdal_has_no_drivers_of_files_that_name_others_or_of_addresses():
     assert not found & {"VRT", "HTTP", "WMS", "WMTS", "WCS", "GTI", "STACTA", "EEDAI", "DAAS"}
 
 
+def test_drivers_that_a_build_lacks_are_left_out_without_a_word():
+    code = (
+        "import logging, sys, unveil, rasterio\n"
+        "logging.basicConfig(stream=sys.stdout, level=logging.WARNING)\n"
+        "with rasterio.Env() as env: env.drivers()"
+    )
+    assert in_a_new_process(code) == ""
+
+
 @pytest.mark.parametrize("content", ["nothing", "another version"])
 def test_tables_of_another_installation_are_not_used(tmp_path, content):
     import sqlite3

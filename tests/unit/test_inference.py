@@ -29,6 +29,7 @@ from unveil.inference.engine import InferenceOptions, largest_tile, limit_contex
 from unveil.inference.tiles import Joint, even_tile, patches_of, tiles_of
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.registry import create
+from unveil.predictions import find_images
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene, read_inputs
 
@@ -211,6 +212,28 @@ def test_a_scene_that_a_model_cannot_do_is_recorded_with_its_reason(tmp_path, wh
     model = Choosy(ModelSpec("choosy", "blur"))
     [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
     assert record == {"scene": "s", "status": "skipped", "reason": "needs a wider swath"}
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_what_a_model_answered_before_is_gone_once_it_skips_the_scene(tmp_path, when):
+    class Tired(Blur):
+        tired = False
+
+        def skip(self, scene):
+            return "no more" if self.tired and when == "before" else None
+
+        def prepare(self, scene, tiles):
+            if self.tired:
+                raise SceneSkipped("no more")
+
+    scene, model = make_scene(tmp_path / "scene"), Tired(ModelSpec("tired", "blur"))
+    run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"s.tif", "s_std.tif", "s.json"}
+    model.tired = True
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="y")
+    assert record["status"] == "skipped"
+    assert not list((tmp_path / "o").iterdir())
+    assert not find_images(tmp_path, ["o"], "s")
 
 
 @pytest.mark.parametrize(
@@ -593,11 +616,32 @@ def test_delivered_results_are_taken_as_they_are(tmp_path):
         ({"value": 150, "dtype": "uint8"}, "viewing"),
     ],
 )
-def test_a_delivery_that_does_not_fit_is_refused(tmp_path, changes, word):
+def test_a_delivery_that_does_not_fit_is_skipped_and_the_others_go_on(tmp_path, changes, word):
+    bad, good = (make_scene(tmp_path / name, scene=name) for name in "sg")
+    model = delivered(tmp_path, bad, **changes)
+    raster.write_cog(
+        tmp_path / "delivered/g.tif",
+        np.full((len(BANDS), *good.grid.shape), 1500, "uint16"),
+        good.grid,
+        descriptions=BANDS,
+        nodata=0,
+    )
+    records = run_shard(model, [bad, good], tmp_path / "o", InferenceOptions(), code="x")
+    assert [record["status"] for record in records] == ["skipped", "predicted"]
+    for text in ("the delivery does not fit", "delivered/s.tif", word, "Remedy: "):
+        assert text in records[0]["reason"]
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.7])
+def test_a_damaged_delivery_is_skipped_with_its_reason(tmp_path, keep):
     scene = make_scene(tmp_path / "scene")
-    model = delivered(tmp_path, scene, **changes)
-    with pytest.raises(InputError, match=word):
-        run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
+    model = delivered(tmp_path, scene)
+    path = tmp_path / "delivered/s.tif"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    [record] = run_shard(model, [scene], tmp_path / "o", InferenceOptions(), code="x")
+    assert record["status"] == "skipped"
+    assert "delivered/s.tif" in record["reason"] and "Remedy: " in record["reason"]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import stat
+import struct
 import zipfile
 from functools import partial
 
@@ -211,12 +213,12 @@ def test_a_tile_of_another_zone_is_warped_onto_the_place(tmp_path, templates, pi
 
 
 def test_a_reprocessed_product_replaces_the_old_one(tmp_path, templates, pixels):
-    """The same tile and overpass as baseline 02.12 and again as 05.00, which lists no offset."""
+    """The same tile and overpass as baseline 02.12 and again as 05.00, with its offset."""
     bands = ("B02", "B04", "B08")
     old = {b: pixels[b] for b in bands}
     safe.write_product(tmp_path, templates / L2A_0212, old)
     safe.write_product(
-        tmp_path, templates / L2A_0212, {b: pixels[b] + 7 for b in bands}, baseline="N0500"
+        tmp_path, templates / L2A_0212, {b: pixels[b] + 1007 for b in bands}, baseline="N0500"
     )
     assert len(find_products(tmp_path)) == 2
     series = opened(tmp_path)
@@ -493,6 +495,49 @@ def test_a_broken_image_without_a_manifest_is_left_out_by_date(
         assembled(tmp_path / "bad", row(tmp_path / "in", target_date=THREE[0]))
 
 
+def head_of(*, tile, layers, levels, precincts, extra=b""):
+    """Return the main header of a codestream (ISO/IEC 15444-1, A.5.1 and A.6.1)."""
+    size = struct.pack(">HH8IH3B", 41, 0, 10_980, 10_980, 0, 0, tile, tile, 0, 0, 1, 15, 1, 1)
+    coding = struct.pack(">BBHBBBBBB", 1, 0, layers, 0, levels, 4, 4, 0, 0) + bytes(precincts)
+    coded = b"\xff\x52" + struct.pack(">H", len(coding) + 2) + coding
+    return b"\xff\x4f\xff\x51" + size + coded + extra + b"\xff\x90"
+
+
+@pytest.mark.parametrize(
+    ("tile", "layers", "levels", "precincts", "packets"),
+    [
+        (1024, 12, 5, [0x77] * 5 + [0x88], 12 * (1 + 1 + 1 + 4 + 16 + 16)),
+        (1024, 1, 0, [0xFF], 1),
+        (1000, 1, 0, [0x88], 25),
+        (1024, 3, 1, [0x88, 0x88], 3 * (4 + 16)),
+    ],
+)
+def test_a_run_of_zeros_beyond_the_packets_of_a_tile_is_a_hole(
+    tile, layers, levels, precincts, packets
+):
+    head = head_of(tile=tile, layers=layers, levels=levels, precincts=precincts)
+    assert integrity.most_packets(head) == packets
+    longest = min(packets + integrity.CHANCE_BYTES, integrity.HOLE_BYTES)
+    for zeros, whole in ((longest - 1, True), (longest, False)):
+        data = head + b"\x01" + bytes(zeros) + b"\x01" + integrity.END
+        assert (integrity.jpeg2000_fault(io.BytesIO(data)) == "") is whole
+
+
+@pytest.mark.parametrize("extra", [b"\xff\x53\0\x04\0\0", b"\xff\x5f\0\x04\0\0"])
+def test_where_the_head_does_not_count_the_packets_holes_are_longer(extra):
+    head = head_of(tile=512, layers=1, levels=0, precincts=[0x99], extra=extra)
+    assert integrity.most_packets(head) == integrity.HOLE_BYTES
+    for short in (head[:20], head[:50], b""):
+        assert integrity.most_packets(short) == integrity.HOLE_BYTES
+
+
+def test_a_hole_of_64_bytes_is_found_in_a_small_image(tmp_path, templates, pixels):
+    products = list(three_dates(tmp_path / "in", templates, pixels))
+    spoil(image(products[0]), lambda data: data[:9000] + bytes(64) + data[9064:])
+    series = open_source(row(tmp_path / "in"), SETTINGS)
+    assert "hole of zeros" in series.left_out[THREE[0]].reason
+
+
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA3-256"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_images_are_held_against_the_manifest(tmp_path, templates, pixels, algorithm, packed):
@@ -532,10 +577,24 @@ def test_images_are_read_once_and_again_after_a_change(tmp_path, templates, pixe
     assert len(read) == 6
 
 
+@pytest.mark.parametrize("template", [L1C_0301, L2A_0212])
+@pytest.mark.parametrize("listed", [True, False])
+def test_only_an_offset_that_the_metadata_list_is_applied(
+    tmp_path, templates, pixels, template, listed
+):
+    few = {band: pixels[band] + 1000 for band in FOUR}
+    safe.write_product(tmp_path, templates / template, few, baseline="N0500", lists_offset=listed)
+    (frame,) = open_source(row(tmp_path), SETTINGS).optical.values()
+    expected = stacked(few, FOUR).astype(int) - 1000 * listed
+    assert (frame.read(WINDOW) == expected).all()
+    said = "; ".join(frame.facts.get("unveil:warnings", []))
+    assert ("list none; none was applied" in said) is not listed
+
+
 def test_the_older_version_is_used_where_the_newer_is_damaged(tmp_path, templates, pixels):
     few = {band: pixels[band] for band in FOUR}
     safe.write_product(tmp_path, templates / L2A_0212, few)
-    newer = {band: dn + 100 for band, dn in few.items()}
+    newer = {band: dn + 1100 for band, dn in few.items()}
     new = safe.write_product(tmp_path, templates / L2A_0212, newer, baseline="N0500")
     shift_strip(new)
     (date,) = open_source(row(tmp_path), SETTINGS).optical

@@ -115,10 +115,23 @@ def test_an_empty_file_is_refused(tmp_path):
         (Grid("EPSG:32633", (10.0, 0.0, 500005.0, 0.0, -10.0, 5000000.0), 24, 30), "transform"),
     ],
 )
-def test_a_frame_on_another_grid_is_refused(tmp_path, grid, word):
+def test_a_frame_on_another_grid_is_left_out_with_its_reason(tmp_path, grid, word):
     write_frame(tmp_path / "frames" / "2020-06-01.tif")
     write_frame(tmp_path / "frames" / "2020-06-11.tif", grid=grid)
-    refused(row(tmp_path), "2020-06-11.tif", word)
+    series = open_source(row(tmp_path), SETTINGS)
+    assert list(series.optical) == ["2020-06-01"]
+    reason = series.left_out["2020-06-11"].reason
+    assert "2020-06-11.tif" in reason and word in reason
+
+
+def test_the_grid_of_a_place_is_that_of_most_frames(tmp_path):
+    odd = Grid("EPSG:32633", GRID.transform, 25, 30)
+    for date in ("2020-06-01", "2020-06-11", "2020-06-21"):
+        write_frame(tmp_path / f"frames/{date}.tif", grid=odd if date == "2020-06-01" else GRID)
+    (tmp_path / "frames/2020-05-01.tif").write_bytes(b"II*\0 and no more")
+    series = open_source(row(tmp_path), SETTINGS)
+    assert series.grid == GRID
+    assert set(series.left_out) == {"2020-05-01", "2020-06-01"}
 
 
 def test_a_name_that_is_no_date_is_refused(tmp_path):

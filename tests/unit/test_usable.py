@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import replace
 from functools import partial
@@ -12,11 +13,13 @@ from rasterio.windows import Window
 
 from unveil import raster
 from unveil.assembly import planning
-from unveil.assembly.assemble import assemble_row
+from unveil.assembly.assemble import assemble, assemble_row
+from unveil.assembly.measure import measure_looks
 from unveil.assembly.protocols.base import ProtocolSettings
-from unveil.assembly.usable import keep_water
+from unveil.assembly.usable import keep_judged, keep_water
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
+from unveil.guarded import reading_input
 from unveil.masks.mask_scene import MaskOptions, mask_scene, why_unjudged
 from unveil.raster import Grid
 from unveil.sources.base import SourceSeries, from_array
@@ -189,6 +192,121 @@ def test_two_files_of_one_date_are_refused(place):
     write_mask(place / f"masks/{CLOUDY}_SCL.tif")
     with pytest.raises(InputError, match="stands twice"):
         dated_files(place / "masks")
+
+
+# --- dates that cannot be read -------------------------------------------------------------------
+
+
+def spoil_end(path):
+    path.write_bytes(path.read_bytes()[:-600])
+
+
+def put_on_another_grid(path):
+    with raster.open_raster(path) as dataset:
+        data, names = dataset.read(), dataset.descriptions
+    moved = replace(GRID, transform=(10.0, 0.0, 500400.0, 0.0, -10.0, 5000000.0))
+    raster.write_cog(path, data, moved, descriptions=names, nodata=0)
+
+
+def make_8_bit(path):
+    data = np.full((len(BANDS), *GRID.shape), 120, np.uint8)
+    raster.write_cog(path, data, GRID, descriptions=BANDS, nodata=0)
+
+
+SPOILT = [("frames", spoil_end), ("masks", spoil_end), ("frames", put_on_another_grid)]
+SPOILT += [("masks", put_on_another_grid), ("frames", make_8_bit)]
+
+
+@pytest.mark.parametrize(("part", "spoil"), SPOILT)
+def test_a_bad_date_is_left_out_of_the_context_and_the_rest_goes_on(place, tmp_path, part, spoil):
+    spoil(place / part / f"{NEAR}.tif")
+    scene = assembled(row(place), tmp_path)
+    assert dates_of(scene.context) == [CLEAR, FAR]
+    assert f"{part}/{NEAR}.tif" in scene.facts["left_out"][NEAR]
+    assert not list((tmp_path / "scene").rglob(f"*{NEAR}*"))
+
+
+@pytest.mark.parametrize(("part", "spoil"), SPOILT)
+def test_a_bad_date_is_refused_as_target_or_truth_with_its_file(place, tmp_path, part, spoil):
+    spoil(place / part / f"{NEAR}.tif")
+    for columns in ({"target_date": NEAR}, {"protocol": "paired", "reference_date": NEAR}):
+        refused(row(place, **columns), tmp_path, f"{part}/{NEAR}.tif", "cannot be used", "Remedy: ")
+
+
+def test_a_date_whose_fault_shows_only_when_it_is_read_makes_way_for_the_next(place, tmp_path):
+    def torn(window):
+        raise InputError("cannot be read as a raster", file="near.tif", remedy="copy it again")
+
+    series = keep_judged(open_source(row(place), SETTINGS), lambda *_, **__: "")
+    series.optical[NEAR] = replace(series.optical[NEAR], read=torn)
+    scene = assemble(row(place, n_context=2), series, tmp_path / "scene", ProtocolSettings(1, 2))
+    assert dates_of(scene.context) == [CLEAR, FAR]
+    assert "near.tif" in scene.facts["left_out"][NEAR]
+    assert not list((tmp_path / "scene").rglob(f"*{NEAR}*"))
+    _, looks = measure_looks(series, dilate_px=2, detect=None)
+    assert NEAR not in {look.date for look in looks}
+
+
+def test_what_the_machine_is_at_fault_for_leaves_no_date_out(place, tmp_path):
+    def failing(window):
+        with reading_input("near.tif", "a raster", remedy="copy it again"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    series = keep_judged(open_source(row(place), SETTINGS), lambda *_, **__: "")
+    series.optical[NEAR] = replace(series.optical[NEAR], read=failing)
+    with pytest.raises(InputError, match="Input/output error"):
+        assemble(row(place), series, tmp_path / "scene", ProtocolSettings(1, 2))
+
+
+def test_a_folder_without_any_good_frame_says_what_is_wrong_with_the_first(place, tmp_path):
+    for path in (place / "frames").iterdir():
+        make_8_bit(path)
+    refused(row(place), tmp_path, f"{CLEAR}.tif", "viewing")
+
+
+def test_a_bad_radar_pass_makes_way_for_the_next(place, tmp_path):
+    echo = np.full((2, *GRID.shape), -12, np.float32)
+    echo[1] = -18
+    for date in (CLOUDY, NEAR):
+        raster.write_cog(
+            place / f"sar/{date}.tif", echo, GRID, descriptions=("VV", "VH"), nodata=np.nan
+        )
+    put_on_another_grid(place / f"sar/{CLOUDY}.tif")
+    scene = assembled(row(place), tmp_path)
+    assert dates_of(scene.with_role("radar")) == [NEAR]
+    assert f"sar/{CLOUDY}.tif" in scene.facts["left_out"][f"{CLOUDY} (radar)"]
+
+
+# --- places that are planned ---------------------------------------------------------------------
+
+
+def test_planning_passes_over_bad_dates_and_says_so_in_the_scene(place, tmp_path, caplog):
+    spoil_end(place / f"frames/{NEAR}.tif")
+    wanted = row(place, protocol="transplant", target_date="auto", n_targets=2)
+    planned = planning.expand_scenes([wanted], ProtocolSettings(1, 2), tmp_path / "cache")
+    assert {each.target_date for each in planned} == {CLEAR, FAR}
+    with caplog.at_level(logging.INFO):
+        scene = assembled(planned[0], tmp_path)
+    assert f"frames/{NEAR}.tif" in scene.facts["not_withheld"]
+    assert any("not withheld" in record.getMessage() for record in caplog.records)
+
+
+def test_planning_says_which_dates_lack_a_band_and_which_are_hazy(place, tmp_path):
+    hazy, poor = "2024-06-20", "2024-06-24"
+    for day in ("2024-06-18", hazy, poor, "2024-06-28"):
+        bands = BANDS[:4] if day == poor else BANDS
+        write_frame(place / f"frames/{day}.tif", bands, value=1500 if day == hazy else 1200)
+        write_mask(place / f"masks/{day}.tif")
+    wanted = row(place, protocol="transplant", target_date="auto", n_targets=5)
+    planned = planning.expand_scenes([wanted], ProtocolSettings(1, 2), tmp_path / "cache")
+    assert not {hazy, poor} & {each.target_date for each in planned}
+    scene = assembled(planned[0], tmp_path)
+    told = scene.facts["not_withheld"]
+    assert f"{poor}: it has no B8A" in told
+    assert f"{hazy}: haze, its blue is 0.150, up to 0.130 is usual" in told
+    more = replace(wanted, n_targets=6)
+    with pytest.raises(InputError, match=f"5 dates .* 6 wanted.*{hazy}: haze"):
+        planning.expand_scenes([more], ProtocolSettings(1, 2), tmp_path / "cache")
 
 
 # --- bands --------------------------------------------------------------------------------------

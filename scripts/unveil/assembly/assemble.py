@@ -12,11 +12,12 @@ from unveil.assembly.dates import choose_dates, is_settled, may_move, name_dates
 from unveil.assembly.measure import Detect, measure_looks
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
-from unveil.assembly.write import write_scene
+from unveil.assembly.write import write_context, write_radar, write_target
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
-from unveil.scene import Scene
-from unveil.sources.base import SourceSeries
+from unveil.errors import InputError
+from unveil.scene import Frame, Scene
+from unveil.sources.base import SourceSeries, Unusable
 from unveil.sources.registry import source_of
 from unveil.sources.selection import Limits, choose_context, usual_bands
 
@@ -52,7 +53,7 @@ def assemble_row(
     if is_settled(row, series, limits):
         return assemble(name_dates(row, series), series, folder, settings)
     series = _of_one_set_of_bands(row, series, limits)
-    looks = measure_looks(series, dilate_px=settings.dilate_px, detect=detect)
+    series, looks = measure_looks(series, dilate_px=settings.dilate_px, detect=detect)
     if sample and row.target_date == row.reference_date == "auto":
         row, series = sample_dates(row, series, looks, sample)
     else:
@@ -90,15 +91,60 @@ def assemble(
     target = maker_of(row).make(row, series, settings)
     # The lender of the clouds stays out of the context: models must not see them twice.
     excluded = {row.target_date, target.reference_date, target.donor_date}
-    context = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
-    series, radar = usable.settle_radar(series, row.target_date, context)
-    LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(context) or "none")
-    frames = tuple(write_scene(row, series, target, context=context, radar=radar, folder=folder))
+    frames = [*write_target(target, row.target_date, series.grid, folder)]
+    series, context = _write_context(row, series, excluded, folder)
+    dates = [frame.date for frame in context]
+    LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(dates) or "none")
+    series, radar = _write_radar(row, series, dates, folder)
+    frames += [*context, *radar]
     facts = {
         **series.facts,
         **target.facts,
         **usable.report_left_out(row.scene, series),
+        **_report_passed_over(row),
         "source": row.source,
         "path": row.path,
     }
-    return Scene(row.scene, row.protocol, series.place, series.grid, frames, facts)
+    return Scene(row.scene, row.protocol, series.place, series.grid, tuple(frames), facts)
+
+
+def _report_passed_over(row: SceneRow) -> dict[str, str]:
+    """Log which dates planning did not consider, and return it as a fact of the scene."""
+    if not row.passed_over:
+        return {}
+    LOG.info("%s: not withheld, %s", row.scene, row.passed_over)
+    return {"not_withheld": row.passed_over}
+
+
+def _write_context(
+    row: SceneRow, series: SourceSeries, excluded: set[str], folder: Path
+) -> tuple[SourceSeries, list[Frame]]:
+    """Write the context; a date that cannot be read is left out and makes way for the next."""
+    written: dict[str, Frame] = {}
+    while True:
+        context = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
+        try:
+            for date in context:
+                if date not in written:
+                    written[date] = write_context(series, date, folder)
+        except InputError as error:
+            series = series.without({date: Unusable.of(error)})
+        else:
+            return series, [written[date] for date in context]
+
+
+def _write_radar(
+    row: SceneRow, series: SourceSeries, context: list[str], folder: Path
+) -> tuple[SourceSeries, list[Frame]]:
+    """Write the radar; a pass that cannot be read, or shows nothing, makes way for the next."""
+    written: dict[str, Frame] = {}
+    while True:
+        series, chosen = usable.settle_radar(series, row.target_date, context)
+        try:
+            for date in chosen:
+                if date not in written:
+                    written[date] = write_radar(series, date, folder)
+        except InputError as error:
+            series = series.without_radar({date: Unusable.of(error)})
+        else:
+            return series, [written[date] for date in chosen]

@@ -15,7 +15,7 @@ from unveil.bands import NODATA, S2CLOUDLESS10
 from unveil.raster import BLOCK, Grid
 from unveil.scene import cloud_cover
 from unveil.sources import selection
-from unveil.sources.base import SourceRaster, SourceSeries
+from unveil.sources.base import SourceRaster, SourceSeries, open_dates
 from unveil.sources.selection import Acquisition, Look
 
 LOG = logging.getLogger(__name__)
@@ -27,37 +27,40 @@ JUDGED_PX = 512
 """Most rows or columns of a frame that its cover is measured on; others are skipped."""
 
 
-def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> list[Look]:
-    """Return one look per date with its cover over the place, sorted by date.
+def measure_looks(
+    series: SourceSeries, *, dilate_px: int, detect: Detect
+) -> tuple[SourceSeries, list[Look]]:
+    """Return the dates of a series that can be read, and one look each, sorted by date.
 
-    Frames larger than :data:`JUDGED_PX` are judged on every n-th pixel. A frame without
-    a mask or s2cloudless's bands has an unknown cover, and is neither target nor truth.
+    A look knows its cover over the place. Frames larger than :data:`JUDGED_PX` are judged on
+    every n-th pixel. A frame without a mask or s2cloudless's bands has an unknown cover, and is
+    neither target nor truth. A date that cannot be read is left out of the series.
+
+    Raises:
+        InputError: if no date can be read.
     """
-    looks = []
-    for number, (date, frame) in enumerate(sorted(series.optical.items()), 1):
-        mask = series.masks.get(date)
-        data = _thinned(frame, series.grid)
-        time = selection.parse_time(date)
-        look = Look((Acquisition(date, time),))
-        if mask:
-            classes = classmap.from_delivered(_thinned(mask, series.grid)[0], mask.bands[0])
-        elif set(S2CLOUDLESS10) <= set(frame.bands):
-            classes = detect(raster.to_reflectance(data), frame.bands)
-        else:
-            looks.append(replace(look, valid=float((data != 0).all(axis=0).mean())))
-            continue
-        classes = classmap.dilate(classes, dilate_px // _step(series.grid))
-        classes[(data == 0).any(axis=0)] = NODATA
-        blue = data[frame.bands.index("B02")] if "B02" in frame.bands else None
-        looks.append(selection.measured(look, classes, blue))
-        LOG.info(
-            "%s: %.0f %% occluded, %d of %d",
-            date,
-            100 * cloud_cover(classes),
-            number,
-            len(series.optical),
-        )
-    return looks
+    dates = {date: date for date in sorted(series.optical)}
+    looks, bad = open_dates(
+        dates, lambda _, date: _measure(series, date, dilate_px=dilate_px, detect=detect)
+    )
+    return series.without(bad), list(looks.values())
+
+
+def _measure(series: SourceSeries, date: str, *, dilate_px: int, detect: Detect) -> Look:
+    frame, mask = series.optical[date], series.masks.get(date)
+    data = _thinned(frame, series.grid)
+    look = Look((Acquisition(date, selection.parse_time(date)),))
+    if mask:
+        classes = classmap.from_delivered(_thinned(mask, series.grid)[0], mask.bands[0])
+    elif set(S2CLOUDLESS10) <= set(frame.bands):
+        classes = detect(raster.to_reflectance(data), frame.bands)
+    else:
+        return replace(look, valid=float((data != 0).all(axis=0).mean()))
+    classes = classmap.dilate(classes, dilate_px // _step(series.grid))
+    classes[(data == 0).any(axis=0)] = NODATA
+    blue = data[frame.bands.index("B02")] if "B02" in frame.bands else None
+    LOG.info("%s: %.0f %% occluded", date, 100 * cloud_cover(classes))
+    return selection.measured(look, classes, blue)
 
 
 def _step(grid: Grid) -> int:

@@ -10,29 +10,32 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unveil import classes as classmap
-from unveil import raster
 from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
+from unveil.bands import REFLECTANCE_SCALE, sort_bands
 from unveil.code import code_of
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
 from unveil.records import checksum, identify, kept, write_record
 from unveil.scene import cloud_cover, is_clear
-from unveil.sources.local import paired_files
-from unveil.sources.registry import source_of
+from unveil.sources.base import SourceSeries, open_dates
+from unveil.sources.local import Local, paired_files
+from unveil.sources.registry import open_source, source_of
 from unveil.sources.selection import choose_donor, haze_limit, usual_bands
 
 LOG = logging.getLogger(__name__)
 
 CLEAR_SHARE = 0.97
 """Share of clear pixels from which a date may be withheld as truth."""
+MOST_NAMED = 3
+"""Dates that a message explains."""
 
 
 def expand_scenes(
@@ -97,19 +100,20 @@ def plan_place(row: SceneRow, settings: ProtocolSettings, cache: Path) -> list[S
     A date may be withheld when at least 97 % of it is clear and its blue band is not
     brighter than usual for the place's clear dates (SCL misses haze).
     """
-    facts = _with_usual_bands(survey(Path(row.path), settings.dilate_px, cache))
-    clear = _without_haze([f for f in facts if f["clear"] >= CLEAR_SHARE])
-    if len(clear) < row.n_targets:
+    found = choose_candidates(survey(Path(row.path), settings.dilate_px, cache))
+    if len(found.clear) < row.n_targets:
+        more = "".join(f"; {d}: {why}" for d, why in list(found.passed_over.items())[:MOST_NAMED])
         raise InputError(
-            f"{len(clear)} dates are at least {CLEAR_SHARE:.0%} clear, {row.n_targets} wanted",
+            f"{len(found.clear)} dates are at least {CLEAR_SHARE:.0%} clear, {row.n_targets} "
+            f"wanted{more}",
             file=row.path,
             field=f"scene {row.scene}: n_targets",
             remedy="ask for fewer targets, or add clear dates",
         )
     rng = scene_seed(settings.seed, row.scene)
-    chosen = sorted(rng.choice([f["date"] for f in clear], row.n_targets, replace=False))
+    chosen = sorted(rng.choice([f["date"] for f in found.clear], row.n_targets, replace=False))
     return [
-        _planned_row(row, str(date), level, facts, settings)
+        _planned_row(row, str(date), level, found, settings)
         for date in chosen
         for level in [float(text) for text in (row.cloud_levels or "0.5").split(",")]
     ]
@@ -119,11 +123,11 @@ def _planned_row(
     row: SceneRow,
     date: str,
     level: float,
-    facts: list[dict[str, Any]],
+    found: Candidates,
     settings: ProtocolSettings,
 ) -> SceneRow:
     scene = f"{row.scene}-{date.replace('-', '')}-{round(level * 100):02d}"
-    covers = {f["date"]: f["cover"] for f in facts if f["date"] != date}
+    covers = {f["date"]: f["cover"] for f in found.lenders if f["date"] != date}
     donor = choose_donor(covers, level, scene_seed(settings.seed, scene))
     return replace(
         row,
@@ -134,67 +138,108 @@ def _planned_row(
         place=row.place or row.scene,
         n_targets=1,
         cloud_levels="",
+        passed_over="; ".join(f"{day}: {why}" for day, why in found.passed_over.items()),
     )
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What the dates of a place may be used for.
+
+    Attributes:
+        clear: facts of the dates that may be withheld.
+        lenders: of those whose clouds may be lent.
+        passed_over: why others may not, though they are clear, or though nothing is known of it.
+    """
+
+    clear: list[dict[str, Any]]
+    lenders: list[dict[str, Any]]
+    passed_over: dict[str, str]
+
+
+def choose_candidates(facts: Sequence[dict[str, Any]]) -> Candidates:
+    """Sort the dates of a survey by what they may be used for.
+
+    A date that cannot be read, or lacks a band that most have, is neither withheld nor lends; one
+    whose blue is brighter than usual on clear dates is not withheld, as masks miss haze.
+    """
+    sound = [f for f in facts if not f["fault"]]
+    usual = usual_bands([f["bands"] for f in sound])
+    lenders = [f for f in sound if usual <= set(f["bands"])]
+    clear = [f for f in lenders if f["clear"] >= CLEAR_SHARE]
+    limit = haze_limit(f["blue"] for f in clear)
+    hazy = [f for f in clear if None not in (limit, f["blue"]) and f["blue"] > limit]
+    passed_over = {f["date"]: f["fault"] for f in facts if f["fault"]}
+    for f in sound:
+        lacking = sort_bands(usual - set(f["bands"]))
+        if lacking:
+            passed_over[f["date"]] = f"it has no {', '.join(lacking)}"
+    for f in hazy:
+        passed_over[f["date"]] = f"haze, its blue is {f['blue']:.3f}, up to {limit:.3f} is usual"
+    clear = [f for f in clear if f not in hazy]
+    return Candidates(clear, lenders, dict(sorted(passed_over.items())))
+
+
 def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
-    """Return date, bands, clear and occluded share and blue reflectance of every masked date.
+    """Look at every masked date of a local place, or take what was learnt before.
+
+    Returns:
+        of each date ``bands``, ``clear`` and ``cover`` (fractions that are clear and occluded),
+        ``blue`` reflectance of clear pixels, and ``fault``: why it cannot be used.
 
     Raises:
-        InputError: if the place has no masks, or a raster is damaged.
+        InputError: if the place has no masks, or no date can be used.
     """
     frames, masks = paired_files(folder)
-    dates = list(masks)
-    if not dates:
+    if not masks:
         raise InputError(
             "no frame has a mask",
             file=folder / "masks",
             field="target_date auto",
             remedy="add masks (SCL or CLASS), or name the dates",
         )
-    stamp = [
-        [p.name, p.stat().st_size, p.stat().st_mtime_ns]
-        for d in dates
-        for p in (masks[d], frames[d])
-    ]
+    files = [*frames.values(), *masks.values(), *folder.glob("scene.yaml")]
+    stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     place = [str(folder.resolve()), dilate_px, stamp]
     identity = identify(place=place, code=code_of(__name__))
     path = cache / "surveys" / f"{checksum(place)[:24]}.json"
     known = kept(path, identity)
     if known is not None:
         return known["facts"]
-    facts: list[dict[str, Any]] = []
-    for number, date in enumerate(dates, 1):
-        facts.append(_survey_date(date, masks[date], frames[date], dilate_px))
-        LOG.info("surveyed %s, %d of %d", date, number, len(dates))
+    facts = _survey_place(folder, sorted(masks), dilate_px)
     write_record(path, {"facts": facts}, made_from=identity)
     return facts
 
 
-def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str, Any]:
-    with raster.open_raster(mask) as dataset:
-        name = (dataset.descriptions[0] or "").upper()
-    classes = classmap.from_delivered(raster.read(mask)[0], name)
+def _survey_place(folder: Path, dates: Sequence[str], dilate_px: int) -> list[dict[str, Any]]:
+    series = open_source(SceneRow("survey", Local.kind, str(folder), "", "none"), {})
+    usable = {date: date for date in dates if date not in series.left_out}
+    seen, unreadable = open_dates(usable, lambda _, date: _survey_date(series, date, dilate_px))
+    faults = series.left_out | unreadable
+    nothing = {"bands": [], "clear": 0.0, "cover": 0.0, "blue": None}
+    return [
+        {"date": date, **nothing, "fault": faults[date].reason}
+        if date in faults
+        else {"date": date, **seen[date], "fault": ""}
+        for date in dates
+    ]
+
+
+def _survey_date(series: SourceSeries, date: str, dilate_px: int) -> dict[str, Any]:
+    frame, mask = series.optical[date], series.masks[date]
+    classes = np.empty(series.grid.shape, np.uint8)
+    blue = np.zeros(series.grid.shape, np.uint16)
+    for window in series.grid.windows():
+        part = window.toslices()
+        classes[part] = classmap.from_delivered(mask.read(window)[0], mask.bands[0])
+        if "B02" in frame.bands:
+            blue[part] = frame.read(window)[frame.bands.index("B02")]
+    LOG.info("surveyed %s", date)
     clear = is_clear(classes)
-    with raster.open_raster(frame) as dataset:
-        names = [(text or "").upper() for text in dataset.descriptions]
-        blue = dataset.read(names.index("B02") + 1) if "B02" in names else np.zeros_like(classes)
     usable = clear & (blue > 0)
     return {
-        "date": date,
-        "bands": names,
+        "bands": list(frame.bands),
         "clear": float(clear.mean()),
         "cover": cloud_cover(classmap.dilate(classes, dilate_px)),
-        "blue": float(np.median(blue[usable])) / 10_000 if usable.any() else None,
+        "blue": float(np.median(blue[usable])) / REFLECTANCE_SCALE if usable.any() else None,
     }
-
-
-def _with_usual_bands(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out the dates that lack a band which most have: none is withheld, none lends."""
-    usual = usual_bands([f["bands"] for f in facts])
-    return [f for f in facts if usual <= set(f["bands"])]
-
-
-def _without_haze(clear: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    limit = haze_limit(f["blue"] for f in clear)
-    return [f for f in clear if limit is None or f["blue"] is None or f["blue"] <= limit]

@@ -171,18 +171,23 @@ def _with_water(frame: SourceRaster, mask: SourceRaster) -> SourceRaster:
 def settle_radar(
     series: SourceSeries, target: str, context: list[str]
 ) -> tuple[SourceSeries, list[str]]:
-    """Choose the radar dates of a scene; a pass without a pixel of the place makes way."""
+    """Choose the radar dates of a scene; a pass that shows nothing of the place makes way."""
     while True:
         chosen = choose_radar(list(series.radar), target, context)
-        empty = [date for date in chosen if not shows_something(series, date)]
-        if not empty:
+        useless = {date: why for date in chosen if (why := _useless(series, date))}
+        if not useless:
             return series, chosen
-        blank = Unusable("shows no pixel of the place", "nothing; the next pass is used")
-        series = replace(
-            series,
-            radar={date: image for date, image in series.radar.items() if date not in empty},
-            left_out=series.left_out | {f"{date} (radar)": blank for date in empty},
-        )
+        series = series.without_radar(useless)
+
+
+def _useless(series: SourceSeries, date: str) -> Unusable | None:
+    """Return why a radar image cannot be used; None when it can."""
+    try:
+        if shows_something(series, date):
+            return None
+    except InputError as error:
+        return Unusable.of(error)
+    return Unusable("shows no pixel of the place", "nothing; the next pass is used")
 
 
 def shows_something(series: SourceSeries, date: str) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,45 +11,39 @@ from rasterio.enums import Resampling
 
 from unveil import raster
 from unveil.assembly.protocols.base import MadeTarget
-from unveil.config import SceneRow
+from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import DECLARED_CLEAR, Frame
 from unveil.sources.base import SourceRaster, SourceSeries
 
-LOG = logging.getLogger(__name__)
 
-
-def write_scene(
-    row: SceneRow,
-    series: SourceSeries,
-    target: MadeTarget,
-    *,
-    context: Sequence[str],
-    radar: Sequence[str],
-    folder: Path,
-) -> Iterator[Frame]:
-    """Write the frames of a scene, one after another.
+def write_context(series: SourceSeries, date: str, folder: Path) -> Frame:
+    """Write one date of the context with its mask; nothing is left of one that cannot be read.
 
     Args:
-        row: row of the scene table, with a date.
         series: the opened source.
-        target: what its protocol made.
-        context: dates of the context.
-        radar: dates of the radar.
+        date: the date.
         folder: the scene's folder.
+
+    Raises:
+        InputError: if it cannot be read.
     """
-    yield from _write_target(target, row.target_date, series.grid, folder)
-    for number, date in enumerate(context, 1):
-        path = folder / "frames" / f"{date}.tif"
+    path = folder / "frames" / f"{date}.tif"
+    try:
         frame = _write(series.optical[date], series.grid, path, date, "context")
-        yield _with_mask(frame, series.masks.get(date), series.grid, folder)
-        LOG.info("%s: frame %d of %d written", row.scene, number, len(context))
-    for date in radar:
-        path = folder / "sar" / f"{date}.tif"
-        yield _write(series.radar[date], series.grid, path, date, "radar")
+        return _with_mask(frame, series.masks.get(date), series.grid, folder)
+    except InputError:
+        path.unlink(missing_ok=True)
+        raise
 
 
-def _write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> Iterator[Frame]:
+def write_radar(series: SourceSeries, date: str, folder: Path) -> Frame:
+    """Write the radar of one date, as :func:`write_context` does the context."""
+    path = folder / "sar" / f"{date}.tif"
+    return _write(series.radar[date], series.grid, path, date, "radar")
+
+
+def write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> Iterator[Frame]:
     """Write a target and its truth.
 
     By construction the occlusion raster says where a withheld truth is known; the truth of

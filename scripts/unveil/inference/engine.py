@@ -33,7 +33,7 @@ from unveil.inference.output import Finisher, Writer
 from unveil.inference.tiles import Tile, cut, even_tile
 from unveil.machine import versions
 from unveil.models.base import Model
-from unveil.predictions import image_path, record_path, std_path, write_prediction_record
+from unveil.predictions import discard_prediction, record_path, write_prediction_record
 from unveil.records import identify, kept
 from unveil.scene import Inputs, Scene, read_inputs
 from unveil.weights.published import require_known
@@ -128,7 +128,7 @@ def run_shard(
             place = f"{model.spec.id}, {scene.id} ({number} of {len(scenes)})"
             if reason:
                 LOG.info("%s: skipped, %s", place, reason)
-                records.append(skipped(scene, reason))
+                records.append(skipped(scene, reason, folder))
                 continue
             task = next(tasks)
             LOG.info("%s: %s", place, "finished earlier" if task.record else "starting")
@@ -241,8 +241,9 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def skipped(scene: Scene, reason: str) -> dict[str, Any]:
-    """Return the record of a scene that a model cannot do."""
+def skipped(scene: Scene, reason: str, folder: Path) -> dict[str, Any]:
+    """Return the record of a scene that a model cannot do, and remove what it answered before."""
+    discard_prediction(folder, scene.id)
     return {"scene": scene.id, "status": "skipped", "reason": reason}
 
 
@@ -263,10 +264,7 @@ def run_scene(
     """
     begin = time.monotonic()
     scene, tile_px = task.scene, task.tile_px
-    record_path(folder, scene.id).unlink(missing_ok=True)
-    raster.discard_leftovers(image_path(folder, scene.id))
-    raster.discard_leftovers(std_path(folder, scene.id))
-    std_path(folder, scene.id).unlink(missing_ok=True)  # of an earlier run; not all models have one
+    discard_prediction(folder, scene.id)
     while True:
         tiles = cut(scene.grid, model, tile_px)
         model.notes = tuple[str, ...]()
@@ -275,7 +273,7 @@ def run_scene(
             break
         except SceneSkipped as fact:
             LOG.info("%s: skipped, %s", scene.id, fact)
-            return skipped(scene, str(fact))
+            return skipped(scene, str(fact), folder)
         except Exception as error:
             smaller = tile_px // 2
             fixed = cut(scene.grid, model, smaller) == tiles

@@ -3,7 +3,8 @@
 ``options.folder`` holds ``SCENE.tif`` for every scene, or ``options.pattern`` names the
 file with ``{scene}``, ``{place}`` and ``{date}``. Bands are described by ESA names, values
 are uint16 DN x 10000 or float reflectance, on the grid of the target; pixels that hold fill
-(:mod:`unveil.stored`) count as unanswered. This is how results
+(:mod:`unveil.stored`) count as unanswered. A delivery that does not fit is skipped with its reason:
+that is a fact about it alone, and the others go on. This is how results
 of CloudlessEO, or of any closed service, enter the comparison.
 """
 
@@ -19,7 +20,7 @@ from rasterio.windows import Window
 
 from unveil import raster
 from unveil.bands import normalise_band_name
-from unveil.errors import InputError
+from unveil.errors import InputError, SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
@@ -29,6 +30,7 @@ OFFSET, OFFSET_MARGIN = 0.1, 0.03
 """Reflectance of the offset that ESA adds, and how near to it the median of a band lies."""
 FEWEST_CLEAR, MOST_ASKED = 100, 50_000
 """Clear pixels that tell anything, and about the most that are looked at in a window."""
+UNFIT = "the delivery does not fit"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class ExternalOptions:
 
 
 class External(Model):
-    """Reads delivered GeoTIFFs; refuses another grid or bands without names."""
+    """Reads delivered GeoTIFFs; skips those on another grid or with bands without names."""
 
     kind = "external"
     citation = "Results delivered from outside, taken as they are."
@@ -88,25 +90,36 @@ class External(Model):
         return Path(self.options.folder) / name
 
     def skip(self, scene: Scene) -> str | None:
-        """A file that was not delivered is a recorded fact."""
+        """A file that was not delivered, or that does not fit the scene, is a recorded fact."""
         path = self.path(scene)
-        return None if path.exists() else f"not delivered: {path} does not exist"
+        if not path.exists():
+            return f"not delivered: {path} does not exist"
+        try:
+            self._open(scene)
+        except InputError as error:
+            return f"{UNFIT}: {error}"
+        return None
 
     def files_beside(self, scene: Scene) -> tuple[Path, ...]:
         """The delivered file."""
         return (self.path(scene),)
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
-        """Check grid, bands and numbers of the delivered file, and hold it against the scene.
+        """Look at the delivered file, and hold its numbers against the scene.
 
         Raises:
-            InputError: naming the file, what differs, and the remedy.
+            SceneSkipped: if they cannot be reflectance.
         """
-        self._path = self.path(scene)
         self._open(scene)
         self.notes = tuple(filter(None, [self._shift_note(tiles)]))
 
     def _open(self, scene: Scene) -> None:
+        """Look up how the delivery of a scene is laid out.
+
+        Raises:
+            InputError: naming the file, what does not fit, and the remedy.
+        """
+        self._path = self.path(scene)
         with raster.open_raster(self._path) as dataset:
             difference = scene.grid.difference(raster.grid_of(dataset))
             descriptions, stored = dataset.descriptions, stored_in(dataset, self._path)
@@ -115,13 +128,13 @@ class External(Model):
                 f"lies on another grid than the target: {difference}",
                 file=self._path,
                 field="grid",
-                remedy="deliver it on the grid of results/scenes/SCENE/frames",
+                remedy=f"deliver it on the grid of results/scenes/{scene.id}/frames",
             )
         names = self._names(descriptions)
         self._order = [names.index(band) for band in scene.bands if band in names]
         if not self._order:
             raise InputError(
-                f"bands {names}, the scene has {scene.bands}",
+                f"bands {', '.join(names)}, the scene has {', '.join(scene.bands)}",
                 file=self._path,
                 field="band description",
                 remedy="deliver at least one band of the scene",
@@ -153,11 +166,18 @@ class External(Model):
         return difference[:, :: 1 + difference.shape[1] // MOST_ASKED]
 
     def _read(self, inputs: Inputs) -> np.ndarray:
-        """Read the window of the delivered file, ``(B, H, W)`` reflectance, NaN unanswered."""
+        """Read the window of the delivered file, ``(B, H, W)`` reflectance, NaN unanswered.
+
+        Raises:
+            SceneSkipped: if it is damaged there, or its numbers cannot be reflectance.
+        """
         rows, cols = inputs.shape
         window = Window(inputs.origin[1], inputs.origin[0], cols, rows)
-        numbers = raster.read(self._path, window=window)[self._order]
-        return raster.to_reflectance(read_dn(numbers, self._stored, file=self._path))
+        try:
+            numbers = raster.read(self._path, window=window)[self._order]
+            return raster.to_reflectance(read_dn(numbers, self._stored, file=self._path))
+        except InputError as error:
+            raise SceneSkipped(f"{UNFIT}: {error}") from error
 
     def _names(self, descriptions: tuple[str | None, ...]) -> list[str]:
         try:

@@ -36,7 +36,15 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.sources import radiometry
-from unveil.sources.base import PATCH_PIXELS, Size, Source, SourceRaster, SourceSeries
+from unveil.sources.base import (
+    PATCH_PIXELS,
+    Size,
+    Source,
+    SourceRaster,
+    SourceSeries,
+    of_radar,
+    open_dates,
+)
 from unveil.sources.radiometry import Offset
 from unveil.sources.selection import days_between
 from unveil.sources.splits import spread
@@ -110,19 +118,21 @@ class AllClear(Source):
         nearest = min(inputs, key=lambda date: (days_between(date, truth), date))
         frames[truth] = _find(row, truth_path)
         grid = _grid(frames[truth])
+        optical, bad = open_dates(
+            dict(sorted(frames.items())), lambda _, path: _optical(path, grid)
+        )
+        heard = {date: _find(row, path) for date, path in sorted(_dated(sample, "s1", row))}
+        radar, deaf = open_dates(heard, lambda _, path: _radar(path, grid))
         return SourceSeries(
             grid=grid,
             place=row.place or place,
-            optical={date: _optical(path, grid) for date, path in sorted(frames.items())},
+            optical=optical,
             masks={
                 date: _mask(mask, grid)
-                for date, path in sorted(frames.items())
-                if (mask := _mask_path(path)).exists()
+                for date in optical
+                if (mask := _mask_path(frames[date])).exists()
             },
-            radar={
-                date: _radar(_find(row, path), grid)
-                for date, path in sorted(_dated(sample, "s1", row))
-            },
+            radar=radar,
             facts={
                 "level": "L1C",
                 "radar_calibration": "sigma0",
@@ -131,6 +141,7 @@ class AllClear(Source):
             },
             target_date=nearest if row.target_date == "auto" else row.target_date,
             reference_date=truth,
+            left_out=bad | {of_radar(date): why for date, why in deaf.items()},
         )
 
 

@@ -7,18 +7,21 @@ may be ten thousand scenes. In a job: all rasters of a place, on one grid, windo
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from rasterio.windows import Window
 
+from unveil import raster
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.raster import Grid
@@ -26,6 +29,8 @@ from unveil.raster import Grid
 PATCH_PIXELS = 256 * 256
 """Of the benchmark datasets."""
 ReadWindow = Callable[[Window], np.ndarray]
+File = TypeVar("File")
+Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,18 @@ class Unusable:
 
     reason: str
     remedy: str
+
+    @classmethod
+    def of(cls, error: InputError) -> Unusable:
+        """Return what an error says that only its date suffers from.
+
+        Raises:
+            InputError: the same, if the machine is at fault: another run may read the date.
+        """
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT):
+            raise error
+        return cls(error.fault, error.remedy or "use another date")
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,14 @@ class SourceSeries:
     declared_clear: frozenset[str] = frozenset()
     left_out: dict[str, Unusable] = field(default_factory=dict)
 
+    def without_radar(self, dates: Mapping[str, Unusable]) -> SourceSeries:
+        """Return the series without some radar dates."""
+        return replace(
+            self,
+            radar={date: image for date, image in self.radar.items() if date not in dates},
+            left_out={**self.left_out, **{of_radar(date): why for date, why in dates.items()}},
+        )
+
     def without(self, dates: Mapping[str, Unusable]) -> SourceSeries:
         """Return the series without some optical dates and their masks."""
         return replace(
@@ -105,6 +130,55 @@ class SourceSeries:
             masks={date: mask for date, mask in self.masks.items() if date not in dates},
             left_out={**self.left_out, **dates},
         )
+
+
+def of_radar(date: str) -> str:
+    """Return how a date of the radar is called among those that are left out."""
+    return f"{date} (radar)"
+
+
+def open_dates(
+    files: Mapping[str, File], open_one: Callable[[str, File], Opened]
+) -> tuple[dict[str, Opened], dict[str, Unusable]]:
+    """Open the files of many dates, and leave out those that cannot be used, with their reason.
+
+    Args:
+        files: date -> what is opened.
+        open_one: opens the file of a date.
+
+    Raises:
+        InputError: if none can be used: that of the first.
+    """
+    opened: dict[str, Opened] = {}
+    faults: dict[str, InputError] = {}
+    for date, file in files.items():
+        try:
+            opened[date] = open_one(date, file)
+        except InputError as error:
+            faults[date] = error
+    if faults and not opened:
+        raise next(iter(faults.values()))
+    return opened, {date: Unusable.of(error) for date, error in faults.items()}
+
+
+def usual_grid(files: Mapping[str, Path], target: str) -> Grid:
+    """Return the grid that most rasters lie on; of two as usual, that of the target.
+
+    Args:
+        files: date -> raster; a damaged one has none.
+        target: date of the target, if it is known.
+
+    Raises:
+        InputError: if all are damaged.
+    """
+
+    def grid_at(date: str, path: Path) -> Grid:
+        with raster.open_raster(path) as dataset:
+            return raster.grid_of(dataset)
+
+    grids, _ = open_dates(files, grid_at)
+    counts = Counter(grids.values())
+    return max(counts, key=lambda grid: (counts[grid], grid == grids.get(target)))
 
 
 def from_array(data: np.ndarray, bands: tuple[str, ...], **facts: Any) -> SourceRaster:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -36,7 +36,13 @@ ALGORITHMS = {
 """Python's names of what a manifest calls, say, ``SHA3-256``."""
 CHUNK = 1 << 20
 HOLE_BYTES = 512
-"""A tile of 1024 x 1024 pixels has at most 288 empty packets, of one zero byte each."""
+"""Zeros in a row that are a hole in any image; fewer are where its head counts the packets."""
+CHANCE_BYTES = 32
+"""More zeros in a row than chance leaves in compressed data, beside those of empty packets."""
+MAIN_HEADER = 4096
+"""Bytes in which the parameters of an image stand."""
+SIZ, COD, SOT, CHANGES = b"\xff\x51", b"\xff\x52", b"\xff\x90", (b"\xff\x53", b"\xff\x5f")
+"""Markers of an image's size, of how it is coded, of its first tile, and of exceptions to that."""
 END = b"\xff\xd9"
 AT_ONCE = 4
 Checksum = tuple[str, str]
@@ -103,7 +109,7 @@ def fault_of(image: Image) -> str:
         with image.open() as stream:
             return _digest_fault(stream, image.stated) if image.stated else jpeg2000_fault(stream)
     except InputError as error:  # an archive has checksums of its own
-        return str(error).partition(". Remedy: ")[0].partition(": ")[2]
+        return error.fault.partition(": ")[2]
 
 
 def _digest_fault(stream: IO[bytes], stated: Checksum) -> str:
@@ -120,7 +126,7 @@ def jpeg2000_fault(stream: IO[bytes]) -> str:
     """Return the mark of a broken download in a JPEG 2000; empty without one, or of other files."""
     head = stream.read(8)
     if head[:4] == b"\xff\x4f\xff\x51":
-        return _codestream_fault(stream, None)
+        return _codestream_fault(stream, None, begun=head)
     if head[4:] != b"jP  ":
         return ""
     while len(head) == 8:
@@ -136,19 +142,69 @@ def jpeg2000_fault(stream: IO[bytes]) -> str:
     return "has no image in it"
 
 
-def _codestream_fault(stream: IO[bytes], length: int | None) -> str:
-    """Look for a hole and the end of a codestream of some bytes; None is all there are."""
-    hole, seen, tail = bytes(HOLE_BYTES), 0, b""
+def _codestream_fault(stream: IO[bytes], length: int | None, *, begun: bytes = b"") -> str:
+    """Look for a hole and the end of a codestream.
+
+    Args:
+        stream: stands behind what was read.
+        length: bytes that are left; None is all there are.
+        begun: what was read of it before.
+    """
+    hole, seen, tail = b"", 0, begun
     while length is None or seen < length:
         data = stream.read(CHUNK if length is None else min(CHUNK, length - seen))
         if not data:
             break
+        hole = hole or bytes(min(HOLE_BYTES, most_packets(tail + data) + CHANCE_BYTES))
         seen += len(data)
         if hole in tail + data:
             return f"has a hole of zeros before byte {seen} of its image"
         tail = (tail + data)[-HOLE_BYTES + 1 :]
     whole = (length is None or seen == length) and tail.endswith(END)
     return "" if whole else f"ends after {seen} bytes, before the end of its image"
+
+
+def most_packets(codestream: bytes) -> int:
+    """Return the most packets of a tile; an empty one is a single byte 0 (ISO/IEC 15444-1, B.10.3).
+
+    Args:
+        codestream: its beginning.
+
+    Returns:
+        :data:`HOLE_BYTES` where its head does not tell.
+    """
+    parts = dict(_main_header(codestream[:MAIN_HEADER]))
+    try:
+        size = struct.unpack(">2x8IH", parts[SIZ][:36])
+        style, layers, levels = struct.unpack(">BxHxB", parts[COD][:6])
+    except (KeyError, struct.error):
+        return HOLE_BYTES
+    if any(size[6:8]) or not all(size[4:6]) or any(marker in parts for marker in CHANGES):
+        return HOLE_BYTES
+    precincts = parts[COD][10:] if style & 1 else b"\xff" * (levels + 1)
+    found = sum(
+        _along(size[4], exponents & 15, levels - level)
+        * _along(size[5], exponents >> 4, levels - level)
+        for level, exponents in enumerate(precincts[: levels + 1])
+    )
+    return layers * size[8] * found or HOLE_BYTES
+
+
+def _along(side: int, exponent: int, halvings: int) -> int:
+    """Return the most precincts of a resolution along one side of a tile."""
+    step = 1 << (exponent + halvings)
+    if side % step == 0 or step % side == 0:  # tiles are cut where precincts are
+        return max(1, side // step)
+    return side // step + 2
+
+
+def _main_header(codestream: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield markers and contents of a codestream's main header."""
+    at = 2
+    while at + 4 <= len(codestream) and codestream[at : at + 2] != SOT:
+        marker, length = struct.unpack(">2sH", codestream[at : at + 4])
+        yield marker, codestream[at + 4 : at + 2 + length]
+        at += 2 + max(length, 2)
 
 
 # --- what was read already ------------------------------------------------------------------

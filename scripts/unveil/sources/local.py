@@ -32,7 +32,17 @@ from unveil.config import SceneRow, check, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.guarded import read_yaml
 from unveil.raster import Grid
-from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, files_below
+from unveil.sources.base import (
+    Size,
+    Source,
+    SourceRaster,
+    SourceSeries,
+    Unusable,
+    files_below,
+    of_radar,
+    open_dates,
+    usual_grid,
+)
 from unveil.sources.clear import dates_as_text, declared_dates
 from unveil.sources.radiometry import (
     BASELINE_OFFSET,
@@ -89,9 +99,12 @@ class Local(Source):
     def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
         """Open a local scene folder; every raster's grid and bands are checked here.
 
+        A date with a damaged raster, one on another grid than most, or bands without names is left
+        out with its reason.
+
         Raises:
-            InputError: for a missing folder or file, a name that is no date, a band without
-                an ESA name, or a raster on another grid.
+            InputError: for a missing folder or file, a name that is no date, a reference that
+                cannot be used, or frames of which none can be.
         """
         folder = Path(row.path)
         facts = read_scene_yaml(folder)
@@ -103,25 +116,30 @@ class Local(Source):
                 field=f"scene {row.scene}",
                 remedy="put at least one YYYY-MM-DD.tif there",
             )
-        with raster.open_raster(next(iter(paths.values()))) as dataset:
-            grid = raster.grid_of(dataset)
+        grid = usual_grid(paths, row.target_date)
         offsets = Offsets.read(facts.pop("offset", 0), folder / "scene.yaml", dates=paths)
-        optical = _frames_of(paths, grid, offsets)
+        optical, bad = _frames_of(paths, grid, offsets)
+        masks, bad_masks = open_dates(mask_paths, lambda _, path: _mask(path, grid))
+        radar, deaf = open_dates(
+            dated_files(folder / "sar"), lambda _, path: open_radar(path, grid)
+        )
         if "level" not in facts:
             has_cirrus = any("B10" in frame.bands for frame in optical.values())
             facts |= {"level": "L1C" if has_cirrus else "L2A", "level_from": "presence of band B10"}
         reference = folder / "reference.tif"
-        clear = declared_dates(facts.pop("clear"), optical, file=folder / "scene.yaml")
-        return SourceSeries(
+        clear = declared_dates(facts.pop("clear"), paths, file=folder / "scene.yaml")
+        series = SourceSeries(
             grid=grid,
             place=row.place or facts.pop("place", folder.name),
             optical=optical,
-            masks={date: _mask(path, grid) for date, path in mask_paths.items()},
-            radar={d: open_radar(p, grid) for d, p in dated_files(folder / "sar").items()},
+            masks=masks,
+            radar=radar,
             reference=_reference(reference, grid, offsets.of(row.reference_date, "reference")),
             facts=facts,
             declared_clear=clear,
+            left_out={of_radar(date): why for date, why in deaf.items()},
         )
+        return series.without({**bad_masks, **bad})
 
 
 def read_scene_yaml(folder: Path) -> dict[str, Any]:
@@ -278,9 +296,11 @@ class Offsets:
         return next((value for first, value in self.since.items() if date >= first), self.default)
 
 
-def _frames_of(paths: Mapping[str, Path], grid: Grid, offsets: Offsets) -> dict[str, SourceRaster]:
+def _frames_of(
+    paths: Mapping[str, Path], grid: Grid, offsets: Offsets
+) -> tuple[dict[str, SourceRaster], dict[str, Unusable]]:
     """Open the frames of all dates; a step of 1000 DN between dates is noted with them."""
-    opened = {date: _open_frame(path, grid, offsets.of(date)) for date, path in paths.items()}
+    opened, bad = open_dates(paths, lambda date, path: _open_frame(path, grid, offsets.of(date)))
     steps = find_steps({date: frame.levels for date, frame in opened.items()})
     darkest = [min(frame.levels.values(), default=0) for frame in opened.values()]
     others_are_dark = len(opened) > 1 and min(darkest, default=0) < -BASELINE_OFFSET
@@ -293,7 +313,7 @@ def _frames_of(paths: Mapping[str, Path], grid: Grid, offsets: Offsets) -> dict[
         for warning in offset.warnings:
             LOG.warning("%s: %s", frame.path.name, warning)
         frames[date] = frame.raster(offset)
-    return frames
+    return frames, bad
 
 
 def _reference(path: Path, grid: Grid, offset: int) -> SourceRaster | None:

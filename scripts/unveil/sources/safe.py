@@ -46,7 +46,16 @@ from unveil.guarded import read_xml, reading_input
 from unveil.raster import Grid
 from unveil.sources import integrity, radiometry, selection
 from unveil.sources.area import TILE, Box, area_box, area_grid, box_pixels, overlap
-from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, Unusable, files_below
+from unveil.sources.base import (
+    Size,
+    Source,
+    SourceRaster,
+    SourceSeries,
+    Unusable,
+    files_below,
+    of_radar,
+    open_dates,
+)
 from unveil.sources.clear import read_declared
 from unveil.sources.local import dated_files, open_radar
 from unveil.sources.radiometry import Offset
@@ -189,20 +198,22 @@ class Safe(Source):
                 masks[look.date] = SourceRaster(
                     ("SCL",), _mask_reader(parts, grid), {"unveil:source": "SCL"}
                 )
-        radar = dated_files(Path(row.path) / "sar")
+        radar, deaf = open_dates(
+            dated_files(Path(row.path) / "sar"), lambda _, path: open_radar(path, grid)
+        )
         return SourceSeries(
             grid=grid,
             place=row.place or products[0].acquisition.tile,
             optical=optical,
             masks=masks,
-            radar={date: open_radar(path, grid) for date, path in radar.items()},
+            radar=radar,
             facts={
                 "level": products[0].level,
                 "licence": "Copernicus Sentinel Data Terms and Conditions",
                 "attribution": "Contains modified Copernicus Sentinel data",
             },
             declared_clear=read_declared(Path(row.path), optical),
-            left_out=left_out,
+            left_out=left_out | {of_radar(date): why for date, why in deaf.items()},
         )
 
 
@@ -603,7 +614,7 @@ def _opening_fault(product: Product) -> str:
     try:
         _image_grid(_ten_metres(product))
     except InputError as error:
-        return str(error).partition(". Remedy: ")[0]
+        return error.fault
     return ""
 
 

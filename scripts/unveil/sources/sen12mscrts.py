@@ -16,10 +16,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unveil import raster
 from unveil.config import SceneRow
 from unveil.errors import InputError
-from unveil.sources.base import PATCH_PIXELS, Size, Source, SourceSeries
+from unveil.sources.base import (
+    PATCH_PIXELS,
+    Size,
+    Source,
+    SourceSeries,
+    of_radar,
+    open_dates,
+    usual_grid,
+)
 from unveil.sources.sen12mscr import open_optical, open_radar
 from unveil.sources.splits import match_patch, split_places, spread
 
@@ -88,20 +95,22 @@ class Sen12MsCrTs(Source):
                 field=f"scene {row.scene}: name",
                 remedy="merge the downloaded archives into one folder, PATH/ROIs1868/100/S2/0/...",
             )
-        with raster.open_raster(next(iter(optical.values()))) as dataset:
-            grid = raster.grid_of(dataset)
+        grid = usual_grid(optical, row.target_date)
+        frames, bad = open_dates(optical, lambda _, path: open_optical(path, grid))
+        radar, deaf = open_dates(_by_date(files["S1"]), lambda _, path: open_radar(path, grid))
         match = match_patch(row, PATCH, like="ROIs1868_100_p12")
         return SourceSeries(
             grid=grid,
             place=row.place or f"{match['roi']}_{match['place']}",
-            optical={date: open_optical(path, grid) for date, path in optical.items()},
-            radar={date: open_radar(path, grid) for date, path in _by_date(files["S1"]).items()},
+            optical=frames,
+            radar=radar,
             facts={
                 "level": "L1C",
                 "radar_calibration": "sigma0",
                 "licence": "SEN12MS-CR-TS: CC BY 4.0",
                 "attribution": "Ebel et al. 2022, modified Copernicus Sentinel data",
             },
+            left_out=bad | {of_radar(date): why for date, why in deaf.items()},
         )
 
 

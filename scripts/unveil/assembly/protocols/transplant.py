@@ -31,7 +31,7 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
 from unveil.scene import cloud_cover, is_clear, is_occluded
-from unveil.sources.base import SourceRaster, SourceSeries
+from unveil.sources.base import SourceRaster, SourceSeries, open_dates
 from unveil.sources.selection import choose_donor
 
 
@@ -96,11 +96,15 @@ class Transplant(Maker):
 
 
 def _find_donor(row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -> str:
-    covers = {
-        date: cloud_cover(classmap.dilate(classes_of(mask, series.grid), settings.dilate_px))
+    def cover(date: str, mask: SourceRaster) -> float:
+        return cloud_cover(classmap.dilate(classes_of(mask, series.grid), settings.dilate_px))
+
+    others = {
+        date: mask
         for date, mask in series.masks.items()
         if date in series.optical and date != row.target_date
     }
+    covers, _ = open_dates(others, cover)
     return choose_donor(covers, cover_of(row), scene_seed(settings.seed, row.scene))
 
 
