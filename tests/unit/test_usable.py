@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from unveil.assembly.usable import keep_judged, keep_water
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.guarded import reading_input
-from unveil.masks.mask_scene import MaskOptions, mask_scene, why_unjudged
+from unveil.masks.mask_scene import MaskOptions, judge_frame, mask_scene, why_unjudged
 from unveil.raster import Grid
 from unveil.sources.base import SourceSeries, from_array
 from unveil.sources.local import date_in_name, dated_files
@@ -64,9 +63,10 @@ def assembled(scene_row, folder, **masks):
         scene_row,
         SETTINGS,
         folder / "scene",
-        ProtocolSettings(1, 2),
+        ProtocolSettings(1),
         detect=None,
-        refusal=partial(why_unjudged, options=options),
+        refusal=why_unjudged,
+        judge=judge_frame,
     )
     return mask_scene(scene, folder / "scene", options)
 
@@ -179,7 +179,7 @@ def test_a_mask_is_found_however_its_name_is_written(place, tmp_path, name):
 def test_a_mask_without_its_frame_is_an_error(place, tmp_path):
     write_mask(place / "masks/2024-06-02.tif")
     auto = row(place, protocol="transplant", target_date="auto")
-    settings = ProtocolSettings(1, 2)
+    settings = ProtocolSettings(1)
     for look in (
         lambda: open_source(row(place), SETTINGS),
         lambda: planning.expand_scenes([auto], settings, tmp_path / "cache"),
@@ -239,11 +239,13 @@ def test_a_date_whose_fault_shows_only_when_it_is_read_makes_way_for_the_next(pl
 
     series = keep_judged(open_source(row(place), SETTINGS), lambda *_, **__: "")
     series.optical[NEAR] = replace(series.optical[NEAR], read=torn)
-    scene = assemble(row(place, n_context=2), series, tmp_path / "scene", ProtocolSettings(1, 2))
+    scene = assemble(
+        row(place, n_context=2), series, tmp_path / "scene", ProtocolSettings(1), judge=judge_frame
+    )
     assert dates_of(scene.context) == [CLEAR, FAR]
     assert "near.tif" in scene.facts["left_out"][NEAR]
     assert not list((tmp_path / "scene").rglob(f"*{NEAR}*"))
-    _, looks = measure_looks(series, dilate_px=2, detect=None)
+    _, looks = measure_looks(series, detect=None)
     assert NEAR not in {look.date for look in looks}
 
 
@@ -255,7 +257,7 @@ def test_what_the_machine_is_at_fault_for_leaves_no_date_out(place, tmp_path):
     series = keep_judged(open_source(row(place), SETTINGS), lambda *_, **__: "")
     series.optical[NEAR] = replace(series.optical[NEAR], read=failing)
     with pytest.raises(InputError, match="Input/output error"):
-        assemble(row(place), series, tmp_path / "scene", ProtocolSettings(1, 2))
+        assemble(row(place), series, tmp_path / "scene", ProtocolSettings(1), judge=judge_frame)
 
 
 def test_a_folder_without_any_good_frame_says_what_is_wrong_with_the_first(place, tmp_path):
@@ -283,7 +285,7 @@ def test_a_bad_radar_pass_makes_way_for_the_next(place, tmp_path):
 def test_planning_passes_over_bad_dates_and_says_so_in_the_scene(place, tmp_path, caplog):
     spoil_end(place / f"frames/{NEAR}.tif")
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=2)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1, 2), tmp_path / "cache")
+    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
     assert {each.target_date for each in planned} == {CLEAR, FAR}
     with caplog.at_level(logging.INFO):
         scene = assembled(planned[0], tmp_path)
@@ -298,7 +300,7 @@ def test_planning_says_which_dates_lack_a_band_and_which_are_hazy(place, tmp_pat
         write_frame(place / f"frames/{day}.tif", bands, value=1500 if day == hazy else 1200)
         write_mask(place / f"masks/{day}.tif")
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=5)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1, 2), tmp_path / "cache")
+    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
     assert not {hazy, poor} & {each.target_date for each in planned}
     scene = assembled(planned[0], tmp_path)
     told = scene.facts["not_withheld"]
@@ -306,7 +308,7 @@ def test_planning_says_which_dates_lack_a_band_and_which_are_hazy(place, tmp_pat
     assert f"{hazy}: haze, its blue is 0.150, up to 0.130 is usual" in told
     more = replace(wanted, n_targets=6)
     with pytest.raises(InputError, match=f"5 dates .* 6 wanted.*{hazy}: haze"):
-        planning.expand_scenes([more], ProtocolSettings(1, 2), tmp_path / "cache")
+        planning.expand_scenes([more], ProtocolSettings(1), tmp_path / "cache")
 
 
 # --- bands --------------------------------------------------------------------------------------
@@ -350,7 +352,7 @@ def test_auto_takes_no_truth_that_lacks_a_band(place, tmp_path):
 def test_auto_withholds_no_date_that_lacks_a_band(place, tmp_path):
     write_frame(place / f"frames/{NEAR}.tif", bands=BANDS[:4])
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=2)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1, 2), tmp_path / "cache")
+    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
     assert {each.target_date for each in planned} == {CLEAR, FAR}
     assert NEAR not in {each.cloud_date for each in planned}
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unveil.assembly import usable
 from unveil.assembly.dates import choose_dates, is_settled, may_move, name_dates, sample_dates
+from unveil.assembly.floor import measure_floor
 from unveil.assembly.measure import Detect, measure_looks
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
+from unveil.assembly.scored import Judge, share_hidden
 from unveil.assembly.write import write_context, write_radar, write_target
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.protocols import PROTOCOLS
+from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.sources.base import SourceSeries, Unusable
 from unveil.sources.registry import source_of
@@ -32,6 +36,7 @@ def assemble_row(
     *,
     detect: Detect,
     refusal: usable.Refusal,
+    judge: Judge,
 ) -> Scene:
     """Open the source of a row, settle its dates and write the scene.
 
@@ -39,9 +44,10 @@ def assemble_row(
         row: row of the scene table.
         sources: section ``sources`` of the config.
         folder: the scene's folder.
-        settings: seed and dilation.
-        detect: cloud detector for L1C frames without a mask.
+        settings: the seed.
+        detect: cloud detector for L1C frames without a mask, to choose dates by.
         refusal: tells which images nothing can judge for cloud.
+        judge: finds the clouds of target and truth where no mask is delivered.
 
     Raises:
         InputError: whatever is wrong with the input, with its remedy.
@@ -51,14 +57,14 @@ def assemble_row(
     series = usable.keep_water(series)
     limits, sample = Limits(**sources["selection"]), source.official_cloud(sources)
     if is_settled(row, series, limits):
-        return assemble(name_dates(row, series), series, folder, settings)
+        return assemble(name_dates(row, series), series, folder, settings, judge=judge)
     series = _of_one_set_of_bands(row, series, limits)
-    series, looks = measure_looks(series, dilate_px=settings.dilate_px, detect=detect)
+    series, looks = measure_looks(series, detect=detect)
     if sample and row.target_date == row.reference_date == "auto":
         row, series = sample_dates(row, series, looks, sample)
     else:
         row, series = choose_dates(row, series, looks, limits)
-    return assemble(row, series, folder, settings)
+    return assemble(row, series, folder, settings, judge=judge)
 
 
 def _of_one_set_of_bands(row: SceneRow, series: SourceSeries, limits: Limits) -> SourceSeries:
@@ -71,7 +77,12 @@ def _of_one_set_of_bands(row: SceneRow, series: SourceSeries, limits: Limits) ->
 
 
 def assemble(
-    row: SceneRow, series: SourceSeries, folder: Path, settings: ProtocolSettings
+    row: SceneRow,
+    series: SourceSeries,
+    folder: Path,
+    settings: ProtocolSettings,
+    *,
+    judge: Judge,
 ) -> Scene:
     """Write the rasters of a scene and return it.
 
@@ -80,7 +91,8 @@ def assemble(
         series: the opened source.
         folder: the scene's folder; ``frames``, ``sar``, ``truth`` and ``source_masks`` are
             written in it.
-        settings: seed and dilation.
+        settings: the seed.
+        judge: finds the clouds of target and truth where no mask is delivered.
 
     Raises:
         InputError: when the row asks for what the source does not have.
@@ -91,7 +103,9 @@ def assemble(
     target = maker_of(row).make(row, series, settings)
     # The lender of the clouds stays out of the context: models must not see them twice.
     excluded = {row.target_date, target.reference_date, target.donor_date}
-    frames = [*write_target(target, row.target_date, series.grid, folder)]
+    level = str(series.facts.get("level", ""))
+    written = write_target(target, row.target_date, series.grid, folder, level=level, judge=judge)
+    frames = list(written)
     series, context = _write_context(row, series, excluded, folder)
     dates = [frame.date for frame in context]
     LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(dates) or "none")
@@ -100,6 +114,7 @@ def assemble(
     facts = {
         **series.facts,
         **target.facts,
+        **_facts_of_truth(row, frames, series.grid),
         **usable.report_left_out(row.scene, series),
         **_report_passed_over(row),
         "source": row.source,
@@ -148,3 +163,15 @@ def _write_radar(
             series = series.without_radar({date: Unusable.of(error)})
         else:
             return series, [written[date] for date in chosen]
+
+
+def _facts_of_truth(row: SceneRow, frames: Sequence[Frame], grid: Grid) -> dict[str, Any]:
+    """Return the share that is hidden, and what the dates of a pair differ by anyway."""
+    by_role = {frame.role: frame for frame in frames}
+    scored = by_role.get("occlusion")
+    if scored is None:
+        return {}
+    facts: dict[str, Any] = {"occluded": round(share_hidden(scored, grid), 4)}
+    if not PROTOCOLS[row.protocol].exact:
+        facts |= measure_floor(by_role["target"], by_role["reference"], scored, grid)
+    return facts

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import NODATA, S2CLOUDLESS10
+from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.raster import BLOCK, Grid
 from unveil.scene import cloud_cover
 from unveil.sources import selection
@@ -27,9 +28,7 @@ JUDGED_PX = 512
 """Most rows or columns of a frame that its cover is measured on; others are skipped."""
 
 
-def measure_looks(
-    series: SourceSeries, *, dilate_px: int, detect: Detect
-) -> tuple[SourceSeries, list[Look]]:
+def measure_looks(series: SourceSeries, *, detect: Detect) -> tuple[SourceSeries, list[Look]]:
     """Return the dates of a series that can be read, and one look each, sorted by date.
 
     A look knows its cover over the place. Frames larger than :data:`JUDGED_PX` are judged on
@@ -40,13 +39,11 @@ def measure_looks(
         InputError: if no date can be read.
     """
     dates = {date: date for date in sorted(series.optical)}
-    looks, bad = open_dates(
-        dates, lambda _, date: _measure(series, date, dilate_px=dilate_px, detect=detect)
-    )
+    looks, bad = open_dates(dates, lambda _, date: _measure(series, date, detect=detect))
     return series.without(bad), list(looks.values())
 
 
-def _measure(series: SourceSeries, date: str, *, dilate_px: int, detect: Detect) -> Look:
+def _measure(series: SourceSeries, date: str, *, detect: Detect) -> Look:
     frame, mask = series.optical[date], series.masks.get(date)
     data = _thinned(frame, series.grid)
     look = Look((Acquisition(date, selection.parse_time(date)),))
@@ -56,7 +53,7 @@ def _measure(series: SourceSeries, date: str, *, dilate_px: int, detect: Detect)
         classes = detect(raster.to_reflectance(data), frame.bands)
     else:
         return replace(look, valid=float((data != 0).all(axis=0).mean()))
-    classes = classmap.dilate(classes, dilate_px // _step(series.grid))
+    classes = classmap.dilate(classes, HIDDEN_GROWTH_PX // _step(series.grid))
     classes[(data == 0).any(axis=0)] = NODATA
     blue = data[frame.bands.index("B02")] if "B02" in frame.bands else None
     LOG.info("%s: %.0f %% occluded", date, 100 * cloud_cover(classes))

@@ -19,6 +19,7 @@ import numpy as np
 from unveil import classes as classmap
 from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
 from unveil.bands import REFLECTANCE_SCALE, sort_bands
+from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.code import code_of
 from unveil.config import SceneRow
 from unveil.errors import InputError
@@ -100,7 +101,7 @@ def plan_place(row: SceneRow, settings: ProtocolSettings, cache: Path) -> list[S
     A date may be withheld when at least 97 % of it is clear and its blue band is not
     brighter than usual for the place's clear dates (SCL misses haze).
     """
-    found = choose_candidates(survey(Path(row.path), settings.dilate_px, cache))
+    found = choose_candidates(survey(Path(row.path), cache))
     if len(found.clear) < row.n_targets:
         more = "".join(f"; {d}: {why}" for d, why in list(found.passed_over.items())[:MOST_NAMED])
         raise InputError(
@@ -180,7 +181,7 @@ def choose_candidates(facts: Sequence[dict[str, Any]]) -> Candidates:
     return Candidates(clear, lenders, dict(sorted(passed_over.items())))
 
 
-def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
+def survey(folder: Path, cache: Path) -> list[dict[str, Any]]:
     """Look at every masked date of a local place, or take what was learnt before.
 
     Returns:
@@ -200,21 +201,21 @@ def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
         )
     files = [*frames.values(), *masks.values(), *folder.glob("scene.yaml")]
     stamp = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    place = [str(folder.resolve()), dilate_px, stamp]
+    place = [str(folder.resolve()), stamp]
     identity = identify(place=place, code=code_of(__name__))
     path = cache / "surveys" / f"{checksum(place)[:24]}.json"
     known = kept(path, identity)
     if known is not None:
         return known["facts"]
-    facts = _survey_place(folder, sorted(masks), dilate_px)
+    facts = _survey_place(folder, sorted(masks))
     write_record(path, {"facts": facts}, made_from=identity)
     return facts
 
 
-def _survey_place(folder: Path, dates: Sequence[str], dilate_px: int) -> list[dict[str, Any]]:
+def _survey_place(folder: Path, dates: Sequence[str]) -> list[dict[str, Any]]:
     series = open_source(SceneRow("survey", Local.kind, str(folder), "", "none"), {})
     usable = {date: date for date in dates if date not in series.left_out}
-    seen, unreadable = open_dates(usable, lambda _, date: _survey_date(series, date, dilate_px))
+    seen, unreadable = open_dates(usable, lambda _, date: _survey_date(series, date))
     faults = series.left_out | unreadable
     nothing = {"bands": [], "clear": 0.0, "cover": 0.0, "blue": None}
     return [
@@ -225,7 +226,7 @@ def _survey_place(folder: Path, dates: Sequence[str], dilate_px: int) -> list[di
     ]
 
 
-def _survey_date(series: SourceSeries, date: str, dilate_px: int) -> dict[str, Any]:
+def _survey_date(series: SourceSeries, date: str) -> dict[str, Any]:
     frame, mask = series.optical[date], series.masks[date]
     classes = np.empty(series.grid.shape, np.uint8)
     blue = np.zeros(series.grid.shape, np.uint16)
@@ -240,6 +241,6 @@ def _survey_date(series: SourceSeries, date: str, dilate_px: int) -> dict[str, A
     return {
         "bands": list(frame.bands),
         "clear": float(clear.mean()),
-        "cover": cloud_cover(classmap.dilate(classes, dilate_px)),
+        "cover": cloud_cover(classmap.dilate(classes, HIDDEN_GROWTH_PX)),
         "blue": float(np.median(blue[usable])) / REFLECTANCE_SCALE if usable.any() else None,
     }

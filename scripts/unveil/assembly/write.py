@@ -11,6 +11,7 @@ from rasterio.enums import Resampling
 
 from unveil import raster
 from unveil.assembly.protocols.base import MadeTarget
+from unveil.assembly.scored import Judge, scored_set
 from unveil.errors import InputError
 from unveil.raster import Grid
 from unveil.scene import DECLARED_CLEAR, Frame
@@ -43,22 +44,31 @@ def write_radar(series: SourceSeries, date: str, folder: Path) -> Frame:
     return _write(series.radar[date], series.grid, path, date, "radar")
 
 
-def write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> Iterator[Frame]:
-    """Write a target and its truth.
+def write_target(
+    target: MadeTarget, date: str, grid: Grid, folder: Path, *, level: str, judge: Judge
+) -> Iterator[Frame]:
+    """Write a target, its truth, and what of them is scored.
 
-    By construction the occlusion raster says where a withheld truth is known; the truth of
-    another date carries the mask of its own.
+    Args:
+        target: what its protocol made.
+        date: of the target.
+        grid: of the scene.
+        folder: the scene's folder.
+        level: ``L1C`` or ``L2A``.
+        judge: finds the clouds of target and truth where no mask is delivered.
     """
     frame = _write(target.raster, grid, folder / "frames" / f"{date}.tif", date, "target")
-    yield _with_mask(frame, target.mask, grid, folder)
-    if target.reference:
-        day = target.reference_date or date
-        path = folder / "truth" / "reference.tif"
-        reference = _write(target.reference, grid, path, day, "reference")
-        yield _with_mask(reference, target.reference_mask, grid, folder)
-    if target.occlusion:
-        path = folder / "truth" / "occlusion.tif"
-        yield _write(target.occlusion, grid, path, date, "occlusion")
+    frame = _with_mask(frame, target.mask, grid, folder)
+    yield frame
+    if target.reference is None:
+        return
+    day = target.reference_date or date
+    path = folder / "truth" / "reference.tif"
+    truth = _write(target.reference, grid, path, day, "reference")
+    truth = _with_mask(truth, target.reference_mask, grid, folder)
+    yield truth
+    scored = scored_set(frame, truth, target.occlusion, grid=grid, level=level, judge=judge)
+    yield _write(scored, grid, folder / "truth" / "occlusion.tif", date, "occlusion")
 
 
 def _with_mask(frame: Frame, mask: SourceRaster | None, grid: Grid, folder: Path) -> Frame:
