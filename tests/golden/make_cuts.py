@@ -1,11 +1,12 @@
 """Cut from the golden vectors what is small enough to lie beside the tests.
 
-Run: ``python tests/golden/make_cuts.py GOLDEN``, where GOLDEN is the folder of the outputs of
+Run: ``python -m tests.golden.make_cuts GOLDEN``, where GOLDEN is the folder of the outputs of
 the published codes. Writes ``tests/golden/data/*.npz``, the same bytes each time; what they
 are, and whose, is in ``tests/golden/data/README.md``.
 
 A cut is a part of an input with the part of the published output that depends on nothing else:
-a corner (with its zero padding) less the receptive field, single pixels, one band. Numbers are
+a corner (with its zero padding) less the receptive field, single pixels, one band. Weights of
+several MB are given by what they were drawn with, where that gives them to the bit. Numbers are
 never changed; those that fit float16 or uint16 are stored so.
 """
 
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tests.golden.drawn import utilise_weights
 
 DATA = Path(__file__).parent / "data"
 SMALL = (slice(64, 112), slice(64, 112))
@@ -88,6 +90,36 @@ def uncrtaints(golden: Path) -> Arrays:
     return {**vectors, "small32/in_block_output_t0": features[:, ::4, ::4, ::4]}
 
 
+def utilise(golden: Path) -> Arrays:
+    """U-TILISE (EarthNet) on a sequence with a padded frame, its weights to be drawn again."""
+    case = "padded_last_frame"
+    vectors = read(golden / "D_utilise_earthnet.npz", "state/", f"{case}/")
+    state = {n.removeprefix("state/"): a for n, a in vectors.items() if n.startswith("state/")}
+    # The norms are not drawn in turn; the attention's and the smallest bias are drawn otherwise.
+    names = [name for name in state if "norm" not in name]
+    stored = [n for n in state if "norm" in n or "attention_heads" in n or state[n].size < 16]
+    cut = {
+        "seed": np.array(20461),
+        "first": np.array(1_079_556),
+        "names": np.array(names),
+        **{f"state/{name}": state[name] for name in stored},
+        "wrong": np.empty(0, np.int64),
+        "right": np.empty(0, np.float32),
+    }
+    found = utilise_weights(cut, {name: array.shape for name, array in state.items()})
+    drawn = [name for name in names if name not in stored]
+    ours, theirs = (np.concatenate([s[n].ravel() for n in drawn]) for s in (found, state))
+    cut["wrong"] = np.flatnonzero(ours != theirs)
+    cut["right"] = theirs[cut["wrong"]]
+    return {
+        **cut,
+        "input_dn": np.rint(vectors[f"{case}/input"].astype(np.float64) * 1e4).astype(np.float32),
+        "days": vectors[f"{case}/days"],
+        "output": vectors[f"{case}/output"][..., ::3, ::3],
+        "attention": vectors[f"{case}/attention_head_b_tout_tin_h_w"],
+    }
+
+
 def utilise_input(golden: Path) -> Arrays:
     """What U-TILISE makes of a real image in each of its configurations."""
     triplet = read(golden / "real_triplet.npz")
@@ -135,6 +167,7 @@ CUTS = {
     "dsen2cr_input": dsen2cr_input,
     "threshold_mask": threshold_mask,
     "uncrtaints": uncrtaints,
+    "utilise": utilise,
     "utilise_input": utilise_input,
     "anytimeformer_input": anytimeformer_input,
     "vpint2": vpint2,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.golden.drawn import utilise_weights
 from tests.golden.make_cuts import CUTS, DATA
 from tests.golden.test_dsen2cr import BACKENDS, network_input_of, network_of, weights_by_recipe
 from tests.golden.test_vpint2 import MISSING_ABOVE, ONE_DN, RUNS, fill
@@ -125,6 +126,42 @@ def test_uncrtaints_attends_to_frames_as_published(uncrtaints_cut, layers):
     found = found.numpy().transpose(3, 0, 4, 1, 2)[..., ::4, ::4]
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def utilise_run():
+    """Return the cut of U-TILISE, and the sequence and attention that we find."""
+    from unveil.models.layers.torch_state import TorchLayers
+
+    cut = read("utilise")
+    shapes = utilise.state_shapes(utilise.CONFIGURATIONS["earthnet"])
+    layers = TorchLayers(utilise_weights(cut, shapes))
+    frames = np.moveaxis(cut["input_dn"].astype(np.float32) / np.float32(10_000), 2, -1)
+    output, attention = utilise.forward(layers, frames, cut["days"].astype(np.float32))
+    return cut, np.moveaxis(output.numpy(), -1, 2), attention.numpy().transpose(3, 0, 4, 5, 1, 2)
+
+
+def test_utilise_gives_the_published_sequence(utilise_run):
+    cut, found, _ = utilise_run
+    assert cut["output"][:, :-1].std() > 0.05
+    assert np.abs(found[..., ::3, ::3] - cut["output"]).max() <= 1e-5
+
+
+def test_utilise_attends_to_frames_as_published(utilise_run):
+    cut, _, found = utilise_run
+    assert found.shape == cut["attention"].shape
+    assert np.abs(found - cut["attention"]).max() <= 1e-5
+
+
+def test_weights_drawn_again_are_the_published_ones_to_the_bit(golden):
+    with np.load(golden / "D_utilise_earthnet.npz") as archive:
+        state = {
+            n.removeprefix("state/"): archive[n] for n in archive.files if n.startswith("state/")
+        }
+    found = utilise_weights(read("utilise"), {name: a.shape for name, a in state.items()})
+    assert set(found) == set(state)
+    for name, array in state.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("configuration", utilise.CONFIGURATIONS)
