@@ -31,36 +31,39 @@ def glorot(shape: tuple[int, ...]) -> float:
     return float(np.sqrt(2 / ((shape[0] + shape[1]) * np.prod(shape[2:]))))
 
 
-def utilise_weights(cut: Mapping[str, np.ndarray], shapes: Mapping[str, tuple]) -> dict:
-    """Return the weights of U-TILISE's golden vectors, ``{name: float32 array}``.
+def default_bound(shape: tuple[int, ...]) -> float:
+    """Return up to where a layer of a kernel starts uniform by default, its bias alike."""
+    return float(1 / np.sqrt(np.prod(shape[1:])))
 
-    Its authors' initialisation draws layer by layer: kernels by Glorot & Bengio, here twice as
-    wide in the last layers, biases with a standard deviation of 1, here a tenth.
+
+def draw_again(cut: Mapping[str, np.ndarray], shapes: Mapping[str, tuple]) -> dict:
+    """Return all weights of a cut, ``{name: float32 array}``.
 
     Args:
-        cut: ``seed``, ``first`` (numbers drawn before), ``names`` in the order of drawing, each
-            array that cannot be drawn again as ``state/NAME``, and ``wrong`` and ``right``, the
-            places among all that was drawn again where rounding differs, and their values.
+        cut: the ``seed``; by weight that is drawn again ``names``, ``starts`` (numbers drawn
+            before it), ``scales`` (standard deviation or bound) and whether it is ``normal``
+            or uniform around 0; ``signs``, packed bits where a step of ``step`` of the Adam
+            optimiser went up from there; ``wrong`` and ``right``, the places among all of
+            them where rounding or no step at all differs, and their values; the other weights
+            as ``state/NAME``.
         shapes: of every weight by name.
     """
     names = [str(name) for name in cut["names"]]
     sizes = [int(np.prod(shapes[name])) for name in names]
-    place = int(cut["first"])
-    uniforms = uniform(int(cut["seed"]), place + sum(sizes))
-    drawn = []
-    for name, size in zip(names, sizes, strict=True):
-        if f"state/{name}" not in cut:
-            wide = 2 if name.startswith("out_conv") else 1
-            scale = wide * glorot(shapes[name]) if name.endswith("weight") else 0.1
-            drawn.append(scale * normal(uniforms[place : place + size]))
-        place += size
-    flat = np.concatenate(drawn).astype(np.float32).astype(np.float16).astype(np.float32)
+    count = max(start + size for start, size in zip(cut["starts"], sizes, strict=True))
+    uniforms, drawn = uniform(int(cut["seed"]), int(count)), []
+    facts = zip(sizes, cut["starts"], cut["scales"], cut["normal"], strict=True)
+    for size, start, scale, is_normal in facts:
+        part = uniforms[start : start + size]
+        drawn.append(scale * (normal(part) if is_normal else 2 * part - 1))
+    flat = np.concatenate(drawn)
+    if "signs" in cut:
+        up = np.unpackbits(cut["signs"].astype(np.uint8), count=len(flat))
+        flat += np.where(up, cut["step"], -cut["step"])
+    flat = flat.astype(np.float32).astype(np.float16).astype(np.float32)
     flat[cut["wrong"]] = cut["right"]
-    state, place = {}, 0
-    for name, size in zip(names, sizes, strict=True):
-        if f"state/{name}" not in cut:
-            state[name] = flat[place : place + size].reshape(shapes[name])
-            place += size
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    state = {n: part.reshape(shapes[n]) for n, part in zip(names, parts, strict=True)}
     for name, array in cut.items():
         if name.startswith("state/"):
             state[name.removeprefix("state/")] = array.astype(np.float32)

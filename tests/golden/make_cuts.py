@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tests.golden.drawn import utilise_weights
+from tests.golden.drawn import default_bound, draw_again, glorot
 
 DATA = Path(__file__).parent / "data"
 SMALL = (slice(64, 112), slice(64, 112))
@@ -81,38 +81,105 @@ def threshold_mask(golden: Path) -> Arrays:
     }
 
 
-def uncrtaints(golden: Path) -> Arrays:
-    """UnCRtainTS up to its attention: the encoder's features of a frame, and the attention."""
-    parts = ("state/in_conv", "state/in_block", "state/temporal_encoder")
-    vectors = read(golden / "C_uncrtaints_forward.npz", *parts, "small32/")
-    features = vectors.pop("small32/in_block_output_t0")
-    del vectors["small32/raw_output"]
-    return {**vectors, "small32/in_block_output_t0": features[:, ::4, ::4, ::4]}
+Draw = tuple[int, float, bool]
+"""Numbers drawn before a weight, its standard deviation or bound, and whether it is normal."""
 
 
-def utilise(golden: Path) -> Arrays:
-    """U-TILISE (EarthNet) on a sequence with a padded frame, its weights to be drawn again."""
-    case = "padded_last_frame"
-    vectors = read(golden / "D_utilise_earthnet.npz", "state/", f"{case}/")
-    state = {n.removeprefix("state/"): a for n, a in vectors.items() if n.startswith("state/")}
-    # The norms are not drawn in turn; the attention's and the smallest bias are drawn otherwise.
-    names = [name for name in state if "norm" not in name]
-    stored = [n for n in state if "norm" in n or "attention_heads" in n or state[n].size < 16]
+def redrawn(state: Arrays, seed: int, draws: dict[str, Draw], *, step: float = 0.0) -> Arrays:
+    """Return what :func:`tests.golden.drawn.draw_again` makes a state of, to the bit.
+
+    Args:
+        state: all weights.
+        seed: of the generator.
+        draws: how those were drawn that are drawn again.
+        step: of the optimiser that followed, up or down by as much at nearly every weight.
+    """
+    starts, scales, normal = (list(column) for column in zip(*draws.values(), strict=True))
     cut = {
-        "seed": np.array(20461),
-        "first": np.array(1_079_556),
-        "names": np.array(names),
-        **{f"state/{name}": state[name] for name in stored},
+        "seed": np.array(seed),
+        "names": np.array(list(draws)),
+        "starts": np.array(starts),
+        "scales": np.array(scales),
+        "normal": np.array(normal),
+        **{f"state/{name}": array for name, array in state.items() if name not in draws},
         "wrong": np.empty(0, np.int64),
         "right": np.empty(0, np.float32),
     }
-    found = utilise_weights(cut, {name: array.shape for name, array in state.items()})
-    drawn = [name for name in names if name not in stored]
-    ours, theirs = (np.concatenate([s[n].ravel() for n in drawn]) for s in (found, state))
-    cut["wrong"] = np.flatnonzero(ours != theirs)
-    cut["right"] = theirs[cut["wrong"]]
+    shapes = {name: array.shape for name, array in state.items()}
+
+    def flat(arrays: Arrays) -> np.ndarray:
+        return np.concatenate([arrays[name].ravel() for name in draws])
+
+    if step:
+        up = flat(state) > flat(draw_again(cut, shapes))
+        cut |= {"signs": np.packbits(up), "step": np.array(step)}
+    cut["wrong"] = np.flatnonzero(flat(state) != flat(draw_again(cut, shapes)))
+    cut["right"] = flat(state)[cut["wrong"]]
+    return cut
+
+
+def state_of(vectors: Arrays) -> Arrays:
+    """Return the weights among vectors by their own names."""
+    return {n.removeprefix("state/"): a for n, a in vectors.items() if n.startswith("state/")}
+
+
+def uncrtaints(golden: Path) -> Arrays:
+    """UnCRtainTS on two frames: all of the output, features of a frame, the attention.
+
+    Layers start as PyTorch has it by default, but for the keys of the attention; then came one
+    step of Adam.
+    """
+    vectors = read(golden / "C_uncrtaints_forward.npz", "state/", "small32/")
+    state = state_of(vectors)
+    state = {name: a for name, a in state.items() if not name.endswith("num_batches_tracked")}
+    heads = "temporal_encoder.attention_heads"
+    biases = ("in_conv.conv.conv.0", "temporal_encoder.inconv", "out_conv.conv.conv.0")
+    draws: dict[str, Draw] = {}
+    place = 0
+    for name, array in state.items():
+        if name == f"{heads}.Q":
+            place += array.size
+        elif name == f"{heads}.fc1_k.weight":  # drawn once by default, and again after its bias
+            after_bias = place + array.size + array.shape[0]
+            draws[name] = (after_bias, float(np.sqrt(2 / state[f"{heads}.Q"].shape[1])), True)
+            place += array.size
+        elif name == f"{heads}.fc1_k.bias":
+            draws[name] = (place, default_bound(state[f"{heads}.fc1_k.weight"].shape), False)
+            place += array.size + state[f"{heads}.fc1_k.weight"].size
+        elif array.ndim > 1 or name.removesuffix(".bias") in biases:
+            kernel = state[f"{name.rpartition('.')[0]}.weight"]
+            draws[name] = (place, default_bound(kernel.shape), False)
+            place += array.size
+    whole = ("input_01", "dates", "attention_lowres")
+    features, output = vectors["small32/in_block_output_t0"], vectors["small32/raw_output"]
     return {
-        **cut,
+        **redrawn(state, 20361, draws, step=1e-3),
+        **{f"small32/{name}": vectors[f"small32/{name}"] for name in whole},
+        "small32/in_block_output_t0": features[:, ::8, ::4, ::4],
+        "small32/raw_output": output[..., ::3, ::3],
+    }
+
+
+def utilise(golden: Path) -> Arrays:
+    """U-TILISE (EarthNet) on a sequence with a padded frame.
+
+    Its authors' initialisation draws layer by layer: kernels by Glorot & Bengio, in these vectors
+    twice as wide in the last layers; biases with a standard deviation of 1, here a tenth. The
+    norms are not drawn in turn; the attention's weights and the smallest bias are drawn otherwise.
+    """
+    case = "padded_last_frame"
+    vectors = read(golden / "D_utilise_earthnet.npz", "state/", f"{case}/")
+    state = state_of(vectors)
+    draws: dict[str, Draw] = {}
+    place = 1_079_556
+    for name, array in state.items():
+        wide = 2 if name.startswith("out_conv") else 1
+        if array.size >= 16 and "norm" not in name and "attention_heads" not in name:
+            scale = wide * glorot(array.shape) if name.endswith("weight") else 0.1
+            draws[name] = (place, scale, True)
+        place += 0 if "norm" in name else array.size
+    return {
+        **redrawn(state, 20461, draws),
         "input_dn": np.rint(vectors[f"{case}/input"].astype(np.float64) * 1e4).astype(np.float32),
         "days": vectors[f"{case}/days"],
         "output": vectors[f"{case}/output"][..., ::3, ::3],
