@@ -1,11 +1,12 @@
 """Cut from the golden vectors what is small enough to lie beside the tests.
 
-Run: ``python tests/golden/make_cuts.py GOLDEN``, where GOLDEN is the folder of the outputs of
+Run: ``python -m tests.golden.make_cuts GOLDEN``, where GOLDEN is the folder of the outputs of
 the published codes. Writes ``tests/golden/data/*.npz``, the same bytes each time; what they
 are, and whose, is in ``tests/golden/data/README.md``.
 
 A cut is a part of an input with the part of the published output that depends on nothing else:
-a corner (with its zero padding) less the receptive field, single pixels, one band. Numbers are
+a corner (with its zero padding) less the receptive field, single pixels, one band. Weights of
+several MB are given by what they were drawn with, where that gives them to the bit. Numbers are
 never changed; those that fit float16 or uint16 are stored so.
 """
 
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tests.golden.drawn import default_bound, draw_again, glorot
 
 DATA = Path(__file__).parent / "data"
 SMALL = (slice(64, 112), slice(64, 112))
@@ -79,13 +81,110 @@ def threshold_mask(golden: Path) -> Arrays:
     }
 
 
+Draw = tuple[int, float, bool]
+"""Numbers drawn before a weight, its standard deviation or bound, and whether it is normal."""
+
+
+def redrawn(state: Arrays, seed: int, draws: dict[str, Draw], *, step: float = 0.0) -> Arrays:
+    """Return what :func:`tests.golden.drawn.draw_again` makes a state of, to the bit.
+
+    Args:
+        state: all weights.
+        seed: of the generator.
+        draws: how those were drawn that are drawn again.
+        step: of the optimiser that followed, up or down by as much at nearly every weight.
+    """
+    starts, scales, normal = (list(column) for column in zip(*draws.values(), strict=True))
+    cut = {
+        "seed": np.array(seed),
+        "names": np.array(list(draws)),
+        "starts": np.array(starts),
+        "scales": np.array(scales),
+        "normal": np.array(normal),
+        **{f"state/{name}": array for name, array in state.items() if name not in draws},
+        "wrong": np.empty(0, np.int64),
+        "right": np.empty(0, np.float32),
+    }
+    shapes = {name: array.shape for name, array in state.items()}
+
+    def flat(arrays: Arrays) -> np.ndarray:
+        return np.concatenate([arrays[name].ravel() for name in draws])
+
+    if step:
+        up = flat(state) > flat(draw_again(cut, shapes))
+        cut |= {"signs": np.packbits(up), "step": np.array(step)}
+    cut["wrong"] = np.flatnonzero(flat(state) != flat(draw_again(cut, shapes)))
+    cut["right"] = flat(state)[cut["wrong"]]
+    return cut
+
+
+def state_of(vectors: Arrays) -> Arrays:
+    """Return the weights among vectors by their own names."""
+    return {n.removeprefix("state/"): a for n, a in vectors.items() if n.startswith("state/")}
+
+
 def uncrtaints(golden: Path) -> Arrays:
-    """UnCRtainTS up to its attention: the encoder's features of a frame, and the attention."""
-    parts = ("state/in_conv", "state/in_block", "state/temporal_encoder")
-    vectors = read(golden / "C_uncrtaints_forward.npz", *parts, "small32/")
-    features = vectors.pop("small32/in_block_output_t0")
-    del vectors["small32/raw_output"]
-    return {**vectors, "small32/in_block_output_t0": features[:, ::4, ::4, ::4]}
+    """UnCRtainTS on two frames: all of the output, features of a frame, the attention.
+
+    Layers start as PyTorch has it by default, but for the keys of the attention; then came one
+    step of Adam.
+    """
+    vectors = read(golden / "C_uncrtaints_forward.npz", "state/", "small32/")
+    state = state_of(vectors)
+    state = {name: a for name, a in state.items() if not name.endswith("num_batches_tracked")}
+    heads = "temporal_encoder.attention_heads"
+    biases = ("in_conv.conv.conv.0", "temporal_encoder.inconv", "out_conv.conv.conv.0")
+    draws: dict[str, Draw] = {}
+    place = 0
+    for name, array in state.items():
+        if name == f"{heads}.Q":
+            place += array.size
+        elif name == f"{heads}.fc1_k.weight":  # drawn once by default, and again after its bias
+            after_bias = place + array.size + array.shape[0]
+            draws[name] = (after_bias, float(np.sqrt(2 / state[f"{heads}.Q"].shape[1])), True)
+            place += array.size
+        elif name == f"{heads}.fc1_k.bias":
+            draws[name] = (place, default_bound(state[f"{heads}.fc1_k.weight"].shape), False)
+            place += array.size + state[f"{heads}.fc1_k.weight"].size
+        elif array.ndim > 1 or name.removesuffix(".bias") in biases:
+            kernel = state[f"{name.rpartition('.')[0]}.weight"]
+            draws[name] = (place, default_bound(kernel.shape), False)
+            place += array.size
+    whole = ("input_01", "dates", "attention_lowres")
+    features, output = vectors["small32/in_block_output_t0"], vectors["small32/raw_output"]
+    return {
+        **redrawn(state, 20361, draws, step=1e-3),
+        **{f"small32/{name}": vectors[f"small32/{name}"] for name in whole},
+        "small32/in_block_output_t0": features[:, ::8, ::4, ::4],
+        "small32/raw_output": output[..., ::3, ::3],
+    }
+
+
+def utilise(golden: Path) -> Arrays:
+    """U-TILISE (EarthNet) on a sequence with a padded frame.
+
+    Its authors' initialisation draws layer by layer: kernels by Glorot & Bengio, in these vectors
+    twice as wide in the last layers; biases with a standard deviation of 1, here a tenth. The
+    norms are not drawn in turn; the attention's weights and the smallest bias are drawn otherwise.
+    """
+    case = "padded_last_frame"
+    vectors = read(golden / "D_utilise_earthnet.npz", "state/", f"{case}/")
+    state = state_of(vectors)
+    draws: dict[str, Draw] = {}
+    place = 1_079_556
+    for name, array in state.items():
+        wide = 2 if name.startswith("out_conv") else 1
+        if array.size >= 16 and "norm" not in name and "attention_heads" not in name:
+            scale = wide * glorot(array.shape) if name.endswith("weight") else 0.1
+            draws[name] = (place, scale, True)
+        place += 0 if "norm" in name else array.size
+    return {
+        **redrawn(state, 20461, draws),
+        "input_dn": np.rint(vectors[f"{case}/input"].astype(np.float64) * 1e4).astype(np.float32),
+        "days": vectors[f"{case}/days"],
+        "output": vectors[f"{case}/output"][..., ::3, ::3],
+        "attention": vectors[f"{case}/attention_head_b_tout_tin_h_w"],
+    }
 
 
 def utilise_input(golden: Path) -> Arrays:
@@ -135,6 +234,7 @@ CUTS = {
     "dsen2cr_input": dsen2cr_input,
     "threshold_mask": threshold_mask,
     "uncrtaints": uncrtaints,
+    "utilise": utilise,
     "utilise_input": utilise_input,
     "anytimeformer_input": anytimeformer_input,
     "vpint2": vpint2,

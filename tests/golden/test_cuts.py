@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.golden.drawn import draw_again
 from tests.golden.make_cuts import CUTS, DATA
 from tests.golden.test_dsen2cr import BACKENDS, network_input_of, network_of, weights_by_recipe
 from tests.golden.test_vpint2 import MISSING_ABOVE, ONE_DN, RUNS, fill
@@ -91,40 +92,76 @@ def test_cloud_scores_are_those_of_the_published_mask():
 
 
 @pytest.fixture(scope="module")
-def uncrtaints_cut():
-    return read("uncrtaints")
-
-
-@pytest.fixture(scope="module")
-def layers(uncrtaints_cut):
+def small32():
+    """Return the case of UnCRtainTS's cut, the frames that it is given among it, and its layers."""
     from unveil.models.layers.torch_state import TorchLayers
 
-    return TorchLayers(
-        {
-            name.removeprefix("state/"): array
-            for name, array in uncrtaints_cut.items()
-            if name.startswith("state/")
-        }
-    )
+    cut = read("uncrtaints")
+    layers = TorchLayers(draw_again(cut, uncrtaints.state_shapes()))
+    case = {n.removeprefix("small32/"): a for n, a in cut.items() if n.startswith("small32/")}
+    return case | {"frames": 10 * np.moveaxis(case["input_01"], 2, -1)}, layers
 
 
-def test_uncrtaints_sees_the_published_features_in_a_frame(uncrtaints_cut, layers):
-    frame = 10 * np.moveaxis(uncrtaints_cut["small32/input_01"][:, 0], 1, -1)
-    found = uncrtaints.encode(layers, frame).numpy()[:, ::4, ::4, ::4]
-    expected = np.moveaxis(uncrtaints_cut["small32/in_block_output_t0"], 1, -1)
+def test_uncrtaints_sees_the_published_features_in_a_frame(small32):
+    case, layers = small32
+    found = uncrtaints.encode(layers, case["frames"][:, 0]).numpy()[:, ::4, ::4, ::8]
+    expected = np.moveaxis(case["in_block_output_t0"], 1, -1)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= 2e-5
 
 
-def test_uncrtaints_attends_to_frames_as_published(uncrtaints_cut, layers):
-    frames = 10 * np.moveaxis(uncrtaints_cut["small32/input_01"], 2, -1)
-    features = uncrtaints.encode(layers, frames.reshape(-1, *frames.shape[2:]))
-    padded = np.zeros(frames.shape[:2], bool)
-    found = uncrtaints.attend(layers, features, uncrtaints_cut["small32/dates"], padded)
-    expected = uncrtaints_cut["small32/attention_lowres"]
-    found = found.numpy().transpose(3, 0, 4, 1, 2)[..., ::4, ::4]
+def test_uncrtaints_gives_the_published_means_and_variances_and_attention(small32):
+    case, layers = small32
+    output, attention = uncrtaints.forward(layers, case["frames"], case["dates"].astype(np.float32))
+    expected = case["raw_output"][0, 0]
+    found = np.moveaxis(output.numpy()[0], -1, 0)[:, ::3, ::3]
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 1e-5
+    assert np.abs(found - expected).max() <= 2e-4
+    attention = attention.numpy().transpose(3, 0, 4, 1, 2)[..., ::4, ::4]
+    assert attention.shape == case["attention_lowres"].shape
+    assert np.abs(attention - case["attention_lowres"]).max() <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def utilise_run():
+    """Return the cut of U-TILISE, and the sequence and attention that we find."""
+    from unveil.models.layers.torch_state import TorchLayers
+
+    cut = read("utilise")
+    shapes = utilise.state_shapes(utilise.CONFIGURATIONS["earthnet"])
+    layers = TorchLayers(draw_again(cut, shapes))
+    frames = np.moveaxis(cut["input_dn"].astype(np.float32) / np.float32(10_000), 2, -1)
+    output, attention = utilise.forward(layers, frames, cut["days"].astype(np.float32))
+    return cut, np.moveaxis(output.numpy(), -1, 2), attention.numpy().transpose(3, 0, 4, 5, 1, 2)
+
+
+def test_utilise_gives_the_published_sequence(utilise_run):
+    cut, found, _ = utilise_run
+    assert cut["output"][:, :-1].std() > 0.05
+    assert np.abs(found[..., ::3, ::3] - cut["output"]).max() <= 1e-5
+
+
+def test_utilise_attends_to_frames_as_published(utilise_run):
+    cut, _, found = utilise_run
+    assert found.shape == cut["attention"].shape
+    assert np.abs(found - cut["attention"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("uncrtaints", "C_uncrtaints_forward.npz"), ("utilise", "D_utilise_earthnet.npz")],
+)
+def test_weights_drawn_again_are_the_published_ones_to_the_bit(golden, name, file):
+    with np.load(golden / file) as archive:
+        state = {
+            n.removeprefix("state/"): archive[n]
+            for n in archive.files
+            if n.startswith("state/") and not n.endswith("num_batches_tracked")
+        }
+    found = draw_again(read(name), {name: array.shape for name, array in state.items()})
+    assert set(found) == set(state)
+    for key, array in state.items():
+        np.testing.assert_array_equal(found[key], array, err_msg=key)
 
 
 @pytest.mark.parametrize("configuration", utilise.CONFIGURATIONS)
