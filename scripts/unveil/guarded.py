@@ -28,6 +28,8 @@ ARRAYS_RATIO = 200
 RASTER_RATIO = 20_000
 """Most bytes of pixels a byte of file: a raster of one value, in blocks of 512, has 7,000."""
 
+NO_JSON = (ValueError, RecursionError)
+"""What reading JSON raises of text that is none, or is nested without end."""
 MERGE = "tag:yaml.org,2002:merge"
 """What YAML calls the key ``<<``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from tests.small_run import write_place
 from unveil import raster
 from unveil.assembly.planning import survey
 from unveil.assembly.scene_table import read_scenes
-from unveil.config import load_config, read_models, read_training
+from unveil.config import SceneRow, load_config, read_models, read_training
 from unveil.errors import InputError
 from unveil.guarded import read_xml, read_yaml
 from unveil.inference.engine import InferenceOptions, run_shard
@@ -27,8 +28,12 @@ from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.models.registry import create
 from unveil.raster import Grid
+from unveil.remote.download import read_note
 from unveil.scene import load_scene
+from unveil.sources import integrity
 from unveil.sources.npz import load_array
+from unveil.sources.registry import source_of
+from unveil.sources.stac.lock import read_lock
 from unveil.training.packages import unpack
 from unveil.training.series.read import load_series, read_worldcereal
 from unveil.weights.arrays import read_arrays
@@ -400,3 +405,19 @@ def test_weights_exchanged_for_others_of_the_same_shape_are_refused(root, tmp_pa
         "chronos-small.json says",
         "exchanged",
     )
+
+
+# ------------------------------------------------------------------ JSON without end
+
+
+def test_json_that_is_nested_without_end_is_damaged_json(tmp_path, caplog):
+    path = tmp_path / "metadata/datasets/test.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("[" * 100_000)
+    assert read_note(path) == {}
+    image = integrity.Image("a.jp2", lambda: contextlib.nullcontext(io.BytesIO()), (0, 0), None)
+    assert integrity.first_fault([image], tmp_path / "metadata/datasets/test.json") == ""
+    path.write_text("[" * 100_000)
+    refused(lambda: read_lock(path, {}), "not a lock")
+    patch = SceneRow("s", "allclear", str(tmp_path), "auto", "none", name="0", split="test")
+    refused(lambda: source_of(patch).open(patch, {}), "not JSON")

@@ -116,6 +116,13 @@ def test_a_target_without_any_mask_is_refused_with_a_remedy_that_helps(place, tm
         assert target.facts["unveil:declared_clear"] == "scene.yaml"
 
 
+def test_where_no_folder_holds_a_scene_yaml_the_remedy_names_none(place):
+    series = replace(open_source(row(place), SETTINGS), masks={}, declarable=False)
+    blind = keep_judged(series, lambda *_, **__: "no mask").left_out
+    assert all("masks.detectors" in why.remedy for why in blind.values())
+    assert not any("scene.yaml" in why.remedy for why in blind.values())
+
+
 def test_a_donor_without_a_mask_lends_nothing(place, tmp_path):
     (place / f"masks/{CLOUDY}.tif").unlink()
     wanted = row(place, protocol="transplant", target_date=CLEAR, cloud_date=CLOUDY)

@@ -62,16 +62,26 @@ def keep_judged(series: SourceSeries, refusal: Refusal) -> SourceSeries:
         why = refusal(frame.bands, level, delivered=date in series.masks)
         if why:
             blind[date] = Unusable(
-                f"nothing can judge its clouds ({why})",
-                f"deliver its mask (masks/{date}.tif, one band described SCL or CLASS; a product "
-                f"with its SCL image), or, if you looked at it and it is clear, write "
-                f"'clear: [{date}]' into scene.yaml of the folder",
+                f"nothing can judge its clouds ({why})", _how_to_judge(date, series.declarable)
             )
     series = series.without(blind)
     apart = series.reference
     if apart and not series.reference_mask and refusal(apart.bands, level, delivered=False):
         return replace(series, reference_mask=declared_mask("delivered apart, as the truth"))
     return series
+
+
+def _how_to_judge(date: str, declarable: bool) -> str:
+    if not declarable:
+        return (
+            "name a detector in masks.detectors that applies to its level and bands, or export the "
+            "images to a folder of source local, where masks are delivered and clear dates declared"
+        )
+    return (
+        f"deliver its mask (masks/{date}.tif, one band described SCL or CLASS; a product with its "
+        f"SCL image), or, if you looked at it and it is clear, write 'clear: [{date}]' into "
+        "scene.yaml of the folder"
+    )
 
 
 # --- bands ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ import urllib3
 
 from unveil import raster
 from unveil.errors import InputError
-from unveil.guarded import is_web_page
+from unveil.guarded import NO_JSON, is_web_page
 from unveil.redaction import public_address, redact
 from unveil.remote.http import (
     AGENT,
@@ -124,7 +124,7 @@ def read_note(path: Path) -> dict[str, Any]:
     """Read a small JSON object of this module's kind; empty if there is none, or it is torn."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, *NO_JSON):
         return {}
     return document if isinstance(document, dict) else {}
 

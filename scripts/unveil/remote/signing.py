@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 import requests
 
 from unveil.errors import InputError
+from unveil.guarded import NO_JSON
 from unveil.remote.http import AGENT, read_bounded, send
 from unveil.remote.range_cache import Request, Sign, unsigned
 
@@ -79,7 +80,7 @@ def _fetch_token(url: str) -> tuple[str, dt.datetime]:
             document = json.loads(read_bounded(response, MOST_TOKEN_BYTES))
         ends = dt.datetime.fromisoformat(document["msft:expiry"].replace("Z", "+00:00"))
         return document["token"], ends
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+    except (requests.RequestException, KeyError, TypeError, *NO_JSON) as error:
         raise InputError(
             f"no access token ({error})",
             file=url,

@@ -34,6 +34,7 @@ from unveil import raster, stored
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, REFLECTANCE_SCALE, SAR2, SHADOW
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.guarded import NO_JSON
 from unveil.raster import Grid
 from unveil.sources import radiometry
 from unveil.sources.base import (
@@ -168,7 +169,7 @@ def _dataset_file(row: SceneRow) -> Path:
 def _samples(path: Path) -> dict[str, dict[str, Any]]:
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except NO_JSON as error:
         raise InputError(
             f"not JSON ({error})", file=path, remedy="download the metadata again"
         ) from error

@@ -97,6 +97,7 @@ class SourceSeries:
             else empty.
         cloud_date: date that lends its clouds, where the source names it; else empty.
         declared_clear: dates that somebody looked at and found clear.
+        declarable: whether its folder has a ``scene.yaml`` in which somebody may do so.
         left_out: dates that are there and cannot be used.
     """
 
@@ -112,6 +113,7 @@ class SourceSeries:
     reference_date: str = ""
     cloud_date: str = ""
     declared_clear: frozenset[str] = frozenset()
+    declarable: bool = False
     left_out: dict[str, Unusable] = field(default_factory=dict)
 
     def without_radar(self, dates: Mapping[str, Unusable]) -> SourceSeries:

@@ -22,6 +22,7 @@ from xml.etree.ElementTree import Element
 
 from unveil import raster
 from unveil.errors import InputError
+from unveil.guarded import NO_JSON
 
 LOG = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ def _recall(memory: Path | None) -> dict[str, dict[str, object]]:
         known = json.loads(memory.read_text()) if memory else {}
         usable = isinstance(known, dict) and all("fault" in entry for entry in known.values())
         return known if usable else {}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, TypeError, *NO_JSON) as error:
         if not isinstance(error, FileNotFoundError):
             LOG.warning("%s: cannot be read (%s); images are checked again", memory, error)
         return {}

@@ -137,6 +137,7 @@ class Local(Source):
             reference=_reference(reference, grid, offsets.of(row.reference_date, "reference")),
             facts=facts,
             declared_clear=clear,
+            declarable=True,
             left_out={of_radar(date): why for date, why in deaf.items()},
         )
         return series.without({**bad_masks, **bad})

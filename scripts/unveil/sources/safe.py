@@ -212,7 +212,8 @@ class Safe(Source):
                 "licence": "Copernicus Sentinel Data Terms and Conditions",
                 "attribution": "Contains modified Copernicus Sentinel data",
             },
-            declared_clear=read_declared(Path(row.path), optical),
+            declared_clear=read_declared(Path(row.path), {*optical, *left_out}),
+            declarable=True,
             left_out=left_out | {of_radar(date): why for date, why in deaf.items()},
         )
 

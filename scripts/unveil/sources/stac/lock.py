@@ -14,6 +14,7 @@ from unveil import raster
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
+from unveil.guarded import NO_JSON
 from unveil.sources.area import area_box, box_pixels
 from unveil.sources.stac.preset import MASK, get_preset
 
@@ -103,7 +104,7 @@ def read_lock(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         version, asked = lock["unveil_lock"], lock["request"]
     except FileNotFoundError as error:
         raise InputError("there is no lock", file=path, remedy="snakemake search") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, *NO_JSON) as error:
         raise InputError(f"not a lock ({error!r})", file=path, remedy=again) from error
     request = json.loads(json.dumps(request))
     other = sorted(key for key in {*request, *asked} if request.get(key) != asked.get(key))
