@@ -28,7 +28,7 @@ from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow, load_config
 from unveil.coregistration import CoregistrationOptions, coregister_scene
 from unveil.inference.engine import InferenceOptions, run_shard
-from unveil.masks.mask_scene import MaskOptions, mask_scene
+from unveil.masks.mask_scene import MaskOptions, judge_frame, mask_scene
 from unveil.metrics.scoring import score_scene
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
@@ -110,11 +110,13 @@ def stages(
     row: SceneRow, size: int, home: Path, config: dict
 ) -> Iterator[tuple[str, str, Callable[[], object]]]:
     """Give the stages of one scene in order, each with the kind of model and what to do."""
-    settings = ProtocolSettings(config["seed"], config["masks"]["dilate_px"])
+    settings = ProtocolSettings(config["seed"])
     models = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 
     def assembling() -> None:
-        scene = assemble(row, open_source(row, config["sources"]), home, settings)
+        scene = assemble(
+            row, open_source(row, config["sources"]), home, settings, judge=judge_frame
+        )
         save_scene(scene, home / "download.json")
 
     def masking() -> None:

@@ -1,10 +1,5 @@
 """Scenes: searched in catalogues where they are to be, and assembled from their sources."""
 
-DETECTION = {
-    key: config["masks"][key]
-    for key in ("cloud_probability", "average_over", "dilate_px")
-}
-
 
 rule search_scene:
     """Ask the catalogue what there is of one scene, and write its lock."""
@@ -60,7 +55,6 @@ rule assemble_scene:
         sources=get_source_settings,
         cache=config["cache"],
         seed=config["seed"],
-        detection=DETECTION,
     message:
         "Assembling the scenes of {wildcards.shard}"
     script:

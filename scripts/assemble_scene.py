@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is
 from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
-from unveil.masks.mask_scene import MaskOptions, detect_clouds, why_unjudged
+from unveil.masks.mask_scene import detect_clouds, judge_frame, why_unjudged
 from unveil.records import identify
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import ranges_folder
@@ -33,15 +32,14 @@ with job(snakemake.log[0]):
         from unveil.remote.cache_archive import take_fetched  # loads what speaks HTTP
 
         take_fetched(Path(archive), ranges_folder(sources["stac"]))
-    masks = MaskOptions(**params.detection)
-    settings = ProtocolSettings(params.seed, masks.dilate_px)
+    settings = ProtocolSettings(params.seed)
 
     def made_from(row):
         """Give the identity of a scene: everything that it depends on."""
         return identify(
             row=asdict(row),
             input=source_of(row).made_from(row, sources),
-            options=[sources, asdict(settings), dict(params.detection)],
+            options=[sources, asdict(settings)],
             code=params.code,
         )
 
@@ -52,8 +50,9 @@ with job(snakemake.log[0]):
             settings_of_sources,
             home,
             settings,
-            detect=partial(detect_clouds, options=masks),
-            refusal=partial(why_unjudged, options=masks),
+            detect=detect_clouds,
+            refusal=why_unjudged,
+            judge=judge_frame,
         ),
         made_from=made_from,
         home=Path(params.home),

@@ -158,10 +158,14 @@ def metric_rows(recipe: Recipe, model: str, rng: np.random.Generator, *, n_pixel
     """Make up the metric rows of one result."""
     rows = []
     error = ERRORS[model] * (1 + recipe.cover) * rng.uniform(0.9, 1.1)
-    for region, factor in (("all", recipe.cover), ("occluded", 1.0), ("clear", 0.02)):
+    for region, factor in (
+        *(("all", recipe.cover), ("occluded", 1.0), ("rim", 0.3)),
+        ("clear", 0.02),
+    ):
         mae = error * factor
         values = {
             "MAE": (mae, "reflectance"),
+            "MAE_level_removed": (0.8 * mae, "reflectance"),
             "RMSE": (1.4 * mae, "reflectance"),
             "PSNR": (-20 * np.log10(1.4 * mae), "dB"),
             "SSIM": (1 - 4 * mae, "1"),
@@ -277,6 +281,9 @@ def _write_scene(
     frames = [_frame(home, grid, day, "target", "frames", target, classes)]
     if recipe.reference:
         frames.append(_frame(home, grid, day, "reference", "truth", truth, 0 * classes))
+        path = home / "truth" / "occlusion.tif"
+        raster.write_cog(path, classes[None], grid, descriptions=("CLASS",), nodata=None)
+        frames.append(Frame(str(day), "occlusion", path, ("CLASS",)))
     for k in range(recipe.context):
         cover = np.roll(classes, 17 * (k + 1), axis=1)
         date = day + dt.timedelta(days=10 * (k - recipe.context // 2) + 5)

@@ -10,6 +10,12 @@ import numpy as np
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW, SNOW
 from unveil.errors import InputError
 
+HIDDEN_GROWTH_PX = 2
+"""Pixels by which a delivered mask of cloud and shadow is grown before it says what is hidden;
+fixed, so that no setting of the masks stage moves what is scored or which dates are chosen."""
+RIM_PX = 20
+"""Pixels around what is hidden that a mask calls clear and that haze and missed cloud brighten."""
+
 SCL_TO_CLASS: dict[int, int] = {
     0: NODATA,  # no data
     1: NODATA,  # saturated or defective
@@ -64,11 +70,19 @@ def dilate(classes: np.ndarray, pixels: int) -> np.ndarray:
     """
     if pixels <= 0:
         return classes.copy()
-    from scipy.ndimage import binary_dilation  # lazy: a dry run never dilates
+    from scipy.ndimage import maximum_filter  # lazy: a dry run never dilates
 
-    footprint = np.ones((2 * pixels + 1, 2 * pixels + 1), bool)
     grown = classes.copy()
     for code in (SHADOW, CLOUD):
-        grown[binary_dilation(classes == code, footprint)] = code
+        grown[maximum_filter(classes == code, 2 * pixels + 1, mode="constant")] = code
     grown[classes == NODATA] = NODATA
     return grown
+
+
+def near(mask: np.ndarray, pixels: float) -> np.ndarray:
+    """Return which pixels lie within a distance of a true one, ``(H, W)`` bool."""
+    if not mask.any():
+        return np.zeros_like(mask)
+    from scipy.ndimage import distance_transform_edt  # lazy, as above
+
+    return distance_transform_edt(~mask) <= pixels

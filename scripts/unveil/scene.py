@@ -11,7 +11,7 @@ target, context  ``frames/DATE.tif``    uint16, reflectance x 10000, nodata 0, E
 masks            ``masks/DATE.tif``     uint8, bands CLASS and CLOUD_PROBABILITY (percent)
 radar            ``sar/DATE.tif``       float32 dB, bands VV and VH, nodata NaN
 reference        ``truth/reference.tif``  as a frame; never visible to a model
-occlusion        ``truth/occlusion.tif``  uint8 CLASS: what was hidden, by construction
+occlusion        ``truth/occlusion.tif``  uint8 CLASS: what is scored as hidden; 255 no truth
 ===============  =====================  ==================================================
 
 Frames of role ``context`` are sorted by date. Arrays are ``(T, B, H, W)``.
@@ -349,14 +349,20 @@ def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, n
 
 
 def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
-    """Read the classes that define occluded and clear pixels for the metrics, ``(H, W)``.
+    """Read the scored set: what is hidden, and 255 where the truth is not known, ``(H, W)``.
 
-    By construction where the truth is exact; the target's own mask otherwise.
+    Raises:
+        InputError: if the scene has none, or a damaged one.
     """
     frames = scene.with_role("occlusion")
-    if frames:
-        return raster.read(frames[0].path, window=window)[0]
-    return read_mask(scene.target, window)[0]
+    if not frames:
+        raise InputError(
+            "has a truth, but nothing says which of its pixels are scored",
+            file=scene.target.path,
+            field=f"scene {scene.id}: occlusion",
+            remedy="assemble the scene again (snakemake scenes --forcerun assemble_scene)",
+        )
+    return raster.read(frames[0].path, window=window)[0]
 
 
 def save_scene(scene: Scene, path: str | Path) -> None:

@@ -628,7 +628,7 @@ def unpack_sent(folder: Path) -> None:
 READERS: dict[str, Reader] = {
     "local-geotiff": Reader(write_place, source_reader("local"), ("**/*.tif",)),
     "local-yaml": Reader(write_place, source_reader("local"), ("scene.yaml",)),
-    "survey": Reader(write_place, lambda f: survey(f, 2, f / "cache"), ("masks/*", "frames/*")),
+    "survey": Reader(write_place, lambda f: survey(f, f / "cache"), ("masks/*", "frames/*")),
     "sen12mscr": Reader(write_sen12mscr, source_reader("sen12mscr", PATCH)),
     "sen12mscrts": Reader(write_sen12mscrts, source_reader("sen12mscrts", TS_PATCH)),
     "allclear": Reader(write_allclear, source_reader("allclear", "0", split="test")),

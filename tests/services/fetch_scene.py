@@ -7,28 +7,28 @@ process id, ``wait PID`` with the exit code. The file holds the row, the sources
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 import unveil.sources.stac.read  # noqa: F401 - loaded here, so that kills fall on the work itself
 from unveil.assembly.assemble import assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow
-from unveil.masks.mask_scene import MaskOptions, why_unjudged
+from unveil.masks.mask_scene import judge_frame, why_unjudged
 from unveil.scene import save_scene
 
 
 def assemble(path: str) -> None:
     """Do one job."""
     job = json.loads(Path(path).read_text())
-    folder, settings = Path(job["folder"]), ProtocolSettings(1, 2)
+    folder, settings = Path(job["folder"]), ProtocolSettings(1)
     scene = assemble_row(
         SceneRow(**job["row"]),
         job["sources"],
         folder,
         settings,
         detect=None,
-        refusal=partial(why_unjudged, options=MaskOptions()),
+        refusal=why_unjudged,
+        judge=judge_frame,
     )
     save_scene(scene, folder / "download.json")
 

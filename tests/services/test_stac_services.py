@@ -65,7 +65,6 @@ class Servers:
         config = load_config({"sources": {"selection": selection or {}, "stac": stac}})
         return config["sources"]["stac"] | {
             "cache": str(folder / "cache"),
-            "dilate_px": 2,
             "selection": config["sources"]["selection"],
         }
 
@@ -118,7 +117,6 @@ def test_five_dates_of_33twl_are_told_apart_by_cloud_over_the_place(servers, tmp
         resolution_m=120,
         days=20,
     )
-    settings["dilate_px"] = 0
     lock = search(row_of("33TWL", "2023-08-12", n_context=2), settings)
     cover = {date[8:]: seen["occluded"] for date, seen in lock["cover"].items()}
     expected = {"10": 0.735, "13": 0.020, "15": 0.006, "18": 0.559, "20": 0.124}
@@ -301,7 +299,6 @@ class Killable:
         self.sources = config["sources"]
         self.sources["stac"] |= {
             "locks": str(folder / "locks"),
-            "dilate_px": 2,
             "selection": self.sources["selection"],
             "retries": 1,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from unveil.assembly.scene_table import read_scenes
 from unveil.bands import L1C13
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.masks.mask_scene import MaskOptions, detect_clouds, why_unjudged
+from unveil.masks.mask_scene import detect_clouds, judge_frame, why_unjudged
 from unveil.sources.registry import open_source, source_of
 from unveil.sources.splits import SPLITS, split_places, spread
 
@@ -45,7 +44,7 @@ def row(path, source, **columns):
 
 
 def expanded(*rows, cache=None):
-    return planning.expand_scenes(rows, ProtocolSettings(1, 2), cache)
+    return planning.expand_scenes(rows, ProtocolSettings(1), cache)
 
 
 @pytest.fixture(scope="module")
@@ -191,15 +190,14 @@ def test_a_split_of_sen12mscrts_becomes_a_row_a_patch(ts):
 def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
     """Clouds are found by s2cloudless; shadows are not judged here."""
     pytest.importorskip("s2cloudless")
-    from unveil.masks.options import MaskOptions
-
     scene = assemble_row(
         row(ts, "sen12mscrts", name="ROIs1868_119_p3", reference_date="auto"),
         {**SETTINGS, "selection": {**SETTINGS["selection"], "truth_cloud": 0.05}},
         tmp_path,
-        ProtocolSettings(1, 2),
-        detect=partial(detect_clouds, options=MaskOptions()),
-        refusal=partial(why_unjudged, options=MaskOptions()),
+        ProtocolSettings(1),
+        detect=detect_clouds,
+        refusal=why_unjudged,
+        judge=judge_frame,
     )
     covers = scene.facts["cover_of_dates"]
     assert covers["2018-01-06"] > 0.8 > covers["2018-02-20"] > 0.2 > covers["2018-01-21"]
@@ -208,16 +206,15 @@ def test_target_and_truth_of_a_series_without_masks(ts, tmp_path):
 
 
 def officially(folder, tmp_path, *, n_context, cloud=(0, 1), **columns):
-    from unveil.masks.options import MaskOptions
-
     dates = {"reference_date": "auto", **columns}
     return assemble_row(
         row(folder, "sen12mscrts", name="ROIs1868_119_p3", n_context=n_context, **dates),
         {**SETTINGS, "sen12mscrts": {"sampler": "official", "input_cloud": cloud}},
         tmp_path,
-        ProtocolSettings(1, 2),
-        detect=partial(detect_clouds, options=MaskOptions()),
-        refusal=partial(why_unjudged, options=MaskOptions()),
+        ProtocolSettings(1),
+        detect=detect_clouds,
+        refusal=why_unjudged,
+        judge=judge_frame,
     )
 
 
@@ -318,9 +315,10 @@ def test_allclear_takes_target_and_truth_of_the_dataset(allclear, tmp_path, real
         scene_row,
         SETTINGS,
         tmp_path / "s",
-        ProtocolSettings(1, 2),
+        ProtocolSettings(1),
         detect=None,
-        refusal=partial(why_unjudged, options=MaskOptions()),
+        refusal=why_unjudged,
+        judge=judge_frame,
     )
     assert scene.target.date == "2022-01-11"
     assert [f.date for f in scene.context] == ["2022-01-06", "2022-01-26"]

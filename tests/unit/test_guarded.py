@@ -351,13 +351,13 @@ def test_a_scene_names_files_in_its_own_folder_only(scene_file, change, word):
 
 def test_a_damaged_survey_in_the_cache_is_done_again(tmp_path, caplog):
     write_place(tmp_path / "place")
-    good = survey(tmp_path / "place", 2, tmp_path / "cache")
+    good = survey(tmp_path / "place", tmp_path / "cache")
     path = next((tmp_path / "cache").rglob("*.json"))
     text = path.read_text()
-    assert survey(tmp_path / "place", 2, tmp_path / "cache") == good and not caplog.records
+    assert survey(tmp_path / "place", tmp_path / "cache") == good and not caplog.records
     for damaged in (text[:100], text.replace("0.0", "0.9", 1), "", "[]"):
         path.write_text(damaged)
-        assert survey(tmp_path / "place", 2, tmp_path / "cache") == good
+        assert survey(tmp_path / "place", tmp_path / "cache") == good
         assert "is made again" in caplog.text
         caplog.clear()
         assert path.read_text() == text
@@ -365,14 +365,14 @@ def test_a_damaged_survey_in_the_cache_is_done_again(tmp_path, caplog):
 
 def test_a_mask_changed_in_place_is_surveyed_anew_though_the_clock_went_back(tmp_path):
     write_place(tmp_path / "place")
-    before = survey(tmp_path / "place", 2, tmp_path / "cache")
+    before = survey(tmp_path / "place", tmp_path / "cache")
     mask = tmp_path / "place" / "masks" / "2020-02-11.tif"
     scl = raster.read(mask)
     scl[:] = 9
     grid = Grid("EPSG:32633", GRID.transform, *scl.shape[1:])
     raster.write_cog(mask, scl, grid, descriptions=["SCL"], nodata=None)
     os.utime(mask, (1, 1))
-    after = survey(tmp_path / "place", 2, tmp_path / "cache")
+    after = survey(tmp_path / "place", tmp_path / "cache")
     assert before[0]["clear"] == 1 and after[0]["clear"] == 0
 
 

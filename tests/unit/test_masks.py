@@ -364,14 +364,13 @@ def test_a_frame_that_nothing_can_judge_is_refused_and_not_clear(tmp_path):
         read_mask(frame)
 
 
-def test_what_can_be_judged_is_told_from_bands_level_and_settings():
-    def why(bands, level, *, delivered=False, **options):
-        return why_unjudged(bands, level, delivered=delivered, options=MaskOptions(**options))
+def test_what_can_be_judged_is_told_from_bands_and_level():
+    def why(bands, level, *, delivered=False):
+        return why_unjudged(bands, level, delivered=delivered)
 
     four = ("B02", "B03", "B04", "B08")
     assert "L2A" in why(four, "L2A") and "needs B01" in why(four, "L1C")
     assert why(four, "L2A", delivered=True) == why(L1C13, "L1C") == ""
-    assert why(L1C13, "L1C", detectors=("source",)) == "the source delivers no mask"
 
 
 def test_a_reference_of_the_same_date_gets_its_own_mask(tmp_path):

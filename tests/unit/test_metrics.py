@@ -406,6 +406,62 @@ def test_strata_divide_the_occluded_pixels(scene, prediction) -> None:
     assert ("look_0_5d", "B04", "MAE") not in found, "strata are scored over bands only"
 
 
+def test_rim_and_far_divide_the_clear_pixels_by_distance(tmp_path) -> None:
+    """Two hidden pixels and an unknown one; the distance is that between centres."""
+    occlusion = np.full((50, 60), CLEAR, np.uint8)
+    occlusion[2, 3], occlusion[30, 55], occlusion[25, 25] = CLOUD, SHADOW, NODATA
+    rows, cols = np.mgrid[:50, :60]
+    apart = np.minimum(np.hypot(rows - 2, cols - 3), np.hypot(rows - 30, cols - 55))
+    clear = occlusion == CLEAR
+    rim, far = clear & (apart <= 20), clear & (apart > 20)
+    grid = replace(GRID, height=50, width=60)
+    truth = landscape(5, 4, 50, 60)
+    dn = raster.to_dn(truth + np.where(rim, 0.03, 0.01))
+    paths = {}
+    for name, image in (("truth", raster.to_dn(truth)), ("answer", dn)):
+        paths[name] = tmp_path / f"{name}.tif"
+        raster.write_cog(paths[name], image, grid, descriptions=BANDS, nodata=0)
+    paths["occlusion"] = tmp_path / "o.tif"
+    raster.write_cog(
+        paths["occlusion"], occlusion[None], grid, descriptions=("CLASS",), nodata=None
+    )
+    frames = (
+        Frame(TARGET, "target", paths["answer"], BANDS),
+        Frame(TARGET, "reference", paths["truth"], BANDS),
+        Frame(TARGET, "occlusion", paths["occlusion"], ("CLASS",)),
+    )
+    here = Scene("s", "transplant", "here", grid, frames)
+    for block in (16, 512):
+        found = table(scoring.score_scene(here, paths["answer"], model="m", block=block))
+        assert found["rim", "all", "MAE"] == (pytest.approx(0.03, abs=1e-4), rim.sum())
+        assert found["far", "B04", "MAE"] == (pytest.approx(0.01, abs=1e-4), far.sum())
+
+
+def test_without_the_level_of_the_scene_the_pattern_of_the_error_is_left(
+    scene, prediction, tmp_path
+) -> None:
+    found = table(scoring.score_scene(scene, prediction, model="m"))
+    hidden = found["occluded", "all", "MAE"][1]
+    assert found["occluded", "all", "MAE_level_removed"] == (0, hidden), ".01 too bright all over"
+    truth = raster.read(scene.with_role("reference")[0].path).astype(int)
+    dn = truth + np.random.default_rng(0).integers(-300, 400, truth.shape)
+    rough = write(tmp_path / "rough.tif", dn.clip(1).astype(np.uint16), BANDS)
+    found = table(scoring.score_scene(scene, rough, model="m", block=16))
+    occlusion = raster.read(scene.with_role("occlusion")[0].path)[0]
+    here = (occlusion == CLOUD) | (occlusion == SHADOW)
+    by_band = {}
+    for band, p, t in zip(BANDS, dn.clip(1), truth, strict=True):
+        error = (p[here] - t[here]) / 10_000
+        by_band[band] = np.abs(error - error.mean()).mean()
+        value = found["occluded", band, "MAE_level_removed"][0]
+        assert value == pytest.approx(by_band[band], rel=1e-12)
+    whole = found["occluded", "all", "MAE_level_removed"][0]
+    assert whole == pytest.approx(np.mean(list(by_band.values())), rel=1e-12)
+    assert whole == pytest.approx(
+        definitions.mae_level_removed(dn.clip(1) / 10_000, truth / 10_000, here), rel=1e-9
+    )
+
+
 def test_haze_is_where_the_ground_shows_through(scene, prediction, tmp_path) -> None:
     """Thin cloud that no mask knows, and none where the truth is of another day."""
     dn = raster.read(scene.target.path)
@@ -527,7 +583,9 @@ def test_only_bands_that_prediction_and_truth_share_are_scored(
     assert found["all", "B03", "bias"][0] == pytest.approx(0.01, rel=1e-5)
 
 
-def test_truth_that_is_nodata_or_cloudy_itself_is_left_out(scene, prediction, tmp_path) -> None:
+def test_truth_without_data_is_left_out_and_no_mask_of_the_run_asked(
+    scene, prediction, tmp_path
+) -> None:
     reference = scene.with_role("reference")[0]
     dn = raster.read(reference.path)
     dn[2, 30] = 0
@@ -540,7 +598,7 @@ def test_truth_that_is_nodata_or_cloudy_itself_is_left_out(scene, prediction, tm
     )
     frames = tuple(doubtful if f.role == "reference" else f for f in scene.frames)
     found = table(scoring.score_scene(replace(scene, frames=frames), prediction, model="m"))
-    assert found["clear", "all", "MAE"][1] == 20 * 50 - 100
+    assert found["clear", "all", "MAE"][1] == 20 * 50 - 50
 
 
 def test_a_clear_target_has_empty_occluded_rows(scene, prediction) -> None:

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from rasterio.windows import Window
 
+from unveil.assembly.assemble import assemble
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.protocols.registry import MAKERS
 from unveil.bands import CLEAR, NODATA
 from unveil.config import SceneRow, load_schema
+from unveil.masks.mask_scene import judge_frame
 from unveil.protocols import PROTOCOLS, title_of
 from unveil.raster import Grid
-from unveil.scene import is_occluded
+from unveil.scene import is_occluded, read_occlusion
 from unveil.sources.base import SourceSeries, from_array
 
 SHAPE = (48, 40)
@@ -22,7 +24,7 @@ GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), *SHAPE)
 WHOLE = Window(0, 0, SHAPE[1], SHAPE[0])
 BANDS = ("B02", "B03", "B04", "B08")
 DATES = ("2020-05-01", "2020-06-01", "2020-07-01")
-SETTINGS = ProtocolSettings(seed=3, dilate_px=2)
+SETTINGS = ProtocolSettings(seed=3)
 EVERY = pytest.mark.parametrize("maker", MAKERS.values(), ids=list(MAKERS))
 
 
@@ -117,12 +119,15 @@ def test_an_exact_truth_is_the_target_wherever_nothing_is_hidden(maker, series):
 
 
 @EVERY
-def test_where_the_withheld_image_is_cloudy_nothing_is_judged(maker, series):
-    if not maker.protocol.exact:
+def test_where_the_truth_is_cloudy_nothing_is_judged(maker, series, tmp_path):
+    if maker.protocol.truth == "none":
         return
     cloudy = replace(row_of(maker), target_date=DATES[1])
     cloudy = replace(cloudy, cloud_date=DATES[2] if maker.protocol.clouds == "lent" else "")
-    occlusion = maker.make(cloudy, series, SETTINGS).occlusion.read(WHOLE)[0]
+    if maker.protocol.truth == "another date":
+        cloudy = replace(cloudy, target_date=DATES[0], reference_date=DATES[1])
+    scene = assemble(cloudy, series, tmp_path, SETTINGS, judge=judge_frame)
+    occlusion = read_occlusion(scene)
     assert (occlusion[10:30, 8:24] == NODATA).all()
     assert (occlusion == CLEAR).any()
 

@@ -16,13 +16,14 @@ from unveil.assembly.simulated_clouds import apply_clouds, simulate_clouds
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
+from unveil.masks.mask_scene import judge_frame
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
 from unveil.sources.registry import open_source
 from unveil.sources.selection import choose_context, choose_donor, choose_radar
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
-SETTINGS = ProtocolSettings(seed=7, dilate_px=2)
+SETTINGS = ProtocolSettings(seed=7)
 SOURCES = fill_defaults({}, load_schema("config"))["sources"]
 BANDS = ("B02", "B04", "B08")
 DATES = [f"2020-{month:02d}-01" for month in range(1, 13)]
@@ -61,7 +62,9 @@ def scene_of(place, tmp_path, **columns):
         **columns,
     }
     row = SceneRow(**values)
-    return assemble(row, open_source(row, SOURCES), tmp_path / row.scene, SETTINGS)
+    return assemble(
+        row, open_source(row, SOURCES), tmp_path / row.scene, SETTINGS, judge=judge_frame
+    )
 
 
 def pixels(scene, role):
@@ -224,9 +227,9 @@ def test_auto_plans_one_scene_a_target_and_level(place, tmp_path):
 
 def test_the_masks_of_a_place_are_opened_once(place, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
-    first = survey(place, 2, cache)
+    first = survey(place, cache)
     monkeypatch.setattr("unveil.raster.open_raster", None)  # a second look would fail
-    assert survey(place, 2, cache) == first
+    assert survey(place, cache) == first
 
 
 def test_a_hazy_date_is_not_withheld_as_truth(place, tmp_path):

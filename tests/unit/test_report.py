@@ -81,6 +81,31 @@ def test_warnings_of_sources_are_listed_with_their_scene(results):
     assert source_warnings(findings) == []
 
 
+def test_the_error_of_the_rim_stands_beside_that_under_cloud(page, results):
+    (table,) = re.findall(
+        r'<table class="score sortable" id="around-transplant">.*?</table>', page, re.DOTALL
+    )
+    rows = pd.read_csv(results.metrics).query("protocol == 'transplant' and band == 'all'")
+    for region, metric in (("occluded", "MAE"), ("rim", "MAE"), ("occluded", "MAE_level_removed")):
+        mean = rows.query(f"model == 'regressed' and region == '{region}' and metric == '{metric}'")
+        assert f"{mean['value'].mean():.4f}" in table
+    assert "at most 20 pixels" in table
+
+
+def test_a_pair_says_what_its_dates_differ_by_themselves(tmp_path):
+    results = make_results(tmp_path, [Recipe(n, n, "paired", 0.5) for n in "ab"], size=24)
+    for path, floor in zip(results.scenes, (0.012, 0.024), strict=True):
+        scene = load_scene(path)
+        facts = {"floor": floor, "floor_after_line": floor / 2, "floor_pixels": 900}
+        save_scene(replace(scene, facts=scene.facts | facts), path)
+    render(**results.inputs(), options=ReportOptions())
+    page = results.inputs()["output"].read_text(encoding="utf-8")
+    assert "differ by <strong>0.0180</strong>, and by <strong>0.0090</strong>" in page
+    assert (
+        "The two dates themselves differ by 0.0240, and by 0.0120 after one line per band" in page
+    )
+
+
 # --- pooling and comparison -----------------------------------------------------------
 
 

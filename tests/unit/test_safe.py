@@ -6,7 +6,6 @@ import re
 import shutil
 import stat
 import zipfile
-from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.bands import L1C13, L2A12
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.masks.mask_scene import MaskOptions, why_unjudged
+from unveil.masks.mask_scene import judge_frame, why_unjudged
 from unveil.scene import load_scene, save_scene
 from unveil.sources import integrity
 from unveil.sources.area import tile_grid
@@ -607,15 +606,16 @@ def never(reflectance, bands):
     raise AssertionError("SCL is there")
 
 
-def assembled(folder, scene_row, *, dilate_px=0, detect=never, **selection):
+def assembled(folder, scene_row, *, detect=never, **selection):
     settings = {**SETTINGS, "selection": {**SETTINGS["selection"], **selection}}
     scene = assemble_row(
         scene_row,
         settings,
         folder,
-        ProtocolSettings(1, dilate_px),
+        ProtocolSettings(1),
         detect=detect,
-        refusal=partial(why_unjudged, options=MaskOptions()),
+        refusal=why_unjudged,
+        judge=judge_frame,
     )
     save_scene(scene, folder / "download.json")
     return load_scene(folder / "download.json")
@@ -646,13 +646,13 @@ def five_dates(tmp_path_factory, shared, templates):
 
 def test_target_and_truth_are_found_among_five_real_products(tmp_path, five_dates):
     wanted = row(five_dates, protocol="paired", target_date="2023-08-16", reference_date="auto")
-    scene = assembled(tmp_path, wanted, window_days=7, target_cloud=[0.4, 0.8])
-    assert scene.target.date == "2023-08-18"  # 44 % of this place
+    scene = assembled(tmp_path, wanted, window_days=7, target_cloud=[0.4, 0.8], truth_cloud=0.02)
+    assert scene.target.date == "2023-08-18"  # 73 % of this place
     (truth,) = scene.with_role("reference")
-    assert truth.date == "2023-08-13"  # 0.2 %; the 15th is nearer and has 1.9 %
+    assert truth.date == "2023-08-13"  # 1.3 %; the 15th is nearer and has 5.0 %
     assert [f.date for f in scene.context] == ["2023-08-10", "2023-08-15", "2023-08-20"]
     covers = scene.facts["cover_of_dates"]
-    percent = {"10": 58.4, "13": 0.2, "15": 1.9, "18": 43.9, "20": 12.5}
+    percent = {"10": 78.8, "13": 1.3, "15": 5.0, "18": 73.0, "20": 28.5}  # SCL, grown by two pixels
     for day, cover in percent.items():  # SCL is at 20 m here: a pixel stands for four
         assert 100 * covers[f"2023-08-{day}"] == pytest.approx(cover, abs=0.5)
     assert scene.target.facts["unveil:offset_applied"] == -1000
@@ -668,7 +668,7 @@ def test_without_a_clear_date_the_reason_is_recorded(tmp_path, five_dates):
 
 def test_auto_takes_the_first_cloudy_date_with_a_truth(tmp_path, five_dates):
     wanted = row(five_dates, protocol="paired", target_date="auto", reference_date="auto")
-    scene = assembled(tmp_path, wanted, target_cloud=[0.3, 0.9], truth_days=4)
+    scene = assembled(tmp_path, wanted, target_cloud=[0.3, 0.9], truth_cloud=0.02, truth_days=4)
     assert (scene.target.date, scene.with_role("reference")[0].date) == (
         "2023-08-10",
         "2023-08-13",
@@ -677,7 +677,7 @@ def test_auto_takes_the_first_cloudy_date_with_a_truth(tmp_path, five_dates):
 
 def test_a_target_that_no_date_can_be_is_refused(tmp_path, five_dates):
     wanted = row(five_dates, protocol="none", target_date="2023-08-13")
-    with pytest.raises(InputError, match=r"2023-08-13 \(0%\).*target_cloud"):
+    with pytest.raises(InputError, match=r"2023-08-13 \(1%\).*target_cloud"):
         assembled(tmp_path, wanted, window_days=1)
 
 

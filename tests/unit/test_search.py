@@ -71,7 +71,7 @@ def search(folder, items, monkeypatch, *, passes=(), **columns):
     stac = {"locks": str(folder / "locks"), "bands": ["B02", "B03", "B04", "B08"], "radar": radar}
     config = load_config({"sources": {"stac": stac | {"retries": 1}}})["sources"]
     settings = config["stac"] | {
-        **{"cache": str(folder / "cache"), "dilate_px": 2},
+        **{"cache": str(folder / "cache")},
         "selection": config["selection"],
     }
     standard = {"protocol": "none", "n_context": 3, "target_date": CLOUDY}

@@ -21,7 +21,7 @@ from unveil.sources.registry import SOURCES
 
 CONFIG = fill_defaults({}, load_schema("config"))
 SETTINGS = CONFIG["sources"]
-STAC = SETTINGS["stac"] | {"selection": SETTINGS["selection"], "cache": "c", "dilate_px": 2}
+STAC = SETTINGS["stac"] | {"selection": SETTINGS["selection"], "cache": "c"}
 LAYOUTS = {
     "local": (readers.write_place, {}),
     "npz": (readers.write_npz, {}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.usable import keep_water
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
-from unveil.masks.mask_scene import MaskOptions, mask_scene, why_unjudged
+from unveil.masks.mask_scene import MaskOptions, judge_frame, mask_scene, why_unjudged
 from unveil.raster import Grid
 from unveil.sources.base import SourceSeries, from_array
 from unveil.sources.local import date_in_name, dated_files
@@ -61,9 +60,10 @@ def assembled(scene_row, folder, **masks):
         scene_row,
         SETTINGS,
         folder / "scene",
-        ProtocolSettings(1, 2),
+        ProtocolSettings(1),
         detect=None,
-        refusal=partial(why_unjudged, options=options),
+        refusal=why_unjudged,
+        judge=judge_frame,
     )
     return mask_scene(scene, folder / "scene", options)
 
@@ -176,7 +176,7 @@ def test_a_mask_is_found_however_its_name_is_written(place, tmp_path, name):
 def test_a_mask_without_its_frame_is_an_error(place, tmp_path):
     write_mask(place / "masks/2024-06-02.tif")
     auto = row(place, protocol="transplant", target_date="auto")
-    settings = ProtocolSettings(1, 2)
+    settings = ProtocolSettings(1)
     for look in (
         lambda: open_source(row(place), SETTINGS),
         lambda: planning.expand_scenes([auto], settings, tmp_path / "cache"),
@@ -232,7 +232,7 @@ def test_auto_takes_no_truth_that_lacks_a_band(place, tmp_path):
 def test_auto_withholds_no_date_that_lacks_a_band(place, tmp_path):
     write_frame(place / f"frames/{NEAR}.tif", bands=BANDS[:4])
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=2)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1, 2), tmp_path / "cache")
+    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
     assert {each.target_date for each in planned} == {CLEAR, FAR}
     assert NEAR not in {each.cloud_date for each in planned}
 

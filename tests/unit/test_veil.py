@@ -30,12 +30,13 @@ from unveil.composites import geometric_median
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.distance import distance_from
 from unveil.errors import InputError
+from unveil.masks.mask_scene import judge_frame
 from unveil.raster import Grid
 from unveil.scene import is_occluded
 from unveil.sources.registry import open_source
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
-SETTINGS = ProtocolSettings(seed=7, dilate_px=2)
+SETTINGS = ProtocolSettings(seed=7)
 SOURCES = fill_defaults({}, load_schema("config"))["sources"]
 BANDS = ("B02", "B04", "B08")
 TRUTH, DONOR = "2020-06-11", "2020-06-21"
@@ -80,7 +81,7 @@ def row_of(place, **columns):
 
 
 def made(row, folder):
-    return assemble(row, open_source(row, SOURCES), folder / row.scene, SETTINGS)
+    return assemble(row, open_source(row, SOURCES), folder / row.scene, SETTINGS, judge=judge_frame)
 
 
 def pixels(scene, role):

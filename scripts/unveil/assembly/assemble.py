@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unveil.assembly import usable
 from unveil.assembly.dates import choose_dates, is_settled, may_move, name_dates, sample_dates
+from unveil.assembly.floor import measure_floor
 from unveil.assembly.measure import Detect, measure_looks
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
+from unveil.assembly.scored import Judge, share_hidden
 from unveil.assembly.write import write_scene
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
-from unveil.scene import Scene
+from unveil.protocols import PROTOCOLS
+from unveil.raster import Grid
+from unveil.scene import Frame, Scene
 from unveil.sources.base import SourceSeries
 from unveil.sources.registry import source_of
 from unveil.sources.selection import Limits, choose_context, usual_bands
@@ -31,6 +35,7 @@ def assemble_row(
     *,
     detect: Detect,
     refusal: usable.Refusal,
+    judge: Judge,
 ) -> Scene:
     """Open the source of a row, settle its dates and write the scene.
 
@@ -38,9 +43,10 @@ def assemble_row(
         row: row of the scene table.
         sources: section ``sources`` of the config.
         folder: the scene's folder.
-        settings: seed and dilation.
-        detect: cloud detector for L1C frames without a mask.
+        settings: the seed.
+        detect: cloud detector for L1C frames without a mask, to choose dates by.
         refusal: tells which images nothing can judge for cloud.
+        judge: finds the clouds of target and truth where no mask is delivered.
 
     Raises:
         InputError: whatever is wrong with the input, with its remedy.
@@ -50,14 +56,14 @@ def assemble_row(
     series = usable.keep_water(series)
     limits, sample = Limits(**sources["selection"]), source.official_cloud(sources)
     if is_settled(row, series, limits):
-        return assemble(name_dates(row, series), series, folder, settings)
+        return assemble(name_dates(row, series), series, folder, settings, judge=judge)
     series = _of_one_set_of_bands(row, series, limits)
-    looks = measure_looks(series, dilate_px=settings.dilate_px, detect=detect)
+    looks = measure_looks(series, detect=detect)
     if sample and row.target_date == row.reference_date == "auto":
         row, series = sample_dates(row, series, looks, sample)
     else:
         row, series = choose_dates(row, series, looks, limits)
-    return assemble(row, series, folder, settings)
+    return assemble(row, series, folder, settings, judge=judge)
 
 
 def _of_one_set_of_bands(row: SceneRow, series: SourceSeries, limits: Limits) -> SourceSeries:
@@ -70,7 +76,12 @@ def _of_one_set_of_bands(row: SceneRow, series: SourceSeries, limits: Limits) ->
 
 
 def assemble(
-    row: SceneRow, series: SourceSeries, folder: Path, settings: ProtocolSettings
+    row: SceneRow,
+    series: SourceSeries,
+    folder: Path,
+    settings: ProtocolSettings,
+    *,
+    judge: Judge,
 ) -> Scene:
     """Write the rasters of a scene and return it.
 
@@ -79,7 +90,8 @@ def assemble(
         series: the opened source.
         folder: the scene's folder; ``frames``, ``sar``, ``truth`` and ``source_masks`` are
             written in it.
-        settings: seed and dilation.
+        settings: the seed.
+        judge: finds the clouds of target and truth where no mask is delivered.
 
     Raises:
         InputError: when the row asks for what the source does not have.
@@ -93,12 +105,27 @@ def assemble(
     context = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
     series, radar = usable.settle_radar(series, row.target_date, context)
     LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(context) or "none")
-    frames = tuple(write_scene(row, series, target, context=context, radar=radar, folder=folder))
+    frames = tuple(
+        write_scene(row, series, target, context=context, radar=radar, folder=folder, judge=judge)
+    )
     facts = {
         **series.facts,
         **target.facts,
+        **_facts_of_truth(row, frames, series.grid),
         **usable.report_left_out(row.scene, series),
         "source": row.source,
         "path": row.path,
     }
     return Scene(row.scene, row.protocol, series.place, series.grid, frames, facts)
+
+
+def _facts_of_truth(row: SceneRow, frames: Sequence[Frame], grid: Grid) -> dict[str, Any]:
+    """Return the share that is hidden, and what the dates of a pair differ by anyway."""
+    by_role = {frame.role: frame for frame in frames}
+    scored = by_role.get("occlusion")
+    if scored is None:
+        return {}
+    facts: dict[str, Any] = {"occluded": round(share_hidden(scored, grid), 4)}
+    if not PROTOCOLS[row.protocol].exact:
+        facts |= measure_floor(by_role["target"], by_role["reference"], scored, grid)
+    return facts

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import NODATA, S2CLOUDLESS10
+from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.raster import BLOCK, Grid
 from unveil.scene import cloud_cover
 from unveil.sources import selection
@@ -27,7 +28,7 @@ JUDGED_PX = 512
 """Most rows or columns of a frame that its cover is measured on; others are skipped."""
 
 
-def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> list[Look]:
+def measure_looks(series: SourceSeries, *, detect: Detect) -> list[Look]:
     """Return one look per date with its cover over the place, sorted by date.
 
     Frames larger than :data:`JUDGED_PX` are judged on every n-th pixel. A frame without
@@ -46,7 +47,7 @@ def measure_looks(series: SourceSeries, *, dilate_px: int, detect: Detect) -> li
         else:
             looks.append(replace(look, valid=float((data != 0).all(axis=0).mean())))
             continue
-        classes = classmap.dilate(classes, dilate_px // _step(series.grid))
+        classes = classmap.dilate(classes, HIDDEN_GROWTH_PX // _step(series.grid))
         classes[(data == 0).any(axis=0)] = NODATA
         blue = data[frame.bands.index("B02")] if "B02" in frame.bands else None
         looks.append(selection.measured(look, classes, blue))

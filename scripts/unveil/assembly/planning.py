@@ -19,6 +19,7 @@ import numpy as np
 from unveil import classes as classmap
 from unveil import raster
 from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
+from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.code import code_of
 from unveil.config import SceneRow
 from unveil.errors import InputError
@@ -97,7 +98,7 @@ def plan_place(row: SceneRow, settings: ProtocolSettings, cache: Path) -> list[S
     A date may be withheld when at least 97 % of it is clear and its blue band is not
     brighter than usual for the place's clear dates (SCL misses haze).
     """
-    facts = _with_usual_bands(survey(Path(row.path), settings.dilate_px, cache))
+    facts = _with_usual_bands(survey(Path(row.path), cache))
     clear = _without_haze([f for f in facts if f["clear"] >= CLEAR_SHARE])
     if len(clear) < row.n_targets:
         raise InputError(
@@ -137,7 +138,7 @@ def _planned_row(
     )
 
 
-def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
+def survey(folder: Path, cache: Path) -> list[dict[str, Any]]:
     """Return date, bands, clear and occluded share and blue reflectance of every masked date.
 
     Raises:
@@ -157,7 +158,7 @@ def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
         for d in dates
         for p in (masks[d], frames[d])
     ]
-    place = [str(folder.resolve()), dilate_px, stamp]
+    place = [str(folder.resolve()), stamp]
     identity = identify(place=place, code=code_of(__name__))
     path = cache / "surveys" / f"{checksum(place)[:24]}.json"
     known = kept(path, identity)
@@ -165,13 +166,13 @@ def survey(folder: Path, dilate_px: int, cache: Path) -> list[dict[str, Any]]:
         return known["facts"]
     facts: list[dict[str, Any]] = []
     for number, date in enumerate(dates, 1):
-        facts.append(_survey_date(date, masks[date], frames[date], dilate_px))
+        facts.append(_survey_date(date, masks[date], frames[date]))
         LOG.info("surveyed %s, %d of %d", date, number, len(dates))
     write_record(path, {"facts": facts}, made_from=identity)
     return facts
 
 
-def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str, Any]:
+def _survey_date(date: str, mask: Path, frame: Path) -> dict[str, Any]:
     with raster.open_raster(mask) as dataset:
         name = (dataset.descriptions[0] or "").upper()
     classes = classmap.from_delivered(raster.read(mask)[0], name)
@@ -184,7 +185,7 @@ def _survey_date(date: str, mask: Path, frame: Path, dilate_px: int) -> dict[str
         "date": date,
         "bands": names,
         "clear": float(clear.mean()),
-        "cover": cloud_cover(classmap.dilate(classes, dilate_px)),
+        "cover": cloud_cover(classmap.dilate(classes, HIDDEN_GROWTH_PX)),
         "blue": float(np.median(blue[usable])) / 10_000 if usable.any() else None,
     }
 

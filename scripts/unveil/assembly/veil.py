@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import REFLECTANCE_SCALE
+from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.composites import geometric_median
 from unveil.distance import distance_from
 from unveil.scene import is_clear, is_occluded
@@ -113,9 +114,7 @@ def no_veil(reason: str) -> Veil:
     return Veil(lambda truth, window: truth, {"veil": reason})
 
 
-def veil_of_donor(
-    series: SourceSeries, donor: str, *, withheld: str, clear: np.ndarray, growth_px: int
-) -> Veil:
+def veil_of_donor(series: SourceSeries, donor: str, *, withheld: str, clear: np.ndarray) -> Veil:
     """Return the veil that a donor lends to another date.
 
     The withheld date is no part of the donor's context, so nothing of the truth that the donor
@@ -126,10 +125,9 @@ def veil_of_donor(
         donor: the date that lends its sky.
         withheld: the date of the truth.
         clear: ``(H, W)`` bool, where the donor's grown mask calls it clear and it has data.
-        growth_px: growth of delivered cloud and shadow classes.
     """
     dates = donor_context(series, donor, withheld)
-    ground = _Ground(series, dates, [days_between(date, donor) for date in dates], growth_px)
+    ground = _Ground(series, dates, [days_between(date, donor) for date in dates])
     if not clear.any():
         return no_veil("none: no pixel of the donor is called clear")
     known = _known_share(ground, clear)
@@ -171,7 +169,6 @@ class _Ground:
     series: SourceSeries
     dates: Sequence[str]
     days: Sequence[int]
-    growth_px: int
 
     def clear(self, date: str, window: Window) -> np.ndarray:
         """Return where the grown mask of a date calls a window clear, ``(H, W)`` bool."""
@@ -184,10 +181,10 @@ class _Ground:
         return distance_from(hidden, reach=TRUSTED_PX)[raster.within(window, outer)]
 
     def _grown(self, date: str, window: Window) -> np.ndarray:
-        outer = self.series.grid.with_halo(window, self.growth_px)
+        outer = self.series.grid.with_halo(window, HIDDEN_GROWTH_PX)
         mask = self.series.masks[date]
         classes = classmap.from_delivered(mask.read(outer)[0], mask.bands[0])
-        return classmap.dilate(classes, self.growth_px)[raster.within(window, outer)]
+        return classmap.dilate(classes, HIDDEN_GROWTH_PX)[raster.within(window, outer)]
 
     def excess(self, donor: np.ndarray, window: Window) -> np.ndarray:
         """Return the excess of a donor's window over it, ``(B, H, W)`` reflectance."""

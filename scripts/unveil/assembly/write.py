@@ -12,6 +12,7 @@ from rasterio.enums import Resampling
 
 from unveil import raster
 from unveil.assembly.protocols.base import MadeTarget
+from unveil.assembly.scored import Judge, scored_set
 from unveil.config import SceneRow
 from unveil.raster import Grid
 from unveil.scene import DECLARED_CLEAR, Frame
@@ -28,6 +29,7 @@ def write_scene(
     context: Sequence[str],
     radar: Sequence[str],
     folder: Path,
+    judge: Judge,
 ) -> Iterator[Frame]:
     """Write the frames of a scene, one after another.
 
@@ -38,8 +40,10 @@ def write_scene(
         context: dates of the context.
         radar: dates of the radar.
         folder: the scene's folder.
+        judge: finds the clouds of target and truth where no mask is delivered.
     """
-    yield from _write_target(target, row.target_date, series.grid, folder)
+    level = str(series.facts.get("level", ""))
+    yield from _write_target(target, row.target_date, series.grid, folder, level=level, judge=judge)
     for number, date in enumerate(context, 1):
         path = folder / "frames" / f"{date}.tif"
         frame = _write(series.optical[date], series.grid, path, date, "context")
@@ -50,22 +54,22 @@ def write_scene(
         yield _write(series.radar[date], series.grid, path, date, "radar")
 
 
-def _write_target(target: MadeTarget, date: str, grid: Grid, folder: Path) -> Iterator[Frame]:
-    """Write a target and its truth.
-
-    By construction the occlusion raster says where a withheld truth is known; the truth of
-    another date carries the mask of its own.
-    """
+def _write_target(
+    target: MadeTarget, date: str, grid: Grid, folder: Path, *, level: str, judge: Judge
+) -> Iterator[Frame]:
+    """Write a target, its truth, and what of them is scored."""
     frame = _write(target.raster, grid, folder / "frames" / f"{date}.tif", date, "target")
-    yield _with_mask(frame, target.mask, grid, folder)
-    if target.reference:
-        day = target.reference_date or date
-        path = folder / "truth" / "reference.tif"
-        reference = _write(target.reference, grid, path, day, "reference")
-        yield _with_mask(reference, target.reference_mask, grid, folder)
-    if target.occlusion:
-        path = folder / "truth" / "occlusion.tif"
-        yield _write(target.occlusion, grid, path, date, "occlusion")
+    frame = _with_mask(frame, target.mask, grid, folder)
+    yield frame
+    if target.reference is None:
+        return
+    day = target.reference_date or date
+    path = folder / "truth" / "reference.tif"
+    truth = _write(target.reference, grid, path, day, "reference")
+    truth = _with_mask(truth, target.reference_mask, grid, folder)
+    yield truth
+    scored = scored_set(frame, truth, target.occlusion, grid=grid, level=level, judge=judge)
+    yield _write(scored, grid, folder / "truth" / "occlusion.tif", date, "occlusion")
 
 
 def _with_mask(frame: Frame, mask: SourceRaster | None, grid: Grid, folder: Path) -> Frame:

@@ -23,6 +23,8 @@ from unveil.scene import Frame, Scene, read_reflectance
 
 OPTICAL_ROLES = ("target", "context", "reference")
 MASK_BANDS = ("CLASS", "CLOUD_PROBABILITY")
+FIXED = MaskOptions(dilate_px=0)
+"""How clouds are found where scenes are made, whatever the config says of this stage."""
 
 
 def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
@@ -50,22 +52,20 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
     return replace(scene, frames=tuple(done))
 
 
-def detect_clouds(
-    reflectance: np.ndarray, bands: Sequence[str], options: MaskOptions
-) -> np.ndarray:
+def detect_clouds(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     """Return ``(H, W)`` classes of one L1C image by s2cloudless, without growth or shadow.
 
-    Enough to rank the dates of a place before its scene is assembled.
+    Enough to rank the dates of a place before its scene is assembled; with :data:`FIXED`
+    settings, so that those of this stage choose no dates.
 
     Args:
         reflectance: ``(B, H, W)`` float32, NaN where nodata.
         bands: names of its bands, at least ``S2CLOUDLESS10``.
-        options: settings, of which threshold and average are used.
     """
     cloud = s2cloudless.cloud_mask(
         s2cloudless.cloud_probability(reflectance, bands),
-        threshold=options.cloud_probability,
-        average_over=options.average_over,
+        threshold=FIXED.cloud_probability,
+        average_over=FIXED.average_over,
     )
     none = np.zeros_like(cloud)
     missing = ~np.isfinite(reflectance).all(axis=0)
@@ -88,48 +88,70 @@ def choose_detectors(
     return used, refused
 
 
-def why_unjudged(bands: Sequence[str], level: str, *, delivered: bool, options: MaskOptions) -> str:
+def why_unjudged(bands: Sequence[str], level: str, *, delivered: bool) -> str:
     """Return why no detector can judge an image; empty when one can.
 
     Args:
         bands: names of its bands.
         level: ``L1C`` or ``L2A``.
         delivered: whether its source delivers a mask of it.
-        options: settings.
     """
     frame = Frame("", "context", Path(), tuple(bands), Path() if delivered else None)
-    used, reasons = choose_detectors(frame, level, options)
-    return "" if used else "; ".join(reasons) or "masks.detectors names none"
+    used, reasons = choose_detectors(frame, level, FIXED)
+    return "" if used else "; ".join(reasons)
 
 
-def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) -> Frame:
-    used, notes = choose_detectors(frame, scene.level, options)
+def judge_frame(frame: Frame, grid: Grid, level: str) -> np.ndarray:
+    """Return the ``(H, W)`` uint8 classes of a frame, not grown, by :data:`FIXED` settings.
+
+    Args:
+        frame: an optical frame without a delivered mask.
+        grid: its grid.
+        level: ``L1C`` or ``L2A``.
+
+    Raises:
+        InputError: if no detector can judge it.
+    """
+    classes, *_ = _classify(frame, grid, level, FIXED)
+    return classes
+
+
+def _classify(
+    frame: Frame, grid: Grid, level: str, options: MaskOptions
+) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """Return classes, percent of cloud, the labels of the detectors, and their notes."""
+    used, notes = choose_detectors(frame, level, options)
     if not used:
         raise InputError(
             f"nothing can judge its clouds ({'; '.join(notes)})",
             file=frame.path,
-            field=f"scene {scene.id}: {frame.date}",
+            field=frame.date,
             remedy="deliver a mask, or name a detector in masks.detectors that applies",
         )
-    detectors = [detector(frame, scene.grid, options) for detector in used]
-    votes = _collect(frame, scene.grid, detectors)
+    detectors = [detector(frame, grid, options) for detector in used]
+    votes = _collect(frame, grid, detectors)
     for detector in detectors:
         notes += detector.settle(votes)
     classes = merge(cloud=votes.cloud, shadow=votes.shadow, snow=votes.snow, missing=votes.missing)
     classes = classmap.dilate(classes, max((d.growth_px for d in detectors), default=0))
     votes.percent[votes.missing] = UNKNOWN_PROBABILITY
+    return classes, votes.percent, [detector.label for detector in detectors], notes
+
+
+def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) -> Frame:
+    classes, percent, labels, notes = _classify(frame, scene.grid, scene.level, options)
     name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
     path = folder / "masks" / f"{name}.tif"
     raster.write_cog(
         path,
-        np.stack([classes, votes.percent]),
+        np.stack([classes, percent]),
         scene.grid,
         descriptions=MASK_BANDS,
         nodata=NODATA,
         overviews=Resampling.mode,
     )
     facts = {
-        "unveil:mask_sources": [detector.label for detector in detectors],
+        "unveil:mask_sources": labels,
         "unveil:mask_notes": notes,
         "eo:cloud_cover": _percent(classes, CLOUD),
         "unveil:shadow_cover": _percent(classes, SHADOW),

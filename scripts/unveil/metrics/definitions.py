@@ -36,6 +36,22 @@ def mae(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = No
     return mean_over(np.abs(difference(prediction, truth)), valid)
 
 
+def mae_level_removed(
+    prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
+) -> float:
+    r"""Mean absolute error once the mean error of each band is taken off, in reflectance.
+
+    A truth of another day lies higher or lower all over; so does an image that misses the light
+    of its day. What stays is the error of the pattern.
+
+    .. math:: \frac{1}{PB} \sum |p - t - \overline{(p - t)}_b|
+    """
+    error = pixels(difference(prediction, truth), valid)
+    if not error.size:
+        return float("nan")
+    return float(np.mean(np.abs(error - error.mean(axis=1, keepdims=True))))
+
+
 def rmse(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
     r"""Root mean squared error over bands, in reflectance.
 

@@ -74,6 +74,8 @@ METRICS: Mapping[str, Metric] = {
     for metric in (
         Metric("MAE", "reflectance", "low", 4, "definitions.mae",
                compared=True, in_papers=True, explored=True, by_band=True, logarithmic=True),
+        Metric("MAE_level_removed", "reflectance", "low", 4, "definitions.mae_level_removed",
+               explored=True, by_band=True, logarithmic=True),
         Metric("RMSE", "reflectance", "low", 4, "definitions.rmse",
                in_papers=True, explored=True, by_band=True, logarithmic=True),
         Metric("PSNR", "dB", "high", 2, "definitions.psnr",

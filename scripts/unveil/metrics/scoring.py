@@ -2,8 +2,9 @@
 
 Which pixels count:
 
-- the truth must be known: the reference has data in every scored band, its own mask (if it
-  has one) shows the surface, and the occlusion raster is not 255;
+- the truth must be known: the reference has data in every scored band, and the scored set that
+  was written with the scene (the occlusion raster) is not 255. No mask of this run's masks stage
+  is asked, so that no setting of it moves what is scored;
 - the model must have answered: a pixel without data in any scored band is left out of the
   errors and shown in the metric ``answered``, the fraction of a region's pixels that have an
   answer. Compare errors of models only together with it.
@@ -27,6 +28,7 @@ from rasterio.windows import Window
 
 from unveil import raster
 from unveil.bands import BANDS, NODATA, sort_bands
+from unveil.classes import RIM_PX, near
 from unveil.errors import InputError, SceneSkipped
 from unveil.guarded import read_json, reading_input
 from unveil.metrics import definitions, published
@@ -44,7 +46,7 @@ from unveil.metrics.strata import (
     nearest_look,
     region_masks,
 )
-from unveil.metrics.streaming import HALO, Accumulator, Core, Score
+from unveil.metrics.streaming import HALO, Accumulator, Core, LevelErrors, Score
 from unveil.metrics.tables import PAPERS
 from unveil.metrics.uncertainty import Calibration
 from unveil.protocols import PROTOCOLS
@@ -52,7 +54,6 @@ from unveil.scene import (
     Frame,
     Scene,
     bbox,
-    is_clear,
     is_occluded,
     read_mask,
     read_occlusion,
@@ -67,6 +68,8 @@ PUBLISHED_PATCH = 256
 """Side of the patches that the papers' evaluators look at, pixels."""
 CALIBRATED = ("all", "occluded", "clear")
 """Regions in which the standard deviation of a model is judged."""
+LEVELLED = ("all", "occluded", "rim", "far")
+"""Regions in which the error without the scene's level is taken."""
 PLACE_BUFFER_DEGREES = 0.05
 """Nearer than this, two places are taken for one."""
 MAX_DAYS = 3653
@@ -84,6 +87,7 @@ class Patch:
             one of the bands.
         known: ``(H, W)`` bool, the truth is known.
         occlusion: ``(H, W)`` uint8 classes of the target.
+        close: ``(H, W)`` bool, near an occluded pixel; true to the image in the core alone.
         look: ``(H, W)`` float32 days to the nearest clear look.
         land: ``(H, W)`` codes of land cover; None without a raster of classes.
         std: ``(B, H, W)`` float32 standard deviation, NaN without; None if there is none.
@@ -95,6 +99,7 @@ class Patch:
     target: np.ndarray | None
     known: np.ndarray
     occlusion: np.ndarray
+    close: np.ndarray
     look: np.ndarray
     land: np.ndarray | None
     std: np.ndarray | None
@@ -166,13 +171,16 @@ class Sums:
         self.strata = (*LOOKS, *(land_cover.classes if land_cover else LAND_COVER))
         self.against_truth = Accumulator(bands, (*TRUTH_REGIONS, *self.strata))
         self.against_target = Accumulator(bands, KEPT_REGIONS)
+        self.levels = LevelErrors(bands, LEVELLED)
         self.census = Census()
         names = CALIBRATED if calibrated else ()
         self.calibration = {name: Calibration() for name in names}
 
     def update(self, patch: Patch) -> None:
         """Add one window."""
-        regions = region_masks(patch.occlusion, np.isfinite(patch.look), self._haze(patch))
+        regions = region_masks(
+            patch.occlusion, np.isfinite(patch.look), close=patch.close, haze=self._haze(patch)
+        )
         self.census.update(patch, regions)
         valid = patch.known & patch.answered
         hidden = regions["occluded"]
@@ -180,6 +188,8 @@ class Sums:
         strata |= self._land(hidden, patch)
         p, core = patch.prediction, patch.core
         self.against_truth.update(p, patch.truth, valid, regions | strata, core=core)
+        inside = {name: regions[name][core] for name in LEVELLED}
+        self.levels.update(p[:, *core], patch.truth[:, *core], valid[core], inside)
         if patch.target is not None:
             kept = valid & np.isfinite(patch.target).all(axis=0)
             self.against_target.update(p, patch.target, kept, regions, core=core)
@@ -206,6 +216,7 @@ class Sums:
         for score in self.against_truth.scores():
             if score.region not in self.strata or score.band == "all":
                 yield score
+        yield from self.levels.scores()
         yield from self.against_target.scores()
         yield from _census_scores(self.census, self.bands)
         for name, calibration in self.calibration.items():
@@ -288,7 +299,7 @@ def as_published(scene: Scene, output: Frame, bands: Sequence[str]) -> Iterator[
         answer, truth, cloudy = images
         occlusion = read_occlusion(scene, window)
         covers = [is_occluded(read_mask(f, window)[0]) for f in scene.context]
-        known = _is_known(scene, truth, occlusion, window)
+        known = _is_known(truth, occlusion)
         masks = np.stack([is_occluded(occlusion), *covers])
         for name, values in published.by_every_paper(answer, truth, cloudy, masks, known).items():
             found[name].append(values)
@@ -457,13 +468,17 @@ def _patches(
     for window in scene.grid.windows(block):
         wide = scene.grid.with_halo(window, HALO)
         truth = read_reflectance(reference, wanted, wide)
-        occlusion = read_occlusion(scene, wide)
+        around = scene.grid.with_halo(window, max(HALO, RIM_PX))
+        within_around = raster.within(wide, around)
+        classes = read_occlusion(scene, around)
+        occlusion = classes[within_around]
         yield Patch(
             prediction=read_reflectance(output, wanted, wide),
             truth=truth,
             target=read_reflectance(scene.target, wanted, wide) if whole else None,
-            known=_is_known(scene, truth, occlusion, wide),
+            known=_is_known(truth, occlusion),
             occlusion=occlusion,
+            close=near(is_occluded(classes), RIM_PX)[within_around],
             look=nearest_look(scene, wide),
             land=land_cover.read(scene.grid, wide) if land_cover else None,
             std=read_reflectance(spread, wanted, wide) if spread else None,
@@ -471,10 +486,9 @@ def _patches(
         )
 
 
-def _is_known(scene: Scene, truth: np.ndarray, occlusion: np.ndarray, window: Window) -> np.ndarray:
-    """``(H, W)`` bool: truth with data, clear in its own mask, occlusion not 255."""
-    classes, _ = read_mask(scene.with_role("reference")[0], window)
-    return np.isfinite(truth).all(axis=0) & (occlusion != NODATA) & is_clear(classes)
+def _is_known(truth: np.ndarray, occlusion: np.ndarray) -> np.ndarray:
+    """``(H, W)`` bool: truth with data in every band, occlusion not 255."""
+    return np.isfinite(truth).all(axis=0) & (occlusion != NODATA)
 
 
 def _census_scores(census: Census, bands: Sequence[str]) -> Iterator[Score]:

@@ -10,6 +10,9 @@ haze            thin cloud, whatever the mask calls it: the target's blue (B02) 
                 truth by 0.01 to 0.10 reflectance, and it is no shadow. Only where the truth
                 is of the target's own date, else a change of the land would count
 never_seen      occluded, and no context frame shows the surface there
+rim             clear, at most 20 pixels from the nearest occluded one: where haze and the cloud
+                that masks miss are
+far             clear, farther than that
 clear           not occluded; compared with the truth
 clear_kept      not occluded; compared with the target itself: did the model keep them?
 look_0_5d       occluded, nearest clear look at most 5 days away
@@ -45,7 +48,7 @@ from unveil.metrics import definitions
 from unveil.raster import Grid
 from unveil.scene import Scene, is_clear, is_occluded, read_mask
 
-TRUTH_REGIONS = ("all", "occluded", "clear", "shadow", "haze", "never_seen")
+TRUTH_REGIONS = ("all", "occluded", "clear", "shadow", "haze", "never_seen", "rim", "far")
 KEPT_REGIONS = ("clear_kept",)
 REGIONS = (*TRUTH_REGIONS, *KEPT_REGIONS)
 LOOKS = {"look_0_5d": 5, "look_6_15d": 15, "look_16_30d": 30, "look_31d": np.inf}
@@ -90,13 +93,18 @@ class LandCover:
 
 
 def region_masks(
-    occlusion: np.ndarray, seen: np.ndarray, haze: np.ndarray | None = None
+    occlusion: np.ndarray,
+    seen: np.ndarray,
+    *,
+    close: np.ndarray,
+    haze: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return a ``(H, W)`` bool mask for each of :data:`REGIONS`.
 
     Args:
         occlusion: ``(H, W)`` uint8 classes of the target; 255 belongs to no region.
         seen: ``(H, W)`` bool, a context frame shows the surface (:func:`nearest_look`).
+        close: ``(H, W)`` bool, at most :data:`unveil.classes.RIM_PX` from an occluded pixel.
         haze: ``(H, W)`` bool (:func:`haze_mask`); None where haze cannot be told.
     """
     occluded, clear = is_occluded(occlusion), is_clear(occlusion)
@@ -107,6 +115,8 @@ def region_masks(
         "shadow": occlusion == SHADOW,
         "haze": np.zeros_like(occluded) if haze is None else haze & (occlusion != NODATA),
         "never_seen": occluded & ~seen,
+        "rim": clear & close,
+        "far": clear & ~close,
         "clear_kept": clear,
     }
 

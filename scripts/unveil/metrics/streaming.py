@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unveil.bands import REFLECTANCE_SCALE
 from unveil.metrics import definitions
 from unveil.metrics.registry import METRICS
 
@@ -235,6 +236,68 @@ class Accumulator:
             excess = (self._sums["across"] / across - self._sums["within"] / within)[:, 0]
         for band, value in zip((*self.bands, "all"), (*excess, excess.mean()), strict=True):
             yield _score("occluded", band, "seam", value, across)
+
+
+class LevelErrors:
+    """Errors of each region and band once their mean is taken off: two passes in one.
+
+    Predictions and truths are whole numbers of DN, and so are their differences: counts of each
+    difference hold all that the mean and the deviations from it need, exactly, at any size.
+
+    Args:
+        bands: ESA names of the bands, B of them.
+        regions: names of the regions.
+    """
+
+    REACH = 2**16
+    """More than the largest difference of two DN."""
+
+    def __init__(self, bands: Sequence[str], regions: Sequence[str]) -> None:
+        self.bands, self.regions = tuple(bands), tuple(regions)
+        shape = (len(self.bands), 2 * self.REACH)
+        self._counts = {name: np.zeros(shape, np.int64) for name in self.regions}
+        self._range = {name: (self.REACH, self.REACH) for name in self.regions}
+
+    def update(
+        self,
+        prediction: np.ndarray,
+        truth: np.ndarray,
+        valid: np.ndarray,
+        regions: Mapping[str, np.ndarray],
+    ) -> None:
+        """Add the pixels of one window, without a halo.
+
+        Args:
+            prediction: ``(B, H, W)`` reflectance, whole DN.
+            truth: ``(B, H, W)`` reflectance, likewise.
+            valid: ``(H, W)`` bool: the truth is known and the model gave an answer.
+            regions: ``(H, W)`` bool for each region.
+        """
+        for name in self.regions:
+            here = valid & regions[name]
+            if not here.any():
+                continue
+            apart = definitions.difference(prediction[:, here], truth[:, here])
+            steps = np.rint(apart * REFLECTANCE_SCALE).astype(np.int64) + self.REACH
+            low, high = int(steps.min()), int(steps.max()) + 1
+            for band, row in enumerate(steps - low):
+                self._counts[name][band, low:high] += np.bincount(row, minlength=high - low)
+            known = self._range[name]
+            self._range[name] = min(known[0], low), max(known[1], high)
+
+    def scores(self) -> Iterator[Score]:
+        """Yield ``MAE_level_removed`` of every region and band, then over bands."""
+        for name in self.regions:
+            low, high = self._range[name]
+            counts = self._counts[name][:, low:high]
+            n_pixels = int(counts[0].sum())
+            steps = np.arange(low, high, dtype=np.float64) - self.REACH
+            mean = (counts * steps).sum(axis=1) / max(n_pixels, 1)
+            apart = (counts * np.abs(steps - mean[:, None])).sum(axis=1)
+            values = apart / max(n_pixels, 1) / REFLECTANCE_SCALE
+            for band, value in zip((*self.bands, "all"), (*values, values.mean()), strict=True):
+                known = float(value) if n_pixels else np.nan
+                yield _score(name, band, "MAE_level_removed", known, n_pixels)
 
 
 def _flat(members: np.ndarray) -> np.ndarray:

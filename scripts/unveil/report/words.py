@@ -17,6 +17,8 @@ REGION_TEXT = {
     "all": "every pixel where the truth is known",
     "clear": "pixels that were visible in the input, against the truth",
     "clear_kept": "visible pixels, against the cloudy input: how much was altered needlessly",
+    "rim": "pixels called clear, within 20 pixels of hidden ones: haze and missed cloud lie there",
+    "far": "pixels called clear, farther from hidden ones",
     "never_seen": "pixels without a clear look in any frame",
     "shadow": "pixels under cloud shadow",
     "haze": "pixels under thin cloud that lets the ground through, whatever the mask calls them",

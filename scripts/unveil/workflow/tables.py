@@ -69,7 +69,7 @@ def read_tables(config: Mapping[str, Any], *, file: str, command: str) -> Tables
         InputError: whatever is wrong with the tables or the input.
     """
     tables = _read_what_travels(config, file=file)
-    settings = ProtocolSettings(config["seed"], config["masks"]["dilate_px"])
+    settings = ProtocolSettings(config["seed"])
     sources = config["sources"] | {"stac": tables.stac}
     rows = read_scenes(locate(config["scenes"]))
     scenes = {row.scene: row for row in expand_scenes(rows, settings, Path(config["cache"]))}

@@ -24,11 +24,9 @@ class ProtocolSettings:
 
     Attributes:
         seed: seed of random choices.
-        dilate_px: growth of delivered cloud and shadow classes, as in the masks stage.
     """
 
     seed: int
-    dilate_px: int
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class MadeTarget:
         reference: the truth, or None.
         reference_date: its date.
         reference_mask: delivered classes of the truth; None where detectors look for clouds.
-        occlusion: band ``CLASS``: what is hidden, and nodata where the truth is not known; None
-            where the masks of target and truth tell that.
+        occlusion: band ``CLASS``: what is hidden by construction; None where clouds are the
+            target's own. Where the truth is known, :mod:`unveil.assembly.scored` finds out.
         facts: recorded with the scene.
         donor_date: the date that lends its clouds; empty for none.
     """

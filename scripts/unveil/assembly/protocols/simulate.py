@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from rasterio.windows import Window
 
-from unveil import classes as classmap
 from unveil import raster
 from unveil.assembly.protocols.base import (
     BadCell,
@@ -30,11 +29,11 @@ from unveil.assembly.simulated_clouds import (
     with_haze,
 )
 from unveil.assembly.veil import GENERATED, OFF
-from unveil.bands import NODATA, REFLECTANCE_SCALE, S2CLOUDLESS10
+from unveil.bands import REFLECTANCE_SCALE, S2CLOUDLESS10
 from unveil.config import SceneRow
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
-from unveil.scene import cloud_cover, is_clear, is_occluded
+from unveil.scene import is_occluded
 from unveil.sources.base import SourceRaster, SourceSeries
 
 
@@ -59,15 +58,11 @@ class Simulate(Maker):
         truth = series.reference or series.optical[date]
         rng = scene_seed(settings.seed, row.scene)
         clouds = simulate_clouds(series.grid.shape, cover=cover_of(row), rng=rng)
-        ambient, known = _brightness(truth, series.grid)
+        ambient = _brightness(truth, series.grid)
         if row.veil:
             clouds = with_haze(clouds, rng=scene_seed(settings.seed, f"{row.scene} haze"))
         veil = CloudVeil(clouds, bands=truth.bands, ambient=ambient, rng=rng)
         own = classes_of(series.masks[date], series.grid) if date in series.masks else None
-        if own is not None:
-            known &= is_clear(classmap.dilate(own, settings.dilate_px))
-        occlusion = clouds.classes.copy()
-        occlusion[~known] = NODATA
 
         def read(window: Window) -> np.ndarray:
             clear = raster.to_reflectance(truth.read(window))
@@ -79,11 +74,8 @@ class Simulate(Maker):
             reference=truth,
             reference_date=date,
             reference_mask=series.reference_mask if series.reference else series.masks.get(date),
-            occlusion=mask_of(occlusion),
-            facts={
-                "occluded": round(cloud_cover(occlusion), 4),
-                "veil": GENERATED if row.veil else OFF,
-            },
+            occlusion=mask_of(clouds.classes),
+            facts={"veil": GENERATED if row.veil else OFF},
         )
 
 
@@ -98,18 +90,17 @@ def _mask(
     return mask_of(mask, **{"unveil:mask_from": "cloud generator"})
 
 
-def _brightness(source: SourceRaster, grid: Grid) -> tuple[float, np.ndarray]:
-    """Return the 90th percentile of the visible bands, reflectance, and where there are data."""
-    found, counts = np.zeros(grid.shape, bool), np.zeros(2**16, np.int64)
+def _brightness(source: SourceRaster, grid: Grid) -> float:
+    """Return the 90th percentile of the visible bands, reflectance; 0 without data."""
+    counts = np.zeros(2**16, np.int64)
     visible = visible_bands(source.bands)
     for window in grid.windows():
         data = source.read(window)
-        found[window.toslices()] = (data != 0).all(axis=0)
         counts += np.bincount(data[visible].ravel(), minlength=2**16)
     ranks = np.cumsum(counts[1:])  # DN 0 has no data
     if not ranks[-1]:
-        return 0.0, found
+        return 0.0
     position = 0.9 * (ranks[-1] - 1)
     low, high = np.searchsorted(ranks, [np.floor(position), np.ceil(position)], side="right") + 1
     between = low + (high - low) * (position % 1)
-    return float(between / REFLECTANCE_SCALE), found
+    return float(between / REFLECTANCE_SCALE)

@@ -26,7 +26,8 @@ from unveil.assembly.protocols.base import (
 )
 from unveil.assembly.usable import listed, require_date
 from unveil.assembly.veil import OFF, no_veil, veil_of_donor
-from unveil.bands import CLEAR, NODATA
+from unveil.bands import CLEAR
+from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
@@ -61,17 +62,13 @@ class Transplant(Maker):
         truth, clouds = series.optical[row.target_date], _lender(row, series, donor)
         _require_mask(row, series, donor)
         own, lent = (classes_of(series.masks[d], series.grid) for d in (row.target_date, donor))
-        grown = classmap.dilate(lent, settings.dilate_px)
+        grown = classmap.dilate(lent, HIDDEN_GROWTH_PX)
         hidden = is_occluded(grown) & has_data(clouds, series.grid)
-        known = is_clear(classmap.dilate(own, settings.dilate_px)) & has_data(truth, series.grid)
         occlusion = np.where(hidden, grown, CLEAR).astype(np.uint8)
-        occlusion[~known] = NODATA
         veil = no_veil(OFF)
         if row.veil:
             clear = is_clear(grown) & has_data(clouds, series.grid)
-            veil = veil_of_donor(
-                series, donor, withheld=row.target_date, clear=clear, growth_px=settings.dilate_px
-            )
+            veil = veil_of_donor(series, donor, withheld=row.target_date, clear=clear)
         mask = np.where(hidden, np.where(is_occluded(lent), lent, CLEAR), own).astype(np.uint8)
 
         def read(window: Window) -> np.ndarray:
@@ -86,18 +83,14 @@ class Transplant(Maker):
             reference_date=row.target_date,
             reference_mask=series.masks[row.target_date],
             occlusion=mask_of(occlusion),
-            facts={
-                "cloud_date": donor,
-                "occluded": round(cloud_cover(occlusion), 4),
-                **veil.facts,
-            },
+            facts={"cloud_date": donor, **veil.facts},
             donor_date=donor,
         )
 
 
 def _find_donor(row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -> str:
     covers = {
-        date: cloud_cover(classmap.dilate(classes_of(mask, series.grid), settings.dilate_px))
+        date: cloud_cover(classmap.dilate(classes_of(mask, series.grid), HIDDEN_GROWTH_PX))
         for date, mask in series.masks.items()
         if date in series.optical and date != row.target_date
     }

@@ -16,7 +16,9 @@ from unveil.report.findings import Findings, ReportOptions
 from unveil.report.order import best_first, order_by
 
 ALL_LEVELS = "all levels"
-REGION_ORDER = ("occluded", "all", "clear", "clear_kept", "never_seen", "shadow", "haze")
+REGION_ORDER = (
+    *("occluded", "rim", "far", "all", "clear", "clear_kept", "never_seen", "shadow", "haze"),
+)
 SIDES = {
     "low": "lower is better",
     "high": "higher is better",

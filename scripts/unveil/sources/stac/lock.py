@@ -61,7 +61,6 @@ def stac_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings of source ``stac``: its section of the config and what it shares."""
     return config["sources"]["stac"] | {
         "cache": config["cache"],
-        "dilate_px": config["masks"]["dilate_px"],
         "selection": config["sources"]["selection"],
     }
 

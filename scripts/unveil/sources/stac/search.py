@@ -27,6 +27,7 @@ from shapely.ops import unary_union
 from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import BANDS, S2CLOUDLESS10, SAR2
+from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.errors import InputError, SceneSkipped
 from unveil.guarded import reading_input
 from unveil.protocols import PROTOCOLS
@@ -100,7 +101,7 @@ def search_scene(request: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
 
     Args:
         request: made by :func:`unveil.sources.stac.lock.make_request`.
-        settings: section ``sources.stac`` of the config, ``cache`` and ``dilate_px``.
+        settings: section ``sources.stac`` of the config, and ``cache``.
 
     Raises:
         InputError: if the API fails, or finds no frame that can be the target.
@@ -389,7 +390,7 @@ def _measured(
     scl = _read(members, MASK, preset, cache, grid)
     if scl is None:
         return replace(look, valid=0.0)
-    classes = classmap.dilate(classmap.from_delivered(scl, MASK), settings["dilate_px"])
+    classes = classmap.dilate(classmap.from_delivered(scl, MASK), HIDDEN_GROWTH_PX)
     seen = selection.measured(look, classes)
     if seen.occluded is not None and seen.occluded <= request["selection"]["truth_cloud"]:
         # Haze is only asked of dates that could be the truth.
