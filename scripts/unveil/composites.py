@@ -14,14 +14,15 @@ PIXELS_PER_BATCH = 4096
 """Pixels that most steps are made for at once, so that their looks stay in the cache."""
 PIXELS_TO_SETTLE = 8192
 """Pixels of those that need more steps, of which few are left soon."""
-SMOOTHED, BENT = (0.0, 0.0, 0.0, 0.9, 1.0, 1.0), 0.001
-"""The steps in float32: how far each trusts the curvature (0 is Weiszfeld's step), and the
-share of a pixel's spread by which distances are rounded off, so that a look is no corner."""
+WEISZFELD_STEPS, TRUSTS = 4, (0.9, 1.0, 1.0)
+"""Steps in float32: Weiszfeld's, then Newton's, and how far each trusts the curvature."""
+BENT = 3e-4
+"""Share of a pixel's spread by which distances are rounded off, so that a look is no corner."""
+NEAR = 0.3
+"""A centre so much nearer to a look than to the mean look is asked whether that look is it."""
 FEW_STEPS, MOST_STEPS = 3, 100
 """Newton steps before the looks themselves are tried, and after."""
 STEP_LENGTHS = (1.0, 0.25, 0.0625, 0.0156)
-FLAT = 1e-9
-"""Least curvature, of the largest, from which on the minimum counts as one point."""
 
 
 def medoid(looks: np.ndarray, clear: np.ndarray) -> np.ndarray:
@@ -62,6 +63,11 @@ def _shares(clear: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     return parts / np.where(total > 0, total, 1)
 
 
+def _columns(pixels: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return some pixels of each array; indexing would leave their memory transposed."""
+    return tuple(np.take(array, pixels, axis=-1) for array in arrays)
+
+
 def geometric_median(
     looks: np.ndarray,
     clear: np.ndarray,
@@ -72,12 +78,12 @@ def geometric_median(
     """Return the geometric median of clear looks, ``(B, N)`` float64.
 
     It is the point with the least weighted sum of distances. Steps in float32 on slightly
-    rounded distances lead near it; one Newton step in float64 ends most pixels, with a bound on
-    the way that is left. The others, next to a look or with looks almost on a line, go on by
-    Newton steps that must lower the sum, with Weiszfeld's where they do not. A look that is
-    the minimum is recognised by the test of Vardi & Zhang (2000, doi:10.1073/pnas.97.4.1423)
-    and returned as it is. Where many points are as good, as between two looks, it is the
-    first of the looks that are.
+    rounded distances lead near it, by Weiszfeld and then by Newton; one more in float64 ends
+    most pixels, with a bound on the way that is left. A look that is the minimum is
+    recognised by the test of Vardi & Zhang (2000, doi:10.1073/pnas.97.4.1423) and returned as
+    it is. The pixels that are left go on by Newton steps that must lower the sum, with
+    Weiszfeld's where none does. Where many points are as good, as between two looks, it is
+    the first of the looks that are.
 
     Args:
         looks: ``(T, B, N)`` float64, finite.
@@ -86,7 +92,7 @@ def geometric_median(
         tolerance: most distance from the minimum, in the unit of the looks.
     """
     share = _shares(clear, weights)
-    seen = share.any(axis=0)
+    seen = share.sum(axis=0) > 0
     centre, settled = np.full(looks.shape[1:], np.nan), ~seen
     for start in range(0, len(seen), PIXELS_PER_BATCH):
         part = slice(start, start + PIXELS_PER_BATCH)
@@ -95,7 +101,8 @@ def geometric_median(
     left = np.flatnonzero(~settled)
     for start in range(0, len(left), PIXELS_TO_SETTLE):
         few = left[start : start + PIXELS_TO_SETTLE]
-        centre[:, few] = _settle(looks[..., few], share[:, few], centre[:, few], tolerance)
+        values, parts, begin = _columns(few, looks, share, centre)
+        centre[:, few] = _settle(values, parts, begin, tolerance)
     centre[:, ~seen] = np.nan
     return centre
 
@@ -117,6 +124,11 @@ class _Surroundings:
     closeness: np.ndarray
     stiffness: np.ndarray
     pull: np.ndarray
+
+    def rounded(self) -> _Surroundings:
+        """Return the same in float32."""
+        parts = (self.offset, self.distance, self.closeness, self.stiffness, self.pull)
+        return _Surroundings(*(part.astype(np.float32) for part in parts))
 
 
 def _look_around(
@@ -176,15 +188,17 @@ def _remaining(here: _Surroundings, step: np.ndarray, least: np.ndarray) -> np.n
     """Bound the distance from the minimum after a Newton step, ``(N,)``; inf if unknown.
 
     The third derivative of a distance d is at most 1.16 / d², so that Newton leaves at most
-    0.58 step² sum(weight / d²) / least curvature; distances may shrink by half on the way.
-    What float32 rounds off in the curvature leaves a share of the step.
+    0.58 step² sum(weight / d²) / least curvature, where each d may shrink by two steps, if
+    that is no more than a quarter of the step (Kantorovich's theorem). What is rounded off in
+    the curvature leaves a small share of the step.
     """
+    rounding = float(np.finfo(step.dtype).eps)
     length = np.sqrt(np.einsum("bn,bn->n", step, step))
-    nearest = here.distance.min(axis=0, where=here.closeness > 0, initial=np.inf)
-    third = np.einsum("tn,tn->n", here.closeness, 1 / here.distance)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        left = (2.4 * third * length**2 + 1e-6 * here.stiffness * length) / least
-    known = (least > FLAT * here.stiffness) & (2 * length < nearest)
+    inverse = np.where(here.closeness > 0, 1 / here.distance, 0)
+    shrunk = 1 - 2 * length * inverse.max(axis=0)
+    third = np.einsum("tn,tn->n", here.closeness, inverse) / shrunk**2
+    left = (0.58 * third * length**2 + 10 * rounding * here.stiffness * length) / least
+    known = (shrunk > 0) & (left <= length / 4) & (least > 100 * rounding * here.stiffness)
     return np.where(known, left, np.inf)
 
 
@@ -194,22 +208,47 @@ def _approach(
     """Return a centre near the minimum, ``(B, N)``, and whether it is within the tolerance."""
     mean = np.einsum("tn,tbn->bn", share, looks)
     narrow, part = (looks - mean).astype(np.float32), share.astype(np.float32)
-    centre = np.zeros(mean.shape, np.float32)
     spread = np.einsum("tn,tbn,tbn->n", part, narrow, narrow)
     rounding = np.float32(BENT**2) * spread + np.float32(1e-20)
+    centre = np.zeros(mean.shape, np.float32)
+    for _ in range(WEISZFELD_STEPS):
+        here = _look_around(narrow, part, centre, rounding=rounding)
+        centre += here.pull / np.maximum(here.stiffness, np.float32(1e-30))
+    answer, settled = _try_nearest(looks, share, mean + centre, here.distance)
+    left = np.flatnonzero(~settled)
+    narrow, part, rounding = _columns(left, narrow, part, rounding)
+    looks, share, mean, start = _columns(left, looks, share, mean, answer)
+    centre = (start - mean).astype(np.float32)
     with np.errstate(all="ignore"):
-        for trust in SMOOTHED:
+        for trust in TRUSTS:
             here = _look_around(narrow, part, centre, rounding=rounding)
-            if trust:
-                centre += _newton_step(here, trust=trust)[0]
-            else:
-                centre += here.pull / here.stiffness
+            centre += _newton_step(here, trust=trust)[0]
         start = mean + np.where(np.isfinite(centre), centre, 0)
         here = _look_around(looks, share, start)
-        step, least = _newton_step(here)
-        end = start + step
-        settled = _remaining(here, step, least) <= tolerance
-    return np.where(settled, end, start), settled
+        step, least = _newton_step(here.rounded())
+        good = _remaining(here, step, least) <= tolerance
+    answer[:, left] = np.where(good, start + step, start)
+    settled[left] = good
+    return answer, settled
+
+
+def _try_nearest(
+    looks: np.ndarray, share: np.ndarray, centre: np.ndarray, distance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a centre that is no worse, and whether it is a look that is the minimum.
+
+    Asked is the nearest look, where it is much nearer than the others are on average.
+    """
+    centre = centre.copy()
+    seen = np.where(share > 0, distance, np.inf)
+    nearest = seen.argmin(axis=0)
+    close = seen.min(axis=0) < NEAR * np.einsum("tn,tn->n", share, distance)
+    tried = np.flatnonzero(close)
+    is_minimum = np.zeros(close.shape, bool)
+    few, parts, start = _columns(tried, looks, share, centre)
+    look = np.take_along_axis(few, nearest[tried][None, None], axis=0)[0]
+    centre[:, tried], is_minimum[tried] = _leave(few, parts, look, start)
+    return centre, is_minimum
 
 
 def _settle(
@@ -223,8 +262,9 @@ def _settle(
     """
     answer = start.copy()
     active = _walk(looks, share, answer, np.arange(len(answer[0])), FEW_STEPS, tolerance)
-    best, is_minimum = _leave_looks(looks[..., active], share[:, active], answer[:, active])
-    answer[:, active] = best
+    few, parts, centre = _columns(active, looks, share, answer)
+    look = _least(few, _summed_distances(few, parts))
+    answer[:, active], is_minimum = _leave(few, parts, look, centre)
     _walk(looks, share, answer, active[~is_minimum], MOST_STEPS, tolerance)
     return answer
 
@@ -241,31 +281,29 @@ def _walk(
     for _ in range(steps):
         if not len(active):
             break
-        centre[:, active], settled = _descend(
-            looks[..., active], share[:, active], centre[:, active], tolerance=tolerance
-        )
+        few = _columns(active, looks, share, centre)
+        centre[:, active], settled = _descend(*few, tolerance=tolerance)
         active = active[~settled]
     return active
 
 
-def _leave_looks(
-    looks: np.ndarray, share: np.ndarray, centre: np.ndarray
+def _leave(
+    looks: np.ndarray, share: np.ndarray, look: np.ndarray, centre: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the better of the centre and the step away from the medoid, ``(B, N)``.
+    """Return the better of the centre and the step of Vardi & Zhang from a look, ``(B, N)``.
 
-    Where the medoid itself is the minimum, return it, and that it is, ``(N,)``.
+    Where the look itself is the minimum, return it, and that it is, ``(N,)``.
     """
-    medoid = _least(looks, _summed_distances(looks, share))
-    offset = looks - medoid
-    distance = np.linalg.norm(offset, axis=1)
+    offset = looks - look
+    distance = np.sqrt(np.einsum("tbn,tbn->tn", offset, offset))
     closeness = np.divide(share, distance, out=np.zeros_like(distance), where=distance > 0)
     pull = np.einsum("tn,tbn->bn", closeness, offset)
-    strength = np.linalg.norm(pull, axis=0)
+    strength = np.sqrt(np.einsum("bn,bn->n", pull, pull))
     held = np.where(distance > 0, 0, share).sum(axis=0)
     is_minimum = strength <= held * (1 + 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(is_minimum, 0, (1 - held / strength) / closeness.sum(axis=0))
-    away = medoid + reach * pull
+    away = look + reach * pull
     lower = _mean_distance(looks, share, centre) < _mean_distance(looks, share, away)
     return np.where(lower & ~is_minimum, centre, away), is_minimum
 
@@ -283,8 +321,9 @@ def _descend(
     end = centre + np.where(settled, step, here.pull / here.stiffness)
     left = np.flatnonzero(~settled & (gain >= 0))
     for length in STEP_LENGTHS:
-        trial = centre[:, left] + length * step[:, left]
-        after = _mean_distance(looks[..., left], share[:, left], trial)
+        few, parts, start, way = _columns(left, looks, share, centre, step)
+        trial = start + length * way
+        after = _mean_distance(few, parts, trial)
         lower = after <= cost[left] * (1 + 1e-14) - length * gain[left]
         end[:, left[lower]] = trial[:, lower]
         left = left[~lower]
@@ -292,4 +331,5 @@ def _descend(
 
 
 def _mean_distance(looks: np.ndarray, share: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    return np.einsum("tn,tn->n", share, np.linalg.norm(looks - centre, axis=1))
+    offset = looks - centre
+    return np.einsum("tn,tn->n", share, np.sqrt(np.einsum("tbn,tbn->tn", offset, offset)))
