@@ -36,8 +36,9 @@ from scipy.stats import spearmanr
 from unveil.assembly.planning import CLEAR_SHARE
 from unveil.assembly.protocols.base import ProtocolSettings, classes_of
 from unveil.assembly.protocols.registry import MAKERS
+from unveil.assembly.scored import TRUTH_MARGIN_PX
 from unveil.bands import NODATA
-from unveil.classes import dilate
+from unveil.classes import HIDDEN_GROWTH_PX, dilate
 from unveil.code import code_of
 from unveil.config import SceneRow
 from unveil.guarded import read_yaml
@@ -58,7 +59,6 @@ LEAST_WHOLE = 0.9
 """Share of a target that has data."""
 COVERS = (0.1, 0.98)
 """Hidden share of a target: an overcast one has no pixel that a mask calls clear."""
-GROWTH_PX, TRUTH_MARGIN_PX = 2, 5
 FRAMES = 12
 LEAST_USABLE = 0.05
 """Clear share of a date of the context."""
@@ -98,7 +98,7 @@ class Place:
 
     Attributes:
         series: of unique days, sorted.
-        grown: ``(T, H, W)`` uint8, its masks grown by :data:`GROWTH_PX`.
+        grown: ``(T, H, W)`` uint8, its masks grown by :data:`HIDDEN_GROWTH_PX`.
         has_data: ``(T, H, W)`` bool.
         clear: ``(T,)`` share that is clear and has data.
         hidden: ``(T,)`` share under grown cloud and shadow.
@@ -123,7 +123,7 @@ def open_place(name: str, folder: Path) -> Place:
     clear = (is_clear(series.classes) & has_data).mean(axis=(1, 2))
     best = {int(series.days[t]): t for t in np.argsort(clear, kind="stable")}
     kept = [best[day] for day in sorted(best)]
-    grown = np.stack([dilate(series.classes[t], GROWTH_PX) for t in kept])
+    grown = np.stack([dilate(series.classes[t], HIDDEN_GROWTH_PX) for t in kept])
     one_each = replace(
         series,
         reflectance=series.reflectance[kept],
@@ -201,10 +201,10 @@ def _transplant(
         veil=veil,
     )
     series = SourceSeries(grid, place.series.id, optical, masks)
-    made = MAKERS["transplant"].make(row, series, ProtocolSettings(0, GROWTH_PX))
+    made = MAKERS["transplant"].make(row, series, ProtocolSettings(0))
     assert made.mask is not None
     image = to_reflectance(made.raster.read(Window(0, 0, grid.width, grid.height)))
-    return image, dilate(classes_of(made.mask, grid), GROWTH_PX)
+    return image, dilate(classes_of(made.mask, grid), HIDDEN_GROWTH_PX)
 
 
 def _items(dates: Sequence[str], arrays: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -280,7 +280,7 @@ def measure(name: str, folder: Path, models: dict[str, Model], results: Path) ->
 
 def _identity(name: str) -> str:
     recipe = [code_of("unveil.assembly.protocols.transplant"), name, COVERS, TRUTH_DAYS]
-    return checksum([*recipe, CLEAR_SHARE, GROWTH_PX, TRUTH_MARGIN_PX, FRAMES, LEAST_USABLE])
+    return checksum([*recipe, CLEAR_SHARE, HIDDEN_GROWTH_PX, TRUTH_MARGIN_PX, FRAMES, LEAST_USABLE])
 
 
 def _trials(real: bool) -> tuple[str, ...]:
