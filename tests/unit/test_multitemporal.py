@@ -348,10 +348,10 @@ def test_uncrtaints_clears_images_smaller_than_its_attention(uncrtaints_model):
 def test_uncrtaints_gets_the_mean_of_the_optical_and_the_radar_date(uncrtaints_model, monkeypatch):
     given = []
     uncrtaints_model.load()
-    run = uncrtaints_model._run
+    run = uncrtaints_model._graph
     monkeypatch.setattr(
         uncrtaints_model,
-        "_run",
+        "_graph",
         lambda frames, days: given.append((frames, days)) or run(frames, days),
     )
     inputs = inputs_of(L1C13, [-10, 12], radar=True)

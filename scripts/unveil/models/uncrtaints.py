@@ -13,20 +13,20 @@ is built.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unveil.bands import L1C13, SAR2
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.base import ModelSpec, Needs, Prediction
 from unveil.models.classical import clearest_frames
 from unveil.models.layers.padding import pad_to_grid
+from unveil.models.layers.published import SequenceNetwork
 from unveil.models.layers.sequences import pair_radar, sequence_of
 from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs, Scene
-from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -216,7 +216,7 @@ class UnCRtainTSOptions:
     frames: str = "nearest"
 
 
-class UnCRtainTS(Model):
+class UnCRtainTS(SequenceNetwork):
     """UnCRtainTS with published weights: reflectance and its standard deviation.
 
     The network normalises with statistics of its whole input (group norms, squeeze and
@@ -239,18 +239,16 @@ class UnCRtainTS(Model):
         "Quantification for Cloud Removal in Optical Satellite Time Series, IEEE/CVF CVPR "
         "Workshops, doi:10.1109/CVPRW59228.2023.00202."
     )
-    network = True
+    state_key = "state_dict_G"
     radar_dates = "paired"
     receptive_field = None
     patch_px = 256
-    origin = "published"
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.options = parse_options(UnCRtainTSOptions, spec)
         check_choice(spec, "frames", self.options.frames, CHOICES)
         self._chosen: list[int] = []
-        self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
     def needs(self) -> Needs:
@@ -263,17 +261,13 @@ class UnCRtainTS(Model):
             levels=("L1C",),
         )
 
-    def load(self) -> None:
-        """Load the weights (a published checkpoint, or a ``.npz`` of the same names).
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every weight."""
+        return state_shapes()
 
-        Raises:
-            InputError: if they are missing, damaged or of another architecture.
-        """
-        from unveil.models.layers.torch_state import compile_network
-
-        state = read_state(self.weights, "state_dict_G", state_shapes())
-        self.weights_checksum = state.sha256
-        self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
+    def forward(self, layers: TorchLayers, frames: tf.Tensor, days: tf.Tensor) -> tf.Tensor:
+        """Return the network's images, without its attention."""
+        return forward(layers, frames, days)[0]
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Choose the clearest frames of the scene when asked to."""
@@ -282,9 +276,6 @@ class UnCRtainTS(Model):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Clear one patch; NaN where no frame has data."""
-        if self._run is None:
-            self.load()
-        assert self._run is not None
         if self.options.frames == "clearest":
             inputs = _with_frames(inputs, self._chosen)
         sequence = sequence_of(inputs, L1C13, frames=FRAMES)
@@ -292,7 +283,7 @@ class UnCRtainTS(Model):
         frames = network_input(sequence.reflectance, radar)
         optical_days = [(date - REFERENCE_DAY).days for date in sequence.dates]
         days = np.array(optical_days, np.float32) + later / 2
-        output = np.moveaxis(self._run(frames[None], days[None])[0], -1, 0)
+        output = np.moveaxis(self.run(frames[None], days[None])[0], -1, 0)
         output = output[:, : inputs.shape[0], : inputs.shape[1]]
         reflectance = output[: len(L1C13)] / np.float32(SCALE)
         std = np.sqrt(output[len(L1C13) :]) / np.float32(SCALE)

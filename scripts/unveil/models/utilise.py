@@ -12,19 +12,18 @@ keep the names of the published checkpoints. TensorFlow is imported when a netwo
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unveil.bands import L1C13, SAR2
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
+from unveil.models.base import ModelSpec, Needs, Prediction
 from unveil.models.layers.padding import pad_to_grid, unpad
+from unveil.models.layers.published import SequenceNetwork
 from unveil.models.layers.sequences import pair_radar, sequence_of
 from unveil.models.options import check_choice, parse_options
 from unveil.scene import Inputs
-from unveil.weights.read import read_state
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -252,7 +251,7 @@ class UTiliseOptions:
     configuration: str = "earthnet"
 
 
-class UTilise(Model):
+class UTilise(SequenceNetwork):
     """U-TILISE with published weights.
 
     The option ``configuration`` is ``earthnet`` (B02, B03, B04, B8A; trained at 20 m on
@@ -272,8 +271,7 @@ class UTilise(Model):
         "for Cloud Removal in Optical Satellite Time Series, IEEE Trans. Geosci. Remote Sens. "
         "61, doi:10.1109/TGRS.2023.3333391."
     )
-    network = True
-    origin = "published"
+    state_key = "model_state_dict"
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -282,7 +280,6 @@ class UTilise(Model):
         self.configuration = CONFIGURATIONS[name]
         self.receptive_field = self.configuration.reach
         self.radar_dates = "paired" if self.configuration.radar else "target"
-        self._run: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
     def needs(self) -> Needs:
@@ -295,31 +292,23 @@ class UTilise(Model):
             levels=self.configuration.levels,
         )
 
-    def load(self) -> None:
-        """Load the weights (a published checkpoint, or a ``.npz`` of the same names).
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every weight."""
+        return state_shapes(self.configuration)
 
-        Raises:
-            InputError: if they are missing, damaged or of another configuration.
-        """
-        from unveil.models.layers.torch_state import compile_network
-
-        shapes = state_shapes(self.configuration)
-        state = read_state(self.weights, "model_state_dict", shapes)
-        self.weights_checksum = state.sha256
-        self._run = compile_network(lambda *given: forward(*given)[0], state.arrays)
+    def forward(self, layers: TorchLayers, frames: tf.Tensor, days: tf.Tensor) -> tf.Tensor:
+        """Return the network's images, without its attention."""
+        return forward(layers, frames, days)[0]
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Clear one window; NaN where no frame has data."""
-        if self._run is None:
-            self.load()
-        assert self._run is not None
         bands, step = self.configuration.bands, self.configuration.step
         sequence = sequence_of(inputs, bands, frames=LONGEST)
         radar = pair_radar(inputs, sequence.dates)[0] if self.configuration.radar else None
         frames = network_input(sequence.reflectance, sequence.clear, radar)
         padded = pad_to_grid(frames, origin=inputs.origin, step=step, least=2 * step)
         days = np.array([_day_of_year(date) for date in sequence.dates], np.float32)
-        output = self._run(np.moveaxis(padded, 1, -1)[None], days[None])[0, sequence.target]
+        output = self.run(np.moveaxis(padded, 1, -1)[None], days[None])[0, sequence.target]
         whole = np.moveaxis(output, -1, 0)
         reflectance = unpad(whole, origin=inputs.origin, step=step, shape=inputs.shape).copy()
         reflectance[:, sequence.nowhere] = np.nan
