@@ -15,7 +15,7 @@ from unveil.models.registry import create
 from unveil.models.temporal import whittaker
 from unveil.scene import Inputs
 
-KINDS = ("medoid", "geomedian", "whittaker")
+KINDS = ("medoid", "geomedian", "whittaker", "robust_line", "harmonic", "led_frames")
 seeds = st.integers(0, 2**32 - 1)
 
 

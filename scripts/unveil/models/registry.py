@@ -29,6 +29,9 @@ _CLASSES: dict[str, str] = {
     "geomedian": "unveil.models.temporal:Geomedian",
     "whittaker": "unveil.models.temporal:Whittaker",
     "closed_form": "unveil.models.chronos.closed_form:ClosedForm",
+    "robust_line": "unveil.models.robust_line:RobustLine",
+    "harmonic": "unveil.models.harmonic:Harmonic",
+    "led_frames": "unveil.models.led_frames:LedFrames",
     "chronos": "unveil.models.chronos.model:Chronos",
 }
 
