@@ -40,7 +40,10 @@ MAY_BE_EQUAL = RISING[:3]
 
 @dataclass(frozen=True)
 class SceneRow:
-    """One row of the scene table; the columns are described in ``scenes.schema.yaml``."""
+    """One row of the scene table; the columns are described in ``scenes.schema.yaml``.
+
+    ``pair`` is no column: planning numbers the real pairs of a row from 1 on.
+    """
 
     scene: str
     source: str
@@ -58,6 +61,9 @@ class SceneRow:
     area: str = ""
     split: str = ""
     n_patches: int = 0
+    truth_days: int = 0
+    period: str = ""
+    pair: int = 0
 
 
 def locate(path: str) -> str:

@@ -84,7 +84,8 @@ def test_a_row_without_a_column_that_it_needs_is_refused_with_an_example(source,
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_auto_finds_a_target_for_the_protocols_that_the_source_names(source, protocol, tmp_path):
     columns = {"source": source.kind, "protocol": protocol, "target_date": "auto"}
-    path = table(tmp_path, **columns, **filled(source), cloud_level="0.5")
+    columns |= {"cloud_level": "0.5", "period": "2024-04-01/2024-09-30"}
+    path = table(tmp_path, **columns, **filled(source))
     if protocol in source.target_auto:
         assert read_scenes(path)[0].target_date == "auto"
     else:

@@ -21,6 +21,7 @@ from unveil.raster import Grid
 from unveil.sources.base import SourceSeries, from_array
 from unveil.sources.local import date_in_name, dated_files
 from unveil.sources.registry import open_source
+from unveil.sources.selection import Limits
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 24, 30)
 SETTINGS = fill_defaults({}, load_schema("config"))["sources"]
@@ -179,7 +180,9 @@ def test_a_mask_without_its_frame_is_an_error(place, tmp_path):
     settings = ProtocolSettings(1)
     for look in (
         lambda: open_source(row(place), SETTINGS),
-        lambda: planning.expand_scenes([auto], settings, tmp_path / "cache"),
+        lambda: planning.expand_scenes(
+            [auto], settings, tmp_path / "cache", limits=Limits(**SETTINGS["selection"])
+        ),
     ):
         with pytest.raises(InputError, match=r"2024-06-02.tif.*no frame.*frames/2024-06-02.tif"):
             look()
@@ -232,7 +235,9 @@ def test_auto_takes_no_truth_that_lacks_a_band(place, tmp_path):
 def test_auto_withholds_no_date_that_lacks_a_band(place, tmp_path):
     write_frame(place / f"frames/{NEAR}.tif", bands=BANDS[:4])
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=2)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
+    planned = planning.expand_scenes(
+        [wanted], ProtocolSettings(1), tmp_path / "cache", limits=Limits(**SETTINGS["selection"])
+    )
     assert {each.target_date for each in planned} == {CLEAR, FAR}
     assert NEAR not in {each.cloud_date for each in planned}
 

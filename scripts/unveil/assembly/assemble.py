@@ -11,7 +11,7 @@ from unveil.assembly import usable
 from unveil.assembly.dates import choose_dates, is_settled, may_move, name_dates, sample_dates
 from unveil.assembly.floor import measure_floor
 from unveil.assembly.measure import Detect, measure_looks
-from unveil.assembly.protocols.base import ProtocolSettings
+from unveil.assembly.protocols.base import MadeTarget, ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
 from unveil.assembly.scored import Judge, share_hidden
 from unveil.assembly.write import write_scene
@@ -100,9 +100,7 @@ def assemble(
         usable.require_date(row, series, row.target_date, "target_date")
     series = usable.narrow(row, series, usable.bands_of_target(row, series))
     target = maker_of(row).make(row, series, settings)
-    # The lender of the clouds stays out of the context: models must not see them twice.
-    excluded = {row.target_date, target.reference_date, target.donor_date}
-    context = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
+    series, context = _choose_context(row, series, target)
     series, radar = usable.settle_radar(series, row.target_date, context)
     LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(context) or "none")
     frames = tuple(
@@ -117,6 +115,27 @@ def assemble(
         "path": row.path,
     }
     return Scene(row.scene, row.protocol, series.place, series.grid, frames, facts)
+
+
+def _choose_context(
+    row: SceneRow, series: SourceSeries, target: MadeTarget
+) -> tuple[SourceSeries, list[str]]:
+    """Return the dates of the context, and the series without copies of what it must not show.
+
+    The lender of the clouds stays out: models must not see them twice.
+    """
+    dates = {row.target_date, target.reference_date, target.donor_date}
+    used = {date: series.optical[date] for date in sorted(dates & set(series.optical))}
+    if target.reference and target.reference_date not in used:
+        used["the truth"] = target.reference
+    while True:
+        context = choose_context(list(series.optical), row.target_date, row.n_context, dates)
+        if target.reference is None:
+            return series, context
+        kept = usable.without_copies(series, context, used)
+        if kept.optical.keys() == series.optical.keys():
+            return kept, context
+        series = kept
 
 
 def _facts_of_truth(row: SceneRow, frames: Sequence[Frame], grid: Grid) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from unveil import raster
 from unveil.bands import NODATA, S2CLOUDLESS10
 from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.raster import BLOCK, Grid
-from unveil.scene import cloud_cover
+from unveil.scene import cloud_cover, is_clear
 from unveil.sources import selection
 from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.selection import Acquisition, Look
@@ -47,10 +47,12 @@ def measure_looks(series: SourceSeries, *, detect: Detect) -> list[Look]:
         else:
             looks.append(replace(look, valid=float((data != 0).all(axis=0).mean())))
             continue
+        empty = (data == 0).any(axis=0)
+        clear = float((is_clear(classes) & ~empty).mean())
         classes = classmap.dilate(classes, HIDDEN_GROWTH_PX // _step(series.grid))
-        classes[(data == 0).any(axis=0)] = NODATA
+        classes[empty] = NODATA
         blue = data[frame.bands.index("B02")] if "B02" in frame.bands else None
-        looks.append(selection.measured(look, classes, blue))
+        looks.append(selection.measured(look, classes, blue, clear=clear))
         LOG.info(
             "%s: %.0f %% occluded, %d of %d",
             date,

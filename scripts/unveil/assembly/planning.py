@@ -1,8 +1,9 @@
 """Planning scenes: which rows of the scene table become which scenes.
 
 A row of a dataset's split becomes one row per patch. A local place with ``target_date: auto``
-becomes rows with a date and a cloud donor each, so that the workflow's graph stays static. Masks
-are opened once; what was learnt is kept in the cache until a file of the place changes.
+becomes rows with a date each, and a cloud donor or the truth's date, so that the workflow's graph
+stays static. Masks are opened once; what was learnt is kept in the cache until a file of the place
+changes. Other sources tell their clouds in the job alone: their pairs are numbered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from unveil import classes as classmap
 from unveil import raster
 from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
+from unveil.bands import NODATA
 from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.code import code_of
 from unveil.config import SceneRow
@@ -27,33 +29,42 @@ from unveil.protocols import PROTOCOLS
 from unveil.records import checksum, identify, kept, write_record
 from unveil.scene import cloud_cover, is_clear
 from unveil.sources.local import paired_files
+from unveil.sources.pairs import CLEAR_SHARE, asks_for_pairs, require_pairs, wish_of
 from unveil.sources.registry import source_of
-from unveil.sources.selection import choose_donor, haze_limit, usual_bands
+from unveil.sources.selection import (
+    Acquisition,
+    Limits,
+    Look,
+    choose_donor,
+    haze_limit,
+    parse_time,
+    usual_bands,
+)
 
 LOG = logging.getLogger(__name__)
 
-CLEAR_SHARE = 0.97
-"""Share of clear pixels from which a date may be withheld as truth."""
-
 
 def expand_scenes(
-    rows: Sequence[SceneRow], settings: ProtocolSettings, cache: Path
+    rows: Sequence[SceneRow], settings: ProtocolSettings, cache: Path, *, limits: Limits
 ) -> list[SceneRow]:
-    """Replace rows of a split, and ``auto`` rows of a local place, by their planned scenes.
+    """Replace rows of a split, and ``auto`` rows, by their planned scenes.
+
+    Args:
+        rows: rows of the scene table.
+        settings: the seed.
+        cache: folder where surveys are kept.
+        limits: section ``sources.selection`` of the config.
 
     Raises:
-        InputError: if a folder does not exist, a place has too few clear dates, or a planned
-            id is already taken.
+        InputError: if a folder does not exist, a place has too few clear dates or real pairs, or
+            a planned id is already taken.
     """
     planned: list[SceneRow] = []
     for row in rows:
         source_of(row).require_input(row)
-        if row.split and not row.name:
-            planned += plan_split(row)
-        elif row.target_date == "auto" and PROTOCOLS[row.protocol].truth == "withheld":
-            planned += plan_place(row, settings, cache)
-        else:
-            planned.append(row)
+        patches = plan_split(row) if row.split and not row.name else [row]
+        for patch in patches:
+            planned += _plan(patch, settings, cache, limits)
     taken: set[str] = set()
     for row in planned:
         if row.scene in taken:
@@ -64,6 +75,63 @@ def expand_scenes(
             )
         taken.add(row.scene)
     return planned
+
+
+def _plan(row: SceneRow, settings: ProtocolSettings, cache: Path, limits: Limits) -> list[SceneRow]:
+    source = source_of(row)
+    if asks_for_pairs(row) and source.pair_days:
+        return plan_pairs(row, cache, limits) if source.surveyed else number_pairs(row)
+    if row.target_date == "auto" and PROTOCOLS[row.protocol].truth == "withheld":
+        return plan_place(row, settings, cache)
+    return [row]
+
+
+def plan_pairs(row: SceneRow, cache: Path, limits: Limits) -> list[SceneRow]:
+    """Choose real pairs of one place from its masks, one row each; the id has date and cover.
+
+    Raises:
+        InputError: if there are fewer than the row asks for.
+    """
+    looks = [
+        Look(
+            (Acquisition(f["date"], parse_time(f["date"])),),
+            valid=f["valid"],
+            occluded=f["cover"],
+            blue=f["blue"],
+            clear=f["clear"],
+        )
+        for f in _with_usual_bands(survey(Path(row.path), cache))
+    ]
+    wish = wish_of(row, source_of(row).pair_days)
+    return [
+        replace(
+            row,
+            scene=f"{row.scene}-{_in_id(target.date, target.occluded or 0)}",
+            target_date=target.date,
+            reference_date=truth.date,
+            place=row.place or row.scene,
+            n_targets=1,
+            cloud_levels="",
+            pair=number,
+        )
+        for number, (target, truth) in enumerate(
+            require_pairs(looks, wish, limits, row=row), start=1
+        )
+    ]
+
+
+def _in_id(date: str, cover: float) -> str:
+    return f"{date.replace('-', '')}-{round(cover * 100):02d}"
+
+
+def number_pairs(row: SceneRow) -> list[SceneRow]:
+    """Return one row per real pair that is chosen in its job, as ids cannot know dates."""
+    total = wish_of(row).total
+    if total == 1:
+        return [replace(row, pair=1)]
+    return [
+        replace(row, scene=f"{row.scene}-{number}", pair=number) for number in range(1, total + 1)
+    ]
 
 
 def plan_split(row: SceneRow) -> list[SceneRow]:
@@ -123,7 +191,7 @@ def _planned_row(
     facts: list[dict[str, Any]],
     settings: ProtocolSettings,
 ) -> SceneRow:
-    scene = f"{row.scene}-{date.replace('-', '')}-{round(level * 100):02d}"
+    scene = f"{row.scene}-{_in_id(date, level)}"
     covers = {f["date"]: f["cover"] for f in facts if f["date"] != date}
     donor = choose_donor(covers, level, scene_seed(settings.seed, scene))
     return replace(
@@ -185,6 +253,7 @@ def _survey_date(date: str, mask: Path, frame: Path) -> dict[str, Any]:
         "date": date,
         "bands": names,
         "clear": float(clear.mean()),
+        "valid": float((classes != NODATA).mean()),
         "cover": cloud_cover(classmap.dilate(classes, HIDDEN_GROWTH_PX)),
         "blue": float(np.median(blue[usable])) / 10_000 if usable.any() else None,
     }

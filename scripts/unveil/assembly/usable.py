@@ -7,7 +7,7 @@ truth nor context. The bands of a scene are those of its target: a date that lac
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -163,6 +163,49 @@ def _with_water(frame: SourceRaster, mask: SourceRaster) -> SourceRaster:
         return np.where(zeros, 1, data).astype(data.dtype)
 
     return replace(frame, read=read, facts=facts)
+
+
+# --- copies ---------------------------------------------------------------------------------
+
+
+def without_copies(
+    series: SourceSeries, context: Sequence[str], used: Mapping[str, SourceRaster]
+) -> SourceSeries:
+    """Leave out the dates of a context that show target, truth or donor again.
+
+    Looks of one overpass are one look since the source was opened; a file that was copied, or
+    delivered twice under two dates, is found by its pixels.
+
+    Args:
+        series: the dates of the scene.
+        context: dates that would be the context.
+        used: what the scene uses already, by the name that is said of it.
+    """
+    windows = list(series.grid.windows())
+    middle = windows[len(windows) // 2]
+    known = {name: image.read(middle) for name, image in used.items()}
+    copies = {}
+    for date in context:
+        image = series.optical[date]
+        pixels = image.read(middle)
+        for name, other in known.items():
+            if np.array_equal(pixels, other) and _same_pixels(image, used[name], windows):
+                copies[date] = Unusable(
+                    f"its pixels are those of {name}, which the scene uses already",
+                    "deliver each image once, under its own date",
+                )
+    return series.without(copies)
+
+
+def _same_pixels(one: SourceRaster, other: SourceRaster, windows: Iterable[Window]) -> bool:
+    """Whether two images are the same everywhere, and show something."""
+    seen = False
+    for window in windows:
+        first, second = one.read(window), other.read(window)
+        if not np.array_equal(first, second):
+            return False
+        seen |= bool(first.any())
+    return seen
 
 
 # --- radar ----------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from unveil.sources.area import TILE, Box, area_box, area_grid, box_pixels, over
 from unveil.sources.base import Size, Source, SourceRaster, SourceSeries, Unusable, files_below
 from unveil.sources.clear import read_declared
 from unveil.sources.local import dated_files, open_radar
+from unveil.sources.pairs import PAIR_DAYS
 from unveil.sources.radiometry import Offset
 from unveil.sources.selection import Acquisition, Look
 
@@ -108,6 +109,7 @@ class Safe(Source):
     """Products as ESA delivers them: all dates of a place, one frame per date."""
 
     kind = "safe"
+    pair_days = PAIR_DAYS
     target_auto = ("paired", "none")
 
     def files(self, row: SceneRow) -> list[str]:
