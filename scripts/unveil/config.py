@@ -58,6 +58,7 @@ class SceneRow:
     n_context: int = DEFAULT_CONTEXT
     n_targets: int = 1
     cloud_levels: str = ""
+    veil: bool = True
     area: str = ""
     split: str = ""
     n_patches: int = 0

@@ -14,8 +14,17 @@ PACKAGE = "unveil"
 FIELD, STAGES, WORKFLOW, RULES = range(4)
 FLOORS: dict[int, tuple[str, ...]] = {
     FIELD: (
-        *("bands", "classes", "code", "config", "errors", "gdal", "guarded", "hdf5", "machine"),
-        *("predictions", "protocols", "raster", "records", "redaction", "remote", "scene"),
+        *("bands", "classes", "code", "composites", "config", "errors", "gdal", "guarded", "hdf5"),
+        *(
+            "machine",
+            "predictions",
+            "protocols",
+            "raster",
+            "records",
+            "redaction",
+            "remote",
+            "scene",
+        ),
         "stored",
     ),
     STAGES: (

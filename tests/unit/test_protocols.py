@@ -58,6 +58,7 @@ def scene_of(place, tmp_path, **columns):
         "protocol": "transplant",
         "cloud_date": "2020-10-01",
         "n_context": 6,
+        "veil": False,
         **columns,
     }
     row = SceneRow(**values)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import solveh_banded
-from scipy.optimize import minimize
 
 from unveil.bands import CLEAR, CLOUD
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.models.temporal import geometric_median, medoid, whittaker
+from unveil.models.temporal import whittaker
 from unveil.scene import Inputs
 
 KINDS = ("medoid", "geomedian", "whittaker")
@@ -44,78 +43,6 @@ def window_of(looks, clear, days, *, target_class=CLOUD) -> Inputs:
         target_date="2020-06-15",
         level="L2A",
     )
-
-
-@given(seeds)
-@settings(max_examples=10)
-def test_the_medoid_is_the_look_with_the_least_summed_distance(seed):
-    looks, clear, _ = random_looks(seed)
-    found = medoid(looks, clear)
-    for pixel in range(looks.shape[2]):
-        seen = looks[clear[:, pixel], :, pixel]
-        if len(seen):
-            sums = np.linalg.norm(seen[:, None] - seen, axis=2).sum(axis=1)
-            np.testing.assert_array_equal(found[:, pixel], seen[sums.round(9).argmin()])
-        else:
-            assert np.isnan(found[:, pixel]).all()
-
-
-@given(seeds)
-@example(1106)
-@example(158)
-@settings(max_examples=5)
-def test_the_geometric_median_is_where_an_independent_optimiser_ends(seed):
-    looks, clear, _ = random_looks(seed, pixels=4, share=0.9)
-    # Looks almost on a line take tens of thousands of steps.
-    found = geometric_median(looks, clear, tolerance=1e-7, iterations=200_000)
-    for pixel in range(looks.shape[2]):
-        seen = looks[clear[:, pixel], :, pixel]
-        if len(seen) < 3:
-            continue
-
-        def cost(point, seen=seen):
-            return np.linalg.norm(seen - point, axis=1).sum()
-
-        best = minimize(
-            cost,
-            seen.mean(axis=0),
-            method="Nelder-Mead",
-            options={"xatol": 1e-9, "fatol": 1e-13, "maxiter": 5000, "maxfev": 5000},
-        )
-        away, excess = remainder(seen, found[:, pixel], last_step=1e-7)
-        assert cost(found[:, pixel]) <= best.fun + excess + 1e-12
-        np.testing.assert_allclose(found[:, pixel], best.x, rtol=0, atol=away + 1e-6)
-
-
-def remainder(looks, centre, *, last_step):
-    """Bound how far Weiszfeld's iteration has stopped from the minimum, and above it.
-
-    Its step is the gradient over the sum of 1/distance, so that the gradient is known from
-    the last step, and grows as the centre nears a look. By Newton the gradient over the least
-    curvature is the way that is left (twice that, as the curvature changes on it); as the cost
-    is convex, it is above its minimum by no more than the gradient times that way.
-    """
-    offset = looks - centre
-    distance = np.linalg.norm(offset, axis=1)
-    if not distance.all():
-        return 0.0, 0.0  # a look is returned only where it is the minimum itself
-    unit = offset / distance[:, None]
-    curvature = np.einsum("t,tbc->bc", 1 / distance, np.eye(3) - unit[:, :, None] * unit[:, None])
-    gradient = last_step * (1 / distance).sum()
-    away = 2 * gradient / np.linalg.eigvalsh(curvature)[0]
-    return away, gradient * away
-
-
-def test_a_look_that_is_the_geometric_median_is_returned_exactly():
-    star = np.array([[0.3, 0.3], [0.1, 0.3], [0.5, 0.3], [0.3, 0.1], [0.3, 0.5]])
-    found = geometric_median(star[:, :, None], np.ones((5, 1), bool))
-    np.testing.assert_array_equal(found[:, 0], star[0])
-
-
-def test_half_of_the_looks_cannot_drag_the_geometric_median_away():
-    looks = np.array([0.1, 0.1, 0.1, 0.9, 0.8])[:, None, None].repeat(3, axis=1)
-    found = geometric_median(looks, np.ones((5, 1), bool))
-    np.testing.assert_allclose(found, 0.1, atol=1e-6)
 
 
 @given(seeds, st.sampled_from([1.0, 100.0, 1e4, 1e6]))

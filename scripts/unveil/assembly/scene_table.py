@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,25 @@ def _row(cells: list[str], header: list[str], *, file: Path, line: int) -> Scene
 
 
 def _number(cell: str, kind: str | None) -> Any:
-    convert = {"integer": int, "number": float}.get(kind or "")
+    converters: dict[str, Callable[[str], Any]] = {
+        "integer": int,
+        "number": float,
+        "boolean": _truth_value,
+    }
+    convert = converters.get(kind or "")
     if convert is None:
         return cell
     try:
         return convert(cell)
     except ValueError:
         return cell  # the schema check reports it with its line and column
+
+
+def _truth_value(cell: str) -> bool:
+    words = {"true": True, "false": False}  # in capitals where a spreadsheet program wrote them
+    if cell.lower() not in words:
+        raise ValueError(cell)
+    return words[cell.lower()]
 
 
 def _check_row(row: SceneRow, *, file: Path, line: int) -> None:

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from unveil.composites import geometric_median, medoid
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.options import parse_options
 from unveil.scene import Inputs
@@ -123,69 +124,6 @@ class Whittaker(_Temporal):
     def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
         """Return the smoothed value at day 0."""
         return whittaker(looks, clear, days, smoothness=self.options.smoothness)
-
-
-def medoid(looks: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """Return the medoid of clear looks, ``(B, N)``; of equally good looks the first.
-
-    Args:
-        looks: ``(T, B, N)`` float64, finite.
-        clear: ``(T, N)`` bool.
-    """
-    best = np.argmin(_summed_distances(looks, clear), axis=0)
-    chosen = np.take_along_axis(looks, best[None, None], axis=0)[0]
-    return np.where(clear.any(axis=0), chosen, np.nan)
-
-
-def _summed_distances(looks: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """Return each look's sum of distances to the clear ones, ``(T, N)``, inf if not clear."""
-    total = np.zeros(clear.shape)
-    for i in range(len(looks)):
-        for j in range(i):
-            distance = np.linalg.norm(looks[i] - looks[j], axis=0)
-            total[i] += distance * clear[j]
-            total[j] += distance * clear[i]
-    # Sums of the same distances in another order must still count as equal.
-    return np.where(clear, np.round(total, 9), np.inf)
-
-
-def geometric_median(
-    looks: np.ndarray, clear: np.ndarray, *, tolerance: float = 1e-7, iterations: int = 1000
-) -> np.ndarray:
-    """Return the geometric median of clear looks, ``(B, N)``.
-
-    If a look itself is the minimum, it is the medoid, and the test of Vardi & Zhang (2000,
-    doi:10.1073/pnas.97.4.1423) tells so. Elsewhere their step away from the medoid leads
-    below every look, and Weiszfeld's iteration goes on without meeting one.
-
-    Args:
-        looks: ``(T, B, N)`` float64, finite.
-        clear: ``(T, N)`` bool.
-        tolerance: length of the last step, in the unit of the looks.
-        iterations: most steps; pixels that still move then keep their last value.
-    """
-    centre = medoid(looks, clear)
-    active = np.flatnonzero(clear.any(axis=0))
-    for _ in range(iterations):
-        if not len(active):
-            break
-        moved = _weiszfeld_step(looks[..., active], clear[:, active], centre[:, active])
-        step = np.linalg.norm(moved - centre[:, active], axis=0)
-        centre[:, active] = moved
-        active = active[step > tolerance]
-    return centre
-
-
-def _weiszfeld_step(looks: np.ndarray, clear: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Return the next centre, ``(B, N)``; a centre on a look moves only if that helps."""
-    distance = np.linalg.norm(looks - centre, axis=1)
-    at_centre = clear & (distance == 0)
-    weight = np.divide(1, distance, out=np.zeros_like(distance), where=clear & (distance > 0))
-    total = weight.sum(axis=0)
-    pull = np.einsum("tn,tbn->bn", weight, looks) - total * centre
-    strength = np.linalg.norm(pull, axis=0)
-    held = np.minimum(1, at_centre.sum(axis=0) / np.maximum(strength, 1e-300))
-    return centre + (1 - held) * pull / np.maximum(total, 1e-300)
 
 
 def whittaker(

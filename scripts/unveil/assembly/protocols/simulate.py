@@ -26,7 +26,9 @@ from unveil.assembly.simulated_clouds import (
     SimulatedClouds,
     simulate_clouds,
     visible_bands,
+    with_haze,
 )
+from unveil.assembly.veil import GENERATED, OFF
 from unveil.bands import REFLECTANCE_SCALE, S2CLOUDLESS10
 from unveil.config import SceneRow
 from unveil.protocols import PROTOCOLS
@@ -51,12 +53,14 @@ class Simulate(Maker):
         )
 
     def make(self, row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -> MadeTarget:
-        """Put clouds on the clear image that the source delivers apart, or on the date's."""
+        """Put clouds and their haze on the image that the source delivers apart, or the date's."""
         date = row.target_date
         truth = series.reference or series.optical[date]
         rng = scene_seed(settings.seed, row.scene)
         clouds = simulate_clouds(series.grid.shape, cover=cover_of(row), rng=rng)
         ambient = _brightness(truth, series.grid)
+        if row.veil:
+            clouds = with_haze(clouds, rng=scene_seed(settings.seed, f"{row.scene} haze"))
         veil = CloudVeil(clouds, bands=truth.bands, ambient=ambient, rng=rng)
         own = classes_of(series.masks[date], series.grid) if date in series.masks else None
 
@@ -71,6 +75,7 @@ class Simulate(Maker):
             reference_date=date,
             reference_mask=series.reference_mask if series.reference else series.masks.get(date),
             occlusion=mask_of(clouds.classes),
+            facts={"veil": GENERATED if row.veil else OFF},
         )
 
 

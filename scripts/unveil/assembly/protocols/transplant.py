@@ -1,7 +1,8 @@
-"""Protocol ``transplant``: real clouds of one date on the clear image of another.
+"""Protocol ``transplant``: the sky of one date on the clear image of another.
 
-The withheld image is the exact truth. Where it is itself cloudy, nothing is known and nothing is
-judged.
+Cloud and shadow come as they are; where the donor's mask calls it clear, its veil is put on the
+truth. The withheld image is the exact truth. Where it is itself cloudy, nothing is known and
+nothing is judged.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from unveil.assembly.protocols.base import (
     scene_seed,
 )
 from unveil.assembly.usable import listed, require_date
+from unveil.assembly.veil import OFF, no_veil, veil_of_donor
 from unveil.bands import CLEAR
 from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
-from unveil.scene import cloud_cover, is_occluded
+from unveil.scene import cloud_cover, is_clear, is_occluded
 from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.selection import choose_donor
 
 
 class Transplant(Maker):
-    """A clear date with the cloud and shadow pixels of another date of the same place."""
+    """A clear date with cloud, shadow and veil of another date of the same place."""
 
     protocol = PROTOCOLS["transplant"]
 
@@ -50,7 +52,7 @@ class Transplant(Maker):
         )
 
     def make(self, row: SceneRow, series: SourceSeries, settings: ProtocolSettings) -> MadeTarget:
-        """Put the hidden pixels of the donor on the withheld image.
+        """Put the hidden pixels of the donor on the withheld image, and its veil on the others.
 
         Raises:
             InputError: if a mask is missing, or the donor cannot lend its clouds.
@@ -63,11 +65,16 @@ class Transplant(Maker):
         grown = classmap.dilate(lent, HIDDEN_GROWTH_PX)
         hidden = is_occluded(grown) & has_data(clouds, series.grid)
         occlusion = np.where(hidden, grown, CLEAR).astype(np.uint8)
+        veil = no_veil(OFF)
+        if row.veil:
+            clear = is_clear(grown) & has_data(clouds, series.grid)
+            veil = veil_of_donor(series, donor, withheld=row.target_date, clear=clear)
         mask = np.where(hidden, np.where(is_occluded(lent), lent, CLEAR), own).astype(np.uint8)
 
         def read(window: Window) -> np.ndarray:
             rows, cols = window.toslices()
-            return np.where(hidden[rows, cols], clouds.read(window), truth.read(window))
+            shown = veil.over(truth.read(window), window)
+            return np.where(hidden[rows, cols], clouds.read(window), shown)
 
         return MadeTarget(
             raster=SourceRaster(truth.bands, read, truth.facts),
@@ -76,7 +83,7 @@ class Transplant(Maker):
             reference_date=row.target_date,
             reference_mask=series.masks[row.target_date],
             occlusion=mask_of(occlusion),
-            facts={"cloud_date": donor},
+            facts={"cloud_date": donor, **veil.facts},
             donor_date=donor,
         )
 
