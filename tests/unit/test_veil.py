@@ -34,10 +34,12 @@ from unveil.masks.mask_scene import judge_frame
 from unveil.raster import Grid
 from unveil.scene import is_occluded
 from unveil.sources.registry import open_source
+from unveil.sources.selection import Limits
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
 SETTINGS = ProtocolSettings(seed=7)
 SOURCES = fill_defaults({}, load_schema("config"))["sources"]
+LIMITS = Limits(**SOURCES["selection"])
 BANDS = ("B02", "B04", "B08")
 TRUTH, DONOR = "2020-06-11", "2020-06-21"
 DATES = ["2020-05-22", "2020-06-01", TRUTH, DONOR, "2020-07-01", "2020-07-11"]
@@ -136,11 +138,11 @@ def test_no_pixel_of_the_truth_under_the_donors_mask_reaches_an_input(place, tmp
 
 def test_dates_chosen_by_the_workflow_leak_no_truth_either(place, tmp_path):
     auto = row_of(place, target_date="auto", cloud_date="", n_targets=5, cloud_levels="0.3")
-    rows = expand_scenes([auto], SETTINGS, tmp_path / "cache")
+    rows = expand_scenes([auto], SETTINGS, tmp_path / "cache", limits=LIMITS)
     (row,) = (row for row in rows if row.target_date == TRUTH)
     before = made(row, tmp_path / "before")
     spoil(place, is_occluded(pixels(before, "occlusion")[0]))
-    assert expand_scenes([auto], SETTINGS, tmp_path / "cache") == rows
+    assert expand_scenes([auto], SETTINGS, tmp_path / "cache", limits=LIMITS) == rows
     first, again = inputs_of(before), inputs_of(made(row, tmp_path / "after"))
     for key, data in first.items():
         np.testing.assert_array_equal(data, again[key], err_msg=str(key))

@@ -14,10 +14,11 @@ from unveil.assembly.measure import Detect, measure_looks
 from unveil.assembly.protocols.base import MadeTarget, ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
 from unveil.assembly.scored import Judge, share_hidden
+from unveil.assembly.veil import NO_GROUND, OFF
 from unveil.assembly.write import write_scene
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
-from unveil.protocols import PROTOCOLS
+from unveil.protocols import PROTOCOLS, clean_variant
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.sources.base import SourceSeries
@@ -114,7 +115,9 @@ def assemble(
         "source": row.source,
         "path": row.path,
     }
-    return Scene(row.scene, row.protocol, series.place, series.grid, frames, facts)
+    clean = facts.get("veil") in (OFF, NO_GROUND)
+    protocol = clean_variant(row.protocol) if clean else row.protocol
+    return Scene(row.scene, protocol, series.place, series.grid, frames, facts)
 
 
 def _choose_context(
