@@ -3,8 +3,9 @@
 The Romanian Sentinel-2 series of the package nrt (L2A, 100 x 100 px, 140 dates): every date
 that is clear over the whole place is withheld in turn and put under a real cloud of another
 date, shape and pixels. Models see six dates before and six after with their SCL masks.
-Errors are of hidden pixels, mean absolute in reflectance over the bands, averaged over
-dates; intervals are bootstrapped over dates.
+Other pixels stay those of a clear day, a clean rim, which flatters models that learn from them
+(``protocols.py`` measures by how much). Errors are of hidden pixels, mean absolute in
+reflectance over the bands, averaged over dates; intervals are bootstrapped over dates.
 
     python benchmarks/accuracy.py PLACE [--dates 20] [--missed 0.2] [--models ID[:option=value] ...]
 
@@ -24,11 +25,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
+from places import read_romania
 
-from unveil.bands import CLEAR, CLOUD, CORE6, NODATA, REFLECTANCE_SCALE
-from unveil.classes import SCL_TO_CLASS
+from unveil.bands import CLEAR, CLOUD
 from unveil.guarded import read_yaml
 from unveil.metrics.uncertainty import Calibration
 from unveil.models.base import Model, ModelSpec
@@ -64,33 +64,13 @@ CALIBRATED = {
 }
 Errors = dict[str, dict[float, list[float]]]
 Calibrations = dict[str, dict[float, Calibration]]
-FILES = {
-    "10m": (("B2", "B3", "B4", "B8"), "sentinel2_cube_subset_romania_10m.nc"),
-    "20m": (("B8A", "B11"), "sentinel2_cube_subset_romania_20m.nc"),
-}
-"""The six core bands; those of 20 m are repeated on the 10 m grid."""
 
 
 def read_place(path: Path) -> Series:
     """Read the Romanian series from its folder, or one that `snakemake train` fetched."""
     if path.suffix == ".npz":
         return load_series(path, name=path.stem)
-    stacks = []
-    for bands, name in FILES.values():
-        with h5py.File(path / name) as file:
-            values = np.stack([file[band][:] for band in bands], axis=1)
-            times = 100 // values.shape[-1]
-            stacks.append(values.repeat(times, axis=-1).repeat(times, axis=-2))
-            if times == 1:
-                scl, days = file["SCL"][:], file["time"][:]
-    dn = np.concatenate(stacks, axis=1)
-    lookup = np.full(256, NODATA, np.uint8)
-    for value, code in SCL_TO_CLASS.items():
-        lookup[value] = code
-    reflectance = np.where(dn == 0, np.nan, dn.astype(np.float32) / REFLECTANCE_SCALE)
-    start = dt.date(2015, 8, 1).toordinal()
-    bbox = (22.0, 44.0, 28.0, 48.0)
-    return Series("romania", CORE6, reflectance.astype(np.float32), lookup[scl], start + days, bbox)
+    return read_romania(path)
 
 
 def cases(

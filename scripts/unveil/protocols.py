@@ -53,8 +53,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "transplant",
             title="Transplanted clouds",
-            explanation="a clear date is withheld as truth, and real cloud and shadow pixels of "
-            "another date of the same place are put on it",
+            explanation="a clear date is withheld as truth, and the sky of another date of the "
+            "same place is put on it: cloud, shadow, and haze that its mask calls clear",
             clouds="lent",
             truth="withheld",
         ),

@@ -14,8 +14,10 @@ PACKAGE = "unveil"
 FIELD, STAGES, WORKFLOW, RULES = range(4)
 FLOORS: dict[int, tuple[str, ...]] = {
     FIELD: (
-        *("bands", "classes", "code", "composites", "config", "errors", "gdal", "guarded", "hdf5"),
+        *("bands", "classes", "code", "composites", "config", "distance", "errors", "gdal"),
         *(
+            "guarded",
+            "hdf5",
             "machine",
             "predictions",
             "protocols",

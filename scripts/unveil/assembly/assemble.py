@@ -135,7 +135,7 @@ def _choose_context(
         context = choose_context(list(series.optical), row.target_date, row.n_context, dates)
         if target.reference is None:
             return series, context
-        kept = usable.without_copies(series, context, used)
+        kept = usable.without_copies(series, context, used, made_clouds=target.occlusion)
         if kept.optical.keys() == series.optical.keys():
             return kept, context
         series = kept

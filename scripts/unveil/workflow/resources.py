@@ -62,7 +62,7 @@ class Cost:
 _METHOD = Cost(150, 0, 120, seconds_per_mpx_frame=0.6)
 _NETWORK = Cost(1100, 500, 150, seconds=15, seconds_per_mpx=60, seconds_per_mpx_frame=12)
 COSTS = {
-    "assemble_scene": Cost(150, 500, 10, 20, seconds_per_mpx=1, seconds_per_mpx_frame=0.7),
+    "assemble_scene": Cost(150, 500, 10, 20, seconds_per_mpx=13, seconds_per_mpx_frame=0.7),
     "mask_scene": Cost(250, 80, 0, 10, seconds=5, seconds_per_mpx=35, seconds_per_mpx_frame=0.3),
     "coregister_scene": Cost(150, 60, 50, seconds_per_mpx_frame=0.5),
     "infer": Cost(150),  # of models that all lack their weights
