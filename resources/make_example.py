@@ -90,6 +90,25 @@ class Transplant:
 
 
 @dataclass(frozen=True)
+class RealPair:
+    """A really cloudy date, and the clear one at most five days away that is its truth.
+
+    Attributes:
+        scene: scene id in ``config/scenes.tsv``.
+        target: the cloudy date.
+        truth: the clear one.
+        fraction: expected fraction of hidden pixels of the target.
+        n_context: context dates, half before and half after.
+    """
+
+    scene: str
+    target: str
+    truth: str
+    fraction: float
+    n_context: int = 12
+
+
+@dataclass(frozen=True)
 class Chip:
     """A window of the L1C image: name, upper left row and column, what is seen there."""
 
@@ -123,6 +142,16 @@ TRANSPLANTS = (
     Transplant("romania-20180412-half", "2018-04-12", "2015-08-01", 0.55),
     Transplant("romania-20171019-heavy", "2017-10-19", "2018-08-30", 0.83),
     Transplant("romania-20200516-heavy", "2020-05-16", "2019-08-15", 0.93),
+)
+
+# Of the eleven pairs that the workflow's own rule finds, those whose truth was found clear by eye.
+PAIRS = (
+    RealPair("romania-20180706-pair", "2018-07-06", "2018-07-01", 0.73),
+    RealPair("romania-20180726-pair", "2018-07-26", "2018-07-21", 0.49),
+    RealPair("romania-20180830-pair", "2018-08-30", "2018-08-25", 0.83),
+    RealPair("romania-20190626-pair", "2019-06-26", "2019-07-01", 0.48),
+    RealPair("romania-20190805-pair", "2019-08-05", "2019-08-10", 0.67),
+    RealPair("romania-20200730-pair", "2020-07-30", "2020-08-04", 0.48, n_context=10),
 )
 
 # Upper left corners are multiples of 6, so that 60 m pixels are whole at the corner.
@@ -178,7 +207,7 @@ def pip_command() -> list[str]:
     raise DownloadError("no pip found; install pip or uv")
 
 
-# -- Romania: a time series for the transplant protocol ----------------------------------
+# -- Romania: a time series for pairs and transplants -------------------------------------
 
 
 @dataclass(frozen=True)
@@ -251,25 +280,31 @@ def clear_fraction(scl: np.ndarray) -> float:
     return float(is_clear(classmap.from_delivered(scl, "SCL")).mean())
 
 
-def context_dates(dates: Sequence[str], choice: Transplant) -> list[str]:
-    """Return the nearest dates before and after the target, half each, without the donor."""
-    half = choice.n_context // 2
-    others = [date for date in sorted(dates) if date not in (choice.target, choice.donor)]
+def context_dates(dates: Sequence[str], choice: Transplant | RealPair) -> list[str]:
+    """Return the nearest dates before and after the target, half each, without its other date."""
+    half, other = choice.n_context // 2, other_date(choice)
+    others = [date for date in sorted(dates) if date not in (choice.target, other)]
     before = [date for date in others if date < choice.target][-half:]
     after = [date for date in others if date > choice.target][:half]
     return before + after
 
 
+def other_date(choice: Transplant | RealPair) -> str:
+    """Return the date of a scene that no model sees as context: the donor, or the truth."""
+    return choice.donor if isinstance(choice, Transplant) else choice.truth
+
+
 def make_romania(folder: Path, packages: Path) -> None:
-    """Write the frames and scene classifications that the six transplant scenes need."""
+    """Write the frames and scene classifications that transplants and pairs need."""
     with zipfile.ZipFile(fetch_package(NRT, packages)) as wheel:
         fine = read_cube(wheel, "nrt/data/sentinel2_cube_subset_romania_10m.nc")
         coarse = read_cube(wheel, "nrt/data/sentinel2_cube_subset_romania_20m.nc")
     frames, grid = romania_frames(fine, coarse), cube_grid(fine)
     scl = fine.variables["SCL"].astype(np.uint8)
     report_choice(fine.dates, scl)
-    needed = {d for c in TRANSPLANTS for d in context_dates(fine.dates, c)}
-    needed |= {d for c in TRANSPLANTS for d in (c.target, c.donor)}
+    scenes = (*TRANSPLANTS, *PAIRS)
+    needed = {d for c in scenes for d in context_dates(fine.dates, c)}
+    needed |= {d for c in scenes for d in (c.target, other_date(c))}
     tags = {"SOURCE": "nrt 0.2.1", "RESAMPLING": f"B8A, B11 from 20 m, {NEAREST}"}
     for date in sorted(needed):
         at = fine.dates.index(date)
@@ -291,15 +326,18 @@ def make_romania(folder: Path, packages: Path) -> None:
 
 
 def report_choice(dates: Sequence[str], scl: np.ndarray) -> None:
-    """Log, and check, what was measured for each transplant scene."""
-    for choice in TRANSPLANTS:
-        measured = float(occlusion(scl[dates.index(choice.donor)]).mean())
-        clear = clear_fraction(scl[dates.index(choice.target)])
+    """Log, and check, what was measured for each scene."""
+    for choice in (*TRANSPLANTS, *PAIRS):
+        cloudy, truth = choice.target, other_date(choice)
+        if isinstance(choice, Transplant):
+            cloudy, truth = truth, cloudy
+        measured = float(occlusion(scl[dates.index(cloudy)]).mean())
+        clear = clear_fraction(scl[dates.index(truth)])
         log.info(
-            "%-24s donor %s occludes %.4f (expected %.2f), target clear by SCL %.4f",
-            choice.scene, choice.donor, measured, choice.fraction, clear,
+            "%-24s %s hides %.4f (expected %.2f), truth %s clear by SCL %.4f",
+            choice.scene, cloudy, measured, choice.fraction, truth, clear,
         )  # fmt: skip
-        if abs(measured - choice.fraction) > 0.05 or clear < 0.98:
+        if abs(measured - choice.fraction) > 0.05 or clear < 0.97:
             raise ValueError(f"{choice.scene}: the cube does not hold what was chosen")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW, SNOW
+from unveil.distance import distance_from
 from unveil.errors import InputError
 
 HIDDEN_GROWTH_PX = 2
@@ -79,10 +80,6 @@ def dilate(classes: np.ndarray, pixels: int) -> np.ndarray:
     return grown
 
 
-def near(mask: np.ndarray, pixels: float) -> np.ndarray:
+def near(mask: np.ndarray, pixels: int) -> np.ndarray:
     """Return which pixels lie within a distance of a true one, ``(H, W)`` bool."""
-    if not mask.any():
-        return np.zeros_like(mask)
-    from scipy.ndimage import distance_transform_edt  # lazy, as above
-
-    return distance_transform_edt(~mask) <= pixels
+    return distance_from(mask, reach=pixels + 1) <= pixels

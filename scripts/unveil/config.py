@@ -42,8 +42,8 @@ MAY_BE_EQUAL = RISING[:3]
 class SceneRow:
     """One row of the scene table; the columns are described in ``scenes.schema.yaml``.
 
-    ``passed_over`` is no column: it says of a planned row which dates of its place were not
-    considered, and why.
+    ``pair`` and ``passed_over`` are no columns: planning numbers the real pairs of a row from 1 on,
+    and says which dates of its place were not considered, and why.
     """
 
     scene: str
@@ -63,6 +63,9 @@ class SceneRow:
     area: str = ""
     split: str = ""
     n_patches: int = 0
+    truth_days: int = 0
+    period: str = ""
+    pair: int = 0
     passed_over: str = ""
 
 

@@ -6,7 +6,7 @@ Facts that tables, figures and docs share. How a target comes about is in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -22,6 +22,8 @@ class Protocol:
             ``generated``.
         truth: the image of ``another date``, the image of the target's own date that is
             ``withheld``, or ``none``.
+        variant_of: the protocol that the scene table names, where this is another name for scenes
+            that must not be mixed with its others; else empty.
     """
 
     id: str
@@ -29,6 +31,7 @@ class Protocol:
     explanation: str
     clouds: Literal["real", "lent", "generated"]
     truth: Literal["another date", "withheld", "none"]
+    variant_of: str = ""
 
     @property
     def exact(self) -> bool:
@@ -71,7 +74,31 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
-"""Every protocol, in order of trust."""
+"""Every protocol, in order of trust; at the end, scenes of some that are to be told apart."""
+TABLED = tuple(PROTOCOLS)
+"""Those that the scene table names."""
+CLEAN_RIM = "clean rim, which flatters methods that learn from the target"
+"""What is said of targets without a veil wherever their numbers stand."""
+
+
+def _without_veil(protocol: Protocol) -> Protocol:
+    return replace(
+        protocol,
+        id=f"{protocol.id}_clean",
+        title=f"{protocol.title}, clean rim",
+        explanation=f"{protocol.explanation}, but without a veil: a {CLEAN_RIM}",
+        variant_of=protocol.id,
+    )
+
+
+PROTOCOLS |= {
+    clean.id: clean for clean in map(_without_veil, [p for p in PROTOCOLS.values() if p.exact])
+}
+
+
+def clean_variant(protocol: str) -> str:
+    """Return the name of a protocol's scenes without a veil."""
+    return next(p.id for p in PROTOCOLS.values() if p.variant_of == protocol)
 
 
 def title_of(protocol: str) -> str:

@@ -15,8 +15,9 @@ FIELD, STAGES, WORKFLOW, RULES = range(4)
 FLOORS: dict[int, tuple[str, ...]] = {
     FIELD: (
         *("bands", "classes", "code", "composites", "config", "distance", "errors", "gdal"),
-        *("guarded", "hdf5"),
         *(
+            "guarded",
+            "hdf5",
             "machine",
             "predictions",
             "protocols",

@@ -21,6 +21,7 @@ from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.errors import InputError
 from unveil.masks.mask_scene import detect_clouds, judge_frame, why_unjudged
 from unveil.sources.registry import open_source, source_of
+from unveil.sources.selection import Limits
 from unveil.sources.splits import SPLITS, split_places, spread
 
 SETTINGS = fill_defaults({}, load_schema("config"))["sources"]
@@ -44,7 +45,9 @@ def row(path, source, **columns):
 
 
 def expanded(*rows, cache=None):
-    return planning.expand_scenes(rows, ProtocolSettings(1), cache)
+    return planning.expand_scenes(
+        rows, ProtocolSettings(1), cache, limits=Limits(**SETTINGS["selection"])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +297,9 @@ def allclear(tmp_path, real):
     mask[1, :100], mask[4, 100:120] = 1, 1
     frames = []
     for day, name in ((6, "cloudy"), (11, "cloudy"), (26, "clear")):
-        frames.append([f"2022-01-{day:02d} 04:43:01", place("s2_toa", day, real[name][0])])
+        frames.append(
+            [f"2022-01-{day:02d} 04:43:01", place("s2_toa", day, real[name][0] + (day == 6))]
+        )
         place("cld_shdw", day, mask if name == "cloudy" else mask * 0)
     target = [["2022-01-16 04:43:01", place("s2_toa", 16, real["clear"][0] + 1)]]
     place("cld_shdw", 16, mask * 0)
@@ -374,7 +379,7 @@ HEADER = "scene\tsource\tpath\ttarget_date\tprotocol\treference_date\tsplit\n"
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("s\tlocal\tp\tauto\tpaired\t\t", ("target_date", "auto")),
+        ("s\tlocal\tp\tauto\tsimulate\t\t", ("target_date", "auto")),
         ("s\tsafe\tp\t2020-01-01\tnone\tauto\t", ("reference_date", "paired")),
         ("s\tsafe\tp\t2020-01-01\tnone\t\ttest", ("split", "have splits")),
         ("s\tallclear\tp\tauto\tpaired\t\t", ("split", "dataset file")),

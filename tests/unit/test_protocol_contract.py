@@ -14,7 +14,7 @@ from unveil.assembly.protocols.registry import MAKERS
 from unveil.bands import CLEAR, NODATA
 from unveil.config import SceneRow, load_schema
 from unveil.masks.mask_scene import judge_frame
-from unveil.protocols import PROTOCOLS, title_of
+from unveil.protocols import PROTOCOLS, TABLED, clean_variant, title_of
 from unveil.raster import Grid
 from unveil.scene import is_occluded, read_occlusion
 from unveil.sources.base import SourceSeries, from_array
@@ -54,14 +54,16 @@ def row_of(maker):
 
 def test_the_scene_table_knows_the_protocols_and_no_other():
     known = load_schema("scenes")["properties"]["protocol"]["enum"]
-    assert known == list(PROTOCOLS) == [protocol.id for protocol in PROTOCOLS.values()]
-    assert sorted(MAKERS) == sorted(PROTOCOLS)
+    assert tuple(known) == TABLED
+    assert list(PROTOCOLS) == [protocol.id for protocol in PROTOCOLS.values()]
+    assert sorted(MAKERS) == sorted(TABLED)
+    assert {p.variant_of for p in PROTOCOLS.values()} <= {"", *TABLED}
 
 
 def test_docs_name_the_protocols_in_order_of_trust(root):
     text = (root / "config/README.md").read_text()
     rows = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
-    assert [name for name in rows if name in PROTOCOLS][-len(PROTOCOLS) :] == list(PROTOCOLS)
+    assert [name for name in rows if name in TABLED][-len(TABLED) :] == list(TABLED)
 
 
 @EVERY
@@ -137,3 +139,22 @@ def test_the_lender_of_clouds_is_told_so_that_no_model_sees_it(maker, series):
     made = maker.make(row_of(maker), series, SETTINGS)
     assert bool(made.donor_date) == (maker.protocol.clouds == "lent")
     assert made.donor_date in ("", DATES[1])
+
+
+def test_scenes_without_a_veil_have_a_name_of_their_own_that_says_so():
+    for protocol in ("transplant", "simulate"):
+        clean, veiled = PROTOCOLS[clean_variant(protocol)], PROTOCOLS[protocol]
+        assert clean.title == f"{veiled.title}, clean rim" and clean.exact
+        assert "flatters methods that learn from the target" in clean.explanation
+        assert list(PROTOCOLS).index(clean.id) > list(PROTOCOLS).index(protocol)
+
+
+@pytest.mark.parametrize("protocol", ["transplant", "simulate"])
+def test_a_scene_without_a_veil_is_never_pooled_with_those_that_have_one(
+    protocol, series, tmp_path
+):
+    row = row_of(MAKERS[protocol])
+    for veil, expected in ((True, protocol), (False, clean_variant(protocol))):
+        row = replace(row, veil=veil)
+        scene = assemble(row, series, tmp_path / str(veil), SETTINGS, judge=judge_frame)
+        assert scene.protocol == expected

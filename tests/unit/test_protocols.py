@@ -20,7 +20,7 @@ from unveil.masks.mask_scene import judge_frame
 from unveil.raster import Grid
 from unveil.scene import load_scene, save_scene
 from unveil.sources.registry import open_source
-from unveil.sources.selection import choose_context, choose_donor, choose_radar
+from unveil.sources.selection import Limits, choose_context, choose_donor, choose_radar
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
 SETTINGS = ProtocolSettings(seed=7)
@@ -216,13 +216,17 @@ def auto(place, **columns):
 
 
 def test_auto_plans_one_scene_a_target_and_level(place, tmp_path):
-    rows = expand_scenes([auto(place)], SETTINGS, tmp_path / "cache")
+    rows = expand_scenes(
+        [auto(place)], SETTINGS, tmp_path / "cache", limits=Limits(**SOURCES["selection"])
+    )
     assert len(rows) == 6
     assert all(r.scene == f"plot-{r.target_date.replace('-', '')}-{r.scene[-2:]}" for r in rows)
     assert {row.scene[-2:] for row in rows} == {"20", "40"}
     assert {row.cloud_date for row in rows} <= {"2020-03-01", "2020-10-01"}
     assert not {row.target_date for row in rows} & {"2020-03-01", "2020-10-01"}
-    assert rows == expand_scenes([auto(place)], SETTINGS, tmp_path / "other-cache")
+    assert rows == expand_scenes(
+        [auto(place)], SETTINGS, tmp_path / "other-cache", limits=Limits(**SOURCES["selection"])
+    )
 
 
 def test_the_masks_of_a_place_are_opened_once(place, tmp_path, monkeypatch):
@@ -235,20 +239,37 @@ def test_the_masks_of_a_place_are_opened_once(place, tmp_path, monkeypatch):
 def test_a_hazy_date_is_not_withheld_as_truth(place, tmp_path):
     haze = raster.read(place / "frames/2020-08-01.tif") + 400
     raster.write_cog(place / "frames/2020-08-01.tif", haze, GRID, descriptions=BANDS, nodata=0)
-    rows = expand_scenes([auto(place, n_targets=9)], SETTINGS, tmp_path / "cache")
+    rows = expand_scenes(
+        [auto(place, n_targets=9)],
+        SETTINGS,
+        tmp_path / "cache",
+        limits=Limits(**SOURCES["selection"]),
+    )
     assert "2020-08-01" not in {row.target_date for row in rows}
 
 
 def test_asking_for_more_targets_than_there_are_clear_dates_is_refused(place, tmp_path):
     with pytest.raises(InputError, match=r"n_targets.*10 dates.*11 wanted"):
-        expand_scenes([auto(place, n_targets=11)], SETTINGS, tmp_path / "cache")
+        expand_scenes(
+            [auto(place, n_targets=11)],
+            SETTINGS,
+            tmp_path / "cache",
+            limits=Limits(**SOURCES["selection"]),
+        )
 
 
 def test_a_planned_id_that_is_taken_is_refused(place, tmp_path):
-    planned = expand_scenes([auto(place)], SETTINGS, tmp_path / "cache")
+    planned = expand_scenes(
+        [auto(place)], SETTINGS, tmp_path / "cache", limits=Limits(**SOURCES["selection"])
+    )
     taken = replace(planned[0], target_date="2020-06-01")
     with pytest.raises(InputError, match=planned[0].scene):
-        expand_scenes([taken, auto(place)], SETTINGS, tmp_path / "cache")
+        expand_scenes(
+            [taken, auto(place)],
+            SETTINGS,
+            tmp_path / "cache",
+            limits=Limits(**SOURCES["selection"]),
+        )
 
 
 def test_clouds_put_on_window_by_window_are_those_of_the_whole_image(place, tmp_path, monkeypatch):

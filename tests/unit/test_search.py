@@ -183,6 +183,19 @@ def test_an_item_without_scl_is_neither_truth_nor_context_whatever_the_catalogue
     }
 
 
+def test_a_real_pair_is_chosen_from_the_period_that_is_asked_for(place, monkeypatch):
+    folder, items = place
+    asked = {"protocol": "paired", "target_date": "auto", "period": "2020-06-01/2020-06-30"}
+    lock, series = search(folder, items, monkeypatch, truth_days=30, **asked)
+    assert (series.target_date, series.reference_date) == (CLOUDY, lock["chosen"]["reference"])
+    assert series.reference_date in OTHERS and CLOUDY not in lock["chosen"]["context"]
+    assert series.reference_date not in lock["chosen"]["context"]
+    with pytest.raises(InputError, match="1 real pair is there from 2020-06-01.*2 wanted"):
+        search(folder, items, monkeypatch, truth_days=30, n_targets=2, pair=2, **asked)
+    with pytest.raises(InputError, match="0 real pairs are there"):
+        search(folder, items, monkeypatch, **{**asked, "period": "2020-07-01/2020-07-02"})
+
+
 def test_a_target_without_scl_is_refused(place, monkeypatch):
     folder, items = place
     items[CLOUDY] = without_scl(items[CLOUDY])

@@ -24,6 +24,7 @@ from unveil.raster import Grid
 from unveil.sources.base import SourceSeries, from_array
 from unveil.sources.local import date_in_name, dated_files
 from unveil.sources.registry import open_source
+from unveil.sources.selection import Limits
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 24, 30)
 SETTINGS = fill_defaults({}, load_schema("config"))["sources"]
@@ -69,6 +70,11 @@ def assembled(scene_row, folder, **masks):
         judge=judge_frame,
     )
     return mask_scene(scene, folder / "scene", options)
+
+
+def planned_of(scene_row, folder):
+    limits = Limits(**SETTINGS["selection"])
+    return planning.expand_scenes([scene_row], ProtocolSettings(1), folder / "cache", limits=limits)
 
 
 def dates_of(frames):
@@ -186,10 +192,9 @@ def test_a_mask_is_found_however_its_name_is_written(place, tmp_path, name):
 def test_a_mask_without_its_frame_is_an_error(place, tmp_path):
     write_mask(place / "masks/2024-06-02.tif")
     auto = row(place, protocol="transplant", target_date="auto")
-    settings = ProtocolSettings(1)
     for look in (
         lambda: open_source(row(place), SETTINGS),
-        lambda: planning.expand_scenes([auto], settings, tmp_path / "cache"),
+        lambda: planned_of(auto, tmp_path),
     ):
         with pytest.raises(InputError, match=r"2024-06-02.tif.*no frame.*frames/2024-06-02.tif"):
             look()
@@ -292,7 +297,7 @@ def test_a_bad_radar_pass_makes_way_for_the_next(place, tmp_path):
 def test_planning_passes_over_bad_dates_and_says_so_in_the_scene(place, tmp_path, caplog):
     spoil_end(place / f"frames/{NEAR}.tif")
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=2)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
+    planned = planned_of(wanted, tmp_path)
     assert {each.target_date for each in planned} == {CLEAR, FAR}
     with caplog.at_level(logging.INFO):
         scene = assembled(planned[0], tmp_path)
@@ -307,7 +312,7 @@ def test_planning_says_which_dates_lack_a_band_and_which_are_hazy(place, tmp_pat
         write_frame(place / f"frames/{day}.tif", bands, value=1500 if day == hazy else 1200)
         write_mask(place / f"masks/{day}.tif")
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=5)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
+    planned = planned_of(wanted, tmp_path)
     assert not {hazy, poor} & {each.target_date for each in planned}
     scene = assembled(planned[0], tmp_path)
     told = scene.facts["not_withheld"]
@@ -315,7 +320,7 @@ def test_planning_says_which_dates_lack_a_band_and_which_are_hazy(place, tmp_pat
     assert f"{hazy}: haze, its blue is 0.150, up to 0.130 is usual" in told
     more = replace(wanted, n_targets=6)
     with pytest.raises(InputError, match=f"5 dates .* 6 wanted.*{hazy}: haze"):
-        planning.expand_scenes([more], ProtocolSettings(1), tmp_path / "cache")
+        planned_of(more, tmp_path)
 
 
 # --- bands --------------------------------------------------------------------------------------
@@ -359,7 +364,7 @@ def test_auto_takes_no_truth_that_lacks_a_band(place, tmp_path):
 def test_auto_withholds_no_date_that_lacks_a_band(place, tmp_path):
     write_frame(place / f"frames/{NEAR}.tif", bands=BANDS[:4])
     wanted = row(place, protocol="transplant", target_date="auto", n_targets=2)
-    planned = planning.expand_scenes([wanted], ProtocolSettings(1), tmp_path / "cache")
+    planned = planned_of(wanted, tmp_path)
     assert {each.target_date for each in planned} == {CLEAR, FAR}
     assert NEAR not in {each.cloud_date for each in planned}
 

@@ -34,10 +34,12 @@ from unveil.masks.mask_scene import judge_frame
 from unveil.raster import Grid
 from unveil.scene import is_occluded
 from unveil.sources.registry import open_source
+from unveil.sources.selection import Limits
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
 SETTINGS = ProtocolSettings(seed=7)
 SOURCES = fill_defaults({}, load_schema("config"))["sources"]
+LIMITS = Limits(**SOURCES["selection"])
 BANDS = ("B02", "B04", "B08")
 TRUTH, DONOR = "2020-06-11", "2020-06-21"
 DATES = ["2020-05-22", "2020-06-01", TRUTH, DONOR, "2020-07-01", "2020-07-11"]
@@ -95,6 +97,15 @@ def inputs_of(scene):
     return images | {("mask", f.date): raster.read(f.mask) for f in seen if f.mask}
 
 
+def vary(place):
+    """Give the other dates pixels of their own, as no two real dates are the same."""
+    rng = np.random.default_rng(4)
+    for date in DATES:
+        if date not in (TRUTH, DONOR):
+            data = ground() + rng.integers(0, 50, ground().shape).astype(np.uint16)
+            write(place, date, data, np.full(GRID.shape, 4, np.uint8))
+
+
 def spoil(place, where=slice(None)):
     """Replace pixels of the truth by noise and return where that is."""
     data = ground()
@@ -123,6 +134,7 @@ def test_without_a_veil_clear_pixels_are_those_of_the_truth(place, tmp_path):
 
 
 def test_no_pixel_of_the_truth_under_the_donors_mask_reaches_an_input(place, tmp_path):
+    vary(place)
     before = made(row_of(place), tmp_path / "before")
     hidden = is_occluded(pixels(before, "occlusion")[0])
     spoil(place, hidden)
@@ -135,12 +147,13 @@ def test_no_pixel_of_the_truth_under_the_donors_mask_reaches_an_input(place, tmp
 
 
 def test_dates_chosen_by_the_workflow_leak_no_truth_either(place, tmp_path):
+    vary(place)
     auto = row_of(place, target_date="auto", cloud_date="", n_targets=5, cloud_levels="0.3")
-    rows = expand_scenes([auto], SETTINGS, tmp_path / "cache")
+    rows = expand_scenes([auto], SETTINGS, tmp_path / "cache", limits=LIMITS)
     (row,) = (row for row in rows if row.target_date == TRUTH)
     before = made(row, tmp_path / "before")
     spoil(place, is_occluded(pixels(before, "occlusion")[0]))
-    assert expand_scenes([auto], SETTINGS, tmp_path / "cache") == rows
+    assert expand_scenes([auto], SETTINGS, tmp_path / "cache", limits=LIMITS) == rows
     first, again = inputs_of(before), inputs_of(made(row, tmp_path / "after"))
     for key, data in first.items():
         np.testing.assert_array_equal(data, again[key], err_msg=str(key))

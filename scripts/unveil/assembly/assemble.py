@@ -11,14 +11,15 @@ from unveil.assembly import usable
 from unveil.assembly.dates import choose_dates, is_settled, may_move, name_dates, sample_dates
 from unveil.assembly.floor import measure_floor
 from unveil.assembly.measure import Detect, measure_looks
-from unveil.assembly.protocols.base import ProtocolSettings
+from unveil.assembly.protocols.base import MadeTarget, ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
 from unveil.assembly.scored import Judge, share_hidden
-from unveil.assembly.write import write_context, write_radar, write_target
+from unveil.assembly.veil import NO_GROUND, OFF
+from unveil.assembly.write import discard, write_context, write_radar, write_target
 from unveil.bands import sort_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
-from unveil.protocols import PROTOCOLS
+from unveil.protocols import PROTOCOLS, clean_variant
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.sources.base import SourceSeries, Unusable
@@ -101,12 +102,10 @@ def assemble(
         usable.require_date(row, series, row.target_date, "target_date")
     series = usable.narrow(row, series, usable.bands_of_target(row, series))
     target = maker_of(row).make(row, series, settings)
-    # The lender of the clouds stays out of the context: models must not see them twice.
-    excluded = {row.target_date, target.reference_date, target.donor_date}
     level = str(series.facts.get("level", ""))
     written = write_target(target, row.target_date, series.grid, folder, level=level, judge=judge)
     frames = list(written)
-    series, context = _write_context(row, series, excluded, folder)
+    series, context = _write_context(row, series, target, folder)
     dates = [frame.date for frame in context]
     LOG.info("%s: target %s, context %s", row.scene, row.target_date, ", ".join(dates) or "none")
     series, radar = _write_radar(row, series, dates, folder)
@@ -120,7 +119,9 @@ def assemble(
         "source": row.source,
         "path": row.path,
     }
-    return Scene(row.scene, row.protocol, series.place, series.grid, tuple(frames), facts)
+    clean = facts.get("veil") in (OFF, NO_GROUND)
+    protocol = clean_variant(row.protocol) if clean else row.protocol
+    return Scene(row.scene, protocol, series.place, series.grid, tuple(frames), facts)
 
 
 def _report_passed_over(row: SceneRow) -> dict[str, str]:
@@ -132,9 +133,17 @@ def _report_passed_over(row: SceneRow) -> dict[str, str]:
 
 
 def _write_context(
-    row: SceneRow, series: SourceSeries, excluded: set[str], folder: Path
+    row: SceneRow, series: SourceSeries, target: MadeTarget, folder: Path
 ) -> tuple[SourceSeries, list[Frame]]:
-    """Write the context; a date that cannot be read is left out and makes way for the next."""
+    """Write the context; a date that must not be used makes way for the next.
+
+    It must not where it cannot be read, or shows target, truth or donor again. The lender of the
+    clouds stays out: models must not see them twice.
+    """
+    excluded = {row.target_date, target.reference_date, target.donor_date}
+    used = {date: series.optical[date] for date in sorted(excluded & set(series.optical))}
+    if target.reference and target.reference_date not in used:
+        used["the truth"] = target.reference
     written: dict[str, Frame] = {}
     while True:
         context = choose_context(list(series.optical), row.target_date, row.n_context, excluded)
@@ -144,8 +153,15 @@ def _write_context(
                     written[date] = write_context(series, date, folder)
         except InputError as error:
             series = series.without({date: Unusable.of(error)})
-        else:
+            continue
+        kept = series
+        if target.reference is not None:
+            kept = usable.without_copies(series, context, used, made_clouds=target.occlusion)
+        if kept.optical.keys() == series.optical.keys():
             return series, [written[date] for date in context]
+        for date in series.optical.keys() - kept.optical.keys():
+            discard(written.pop(date))
+        series = kept
 
 
 def _write_radar(

@@ -15,6 +15,8 @@ from unveil.errors import InputError, SceneSkipped
 from unveil.protocols import PROTOCOLS
 from unveil.sources import selection
 from unveil.sources.base import SourceSeries
+from unveil.sources.pairs import asks_for_pairs, choose_pairs, too_few, wish_of
+from unveil.sources.registry import source_of
 from unveil.sources.selection import Limits, Look
 
 MOST_NAMED = 3
@@ -32,7 +34,9 @@ def is_settled(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
 
 
 def may_move(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
-    """Whether the target may be another date than the wanted one."""
+    """Whether the target may be another date than the wanted one; a planned one may not."""
+    if row.pair:
+        return False
     choice = PROTOCOLS[row.protocol].clouds == "real" and len(series.optical) > 1
     return choice and limits.window_days > 0
 
@@ -98,8 +102,9 @@ def choose_dates(
 ) -> tuple[SceneRow, SourceSeries]:
     """Return a row with the dates chosen by the clouds over the place, and the series.
 
-    ``target_date`` is the wanted date, or ``auto`` for the first date that is cloudy enough
-    and has a truth; ``reference_date: auto`` asks for the nearest really clear date. Why a date
+    ``target_date`` is the wanted date, or ``auto`` for a real pair (:mod:`unveil.sources.pairs`)
+    or, without a truth, the first date that is cloudy enough and could have one;
+    ``reference_date: auto`` asks for the nearest really clear date. Why a date
     was chosen, or why there is no truth, goes to the facts of the series.
 
     Args:
@@ -114,15 +119,27 @@ def choose_dates(
     facts: dict[str, Any] = {
         "cover_of_dates": {k.date: round(k.occluded, 4) for k in looks if k.occluded is not None}
     }
-    if row.target_date == "auto" or may_move(row, series, limits):
+    if asks_for_pairs(row) and source_of(row).pair_days:
+        row = _choose_pair(row, looks, limits)
+    elif row.target_date == "auto" or may_move(row, series, limits):
         row = replace(row, target_date=_choose_target(row, series, looks, limits).date)
     if row.reference_date == "auto":
         try:
+            limits = replace(limits, truth_days=row.truth_days or limits.truth_days)
             truth = selection.truth_within(looks, row.target_date, limits).date
         except SceneSkipped as reason:
             truth, facts["no_reference"] = "", str(reason)
         row = replace(row, reference_date=truth)
     return row, replace(series, facts=series.facts | facts)
+
+
+def _choose_pair(row: SceneRow, looks: Sequence[Look], limits: Limits) -> SceneRow:
+    wish, number = wish_of(row, source_of(row).pair_days), max(row.pair, 1)
+    pairs = choose_pairs(looks, wish, limits)
+    if number > len(pairs):
+        raise too_few(len(pairs), wish, limits, file=row.path, scene=row.scene)
+    target, truth = pairs[number - 1]
+    return replace(row, target_date=target.date, reference_date=truth.date)
 
 
 def _choose_target(

@@ -14,7 +14,7 @@ from unveil import raster
 from unveil.bands import NODATA, S2CLOUDLESS10
 from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.raster import BLOCK, Grid
-from unveil.scene import cloud_cover
+from unveil.scene import cloud_cover, is_clear
 from unveil.sources import selection
 from unveil.sources.base import SourceRaster, SourceSeries, open_dates
 from unveil.sources.selection import Acquisition, Look
@@ -53,11 +53,13 @@ def _measure(series: SourceSeries, date: str, *, detect: Detect) -> Look:
         classes = detect(raster.to_reflectance(data), frame.bands)
     else:
         return replace(look, valid=float((data != 0).all(axis=0).mean()))
+    empty = (data == 0).any(axis=0)
+    clear = float((is_clear(classes) & ~empty).mean())
     classes = classmap.dilate(classes, HIDDEN_GROWTH_PX // _step(series.grid))
-    classes[(data == 0).any(axis=0)] = NODATA
+    classes[empty] = NODATA
     blue = data[frame.bands.index("B02")] if "B02" in frame.bands else None
     LOG.info("%s: %.0f %% occluded", date, 100 * cloud_cover(classes))
-    return selection.measured(look, classes, blue)
+    return selection.measured(look, classes, blue, clear=clear)
 
 
 def _step(grid: Grid) -> int:

@@ -1,8 +1,9 @@
 """Planning scenes: which rows of the scene table become which scenes.
 
 A row of a dataset's split becomes one row per patch. A local place with ``target_date: auto``
-becomes rows with a date and a cloud donor each, so that the workflow's graph stays static. Masks
-are opened once; what was learnt is kept in the cache until a file of the place changes.
+becomes rows with a date each, and a cloud donor or the truth's date, so that the workflow's graph
+stays static. Masks are opened once; what was learnt is kept in the cache until a file of the place
+changes. Other sources tell their clouds in the job alone: their pairs are numbered.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from unveil import classes as classmap
 from unveil.assembly.protocols.base import ProtocolSettings, scene_seed
-from unveil.bands import REFLECTANCE_SCALE, sort_bands
+from unveil.bands import NODATA, REFLECTANCE_SCALE, sort_bands
 from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.code import code_of
 from unveil.config import SceneRow
@@ -28,35 +29,45 @@ from unveil.records import checksum, identify, kept, write_record
 from unveil.scene import cloud_cover, is_clear
 from unveil.sources.base import SourceSeries, open_dates
 from unveil.sources.local import Local, paired_files
+from unveil.sources.pairs import CLEAR_SHARE, asks_for_pairs, require_pairs, wish_of
 from unveil.sources.registry import open_source, source_of
-from unveil.sources.selection import choose_donor, haze_limit, usual_bands
+from unveil.sources.selection import (
+    Acquisition,
+    Limits,
+    Look,
+    choose_donor,
+    haze_limit,
+    parse_time,
+    usual_bands,
+)
 
 LOG = logging.getLogger(__name__)
 
-CLEAR_SHARE = 0.97
-"""Share of clear pixels from which a date may be withheld as truth."""
 MOST_NAMED = 3
 """Dates that a message explains."""
 
 
 def expand_scenes(
-    rows: Sequence[SceneRow], settings: ProtocolSettings, cache: Path
+    rows: Sequence[SceneRow], settings: ProtocolSettings, cache: Path, *, limits: Limits
 ) -> list[SceneRow]:
-    """Replace rows of a split, and ``auto`` rows of a local place, by their planned scenes.
+    """Replace rows of a split, and ``auto`` rows, by their planned scenes.
+
+    Args:
+        rows: rows of the scene table.
+        settings: the seed.
+        cache: folder where surveys are kept.
+        limits: section ``sources.selection`` of the config.
 
     Raises:
-        InputError: if a folder does not exist, a place has too few clear dates, or a planned
-            id is already taken.
+        InputError: if a folder does not exist, a place has too few clear dates or real pairs, or
+            a planned id is already taken.
     """
     planned: list[SceneRow] = []
     for row in rows:
         source_of(row).require_input(row)
-        if row.split and not row.name:
-            planned += plan_split(row)
-        elif row.target_date == "auto" and PROTOCOLS[row.protocol].truth == "withheld":
-            planned += plan_place(row, settings, cache)
-        else:
-            planned.append(row)
+        patches = plan_split(row) if row.split and not row.name else [row]
+        for patch in patches:
+            planned += _plan(patch, settings, cache, limits)
     taken: set[str] = set()
     for row in planned:
         if row.scene in taken:
@@ -67,6 +78,65 @@ def expand_scenes(
             )
         taken.add(row.scene)
     return planned
+
+
+def _plan(row: SceneRow, settings: ProtocolSettings, cache: Path, limits: Limits) -> list[SceneRow]:
+    source = source_of(row)
+    if asks_for_pairs(row) and source.pair_days:
+        return plan_pairs(row, cache, limits) if source.surveyed else number_pairs(row)
+    if row.target_date == "auto" and PROTOCOLS[row.protocol].truth == "withheld":
+        return plan_place(row, settings, cache)
+    return [row]
+
+
+def plan_pairs(row: SceneRow, cache: Path, limits: Limits) -> list[SceneRow]:
+    """Choose real pairs of one place from its masks, one row each; the id has date and cover.
+
+    Raises:
+        InputError: if there are fewer than the row asks for.
+    """
+    found = choose_candidates(survey(Path(row.path), cache))
+    looks = [
+        Look(
+            (Acquisition(f["date"], parse_time(f["date"])),),
+            valid=f["valid"],
+            occluded=f["cover"],
+            blue=f["blue"],
+            clear=f["clear"],
+        )
+        for f in found.lenders
+    ]
+    wish = wish_of(row, source_of(row).pair_days)
+    return [
+        replace(
+            row,
+            scene=f"{row.scene}-{_in_id(target.date, target.occluded or 0)}",
+            target_date=target.date,
+            reference_date=truth.date,
+            place=row.place or row.scene,
+            n_targets=1,
+            cloud_levels="",
+            pair=number,
+            passed_over=found.reasons,
+        )
+        for number, (target, truth) in enumerate(
+            require_pairs(looks, wish, limits, row=row), start=1
+        )
+    ]
+
+
+def _in_id(date: str, cover: float) -> str:
+    return f"{date.replace('-', '')}-{round(cover * 100):02d}"
+
+
+def number_pairs(row: SceneRow) -> list[SceneRow]:
+    """Return one row per real pair that is chosen in its job, as ids cannot know dates."""
+    total = wish_of(row).total
+    if total == 1:
+        return [replace(row, pair=1)]
+    return [
+        replace(row, scene=f"{row.scene}-{number}", pair=number) for number in range(1, total + 1)
+    ]
 
 
 def plan_split(row: SceneRow) -> list[SceneRow]:
@@ -127,7 +197,7 @@ def _planned_row(
     found: Candidates,
     settings: ProtocolSettings,
 ) -> SceneRow:
-    scene = f"{row.scene}-{date.replace('-', '')}-{round(level * 100):02d}"
+    scene = f"{row.scene}-{_in_id(date, level)}"
     covers = {f["date"]: f["cover"] for f in found.lenders if f["date"] != date}
     donor = choose_donor(covers, level, scene_seed(settings.seed, scene))
     return replace(
@@ -139,7 +209,7 @@ def _planned_row(
         place=row.place or row.scene,
         n_targets=1,
         cloud_levels="",
-        passed_over="; ".join(f"{day}: {why}" for day, why in found.passed_over.items()),
+        passed_over=found.reasons,
     )
 
 
@@ -156,6 +226,11 @@ class Candidates:
     clear: list[dict[str, Any]]
     lenders: list[dict[str, Any]]
     passed_over: dict[str, str]
+
+    @property
+    def reasons(self) -> str:
+        """The dates passed over with their reasons, in one line."""
+        return "; ".join(f"{date}: {why}" for date, why in self.passed_over.items())
 
 
 def choose_candidates(facts: Sequence[dict[str, Any]]) -> Candidates:
@@ -217,7 +292,7 @@ def _survey_place(folder: Path, dates: Sequence[str]) -> list[dict[str, Any]]:
     usable = {date: date for date in dates if date not in series.left_out}
     seen, unreadable = open_dates(usable, lambda _, date: _survey_date(series, date))
     faults = series.left_out | unreadable
-    nothing = {"bands": [], "clear": 0.0, "cover": 0.0, "blue": None}
+    nothing = {"bands": [], "clear": 0.0, "cover": 0.0, "blue": None, "valid": 0.0}
     return [
         {"date": date, **nothing, "fault": faults[date].reason}
         if date in faults
@@ -241,6 +316,7 @@ def _survey_date(series: SourceSeries, date: str) -> dict[str, Any]:
     return {
         "bands": list(frame.bands),
         "clear": float(clear.mean()),
+        "valid": float((classes != NODATA).mean()),
         "cover": cloud_cover(classmap.dilate(classes, HIDDEN_GROWTH_PX)),
         "blue": float(np.median(blue[usable])) / REFLECTANCE_SCALE if usable.any() else None,
     }

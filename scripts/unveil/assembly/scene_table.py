@@ -16,6 +16,7 @@ from unveil.config import SceneRow, check, load_schema, locate, require_distinct
 from unveil.errors import InputError, did_you_mean
 from unveil.guarded import reading_input
 from unveil.protocols import PROTOCOLS
+from unveil.sources.pairs import asks_for_pairs, wish_of
 from unveil.sources.registry import SOURCES, source_of
 
 
@@ -147,11 +148,28 @@ def _check_row(row: SceneRow, *, file: Path, line: int) -> None:
                     field=f"line {line}.{name}",
                     remedy="write YYYY-MM-DD",
                 ) from error
+    _check_period(row, file=file, line=line)
     bad = _complaint(row)
     if bad:
         raise InputError(
             bad.message, file=file, field=f"line {line}.{bad.column}", remedy=bad.remedy
         )
+
+
+def _check_period(row: SceneRow, *, file: Path, line: int) -> None:
+    if not row.period:
+        return
+    try:
+        first, last = (dt.date.fromisoformat(date) for date in row.period.split("/"))
+        if first > last:
+            raise ValueError("the first date lies behind the last")
+    except ValueError as error:
+        raise InputError(
+            f"{row.period!r} is no period ({error})",
+            file=file,
+            field=f"line {line}.period",
+            remedy="write YYYY-MM-DD/YYYY-MM-DD, the earlier date first",
+        ) from error
 
 
 def _complaint(row: SceneRow) -> BadCell | None:
@@ -163,6 +181,9 @@ def _complaint(row: SceneRow) -> BadCell | None:
             f"'auto' with source {source.kind} and protocol {protocol.id}",
             f"give a date; auto is for {_target_auto()}",
         )
+    bad = _complaint_of_pairs(row)
+    if bad:
+        return bad
     if row.reference_date == "auto" and protocol.truth != "another date":
         return BadCell(
             "reference_date",
@@ -180,6 +201,26 @@ def _complaint(row: SceneRow) -> BadCell | None:
         if not getattr(row, column):
             return BadCell(column, f"source {source.kind} without {column}", remedy)
     return maker_of(row).complaint(row)
+
+
+def _complaint_of_pairs(row: SceneRow) -> BadCell | None:
+    """Return what is wrong with what a row asks of pairs that are to be chosen."""
+    source, wish = source_of(row), wish_of(row)
+    if not asks_for_pairs(row):
+        return None
+    if not source.pair_days and (wish.total > 1 or row.truth_days):
+        return BadCell(
+            "n_targets" if wish.total > 1 else "truth_days",
+            f"pairs to choose, but source {source.kind} names target and truth itself",
+            "leave n_targets, cloud_levels and truth_days empty",
+        )
+    if source.searched and not row.period:
+        return BadCell(
+            "period",
+            f"target_date 'auto' with source {source.kind} without a period",
+            "write the first and the last date of a target, e.g. 2023-04-01/2023-09-30",
+        )
+    return None
 
 
 _OTHER_TRUTH = [p.id for p in PROTOCOLS.values() if p.truth == "another date"]

@@ -7,7 +7,7 @@ truth nor context. The bands of a scene are those of its target: a date that lac
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from unveil.bands import sort_bands
 from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.protocols import PROTOCOLS
+from unveil.scene import is_occluded
 from unveil.sources.base import SourceRaster, SourceSeries, Unusable
 from unveil.sources.clear import declared_mask
 from unveil.sources.selection import choose_radar
@@ -173,6 +174,67 @@ def _with_water(frame: SourceRaster, mask: SourceRaster) -> SourceRaster:
         return np.where(zeros, 1, data).astype(data.dtype)
 
     return replace(frame, read=read, facts=facts)
+
+
+# --- copies ---------------------------------------------------------------------------------
+
+
+def without_copies(
+    series: SourceSeries,
+    context: Sequence[str],
+    used: Mapping[str, SourceRaster],
+    *,
+    made_clouds: SourceRaster | None,
+) -> SourceSeries:
+    """Leave out the dates of a context that show target, truth or donor again.
+
+    Looks of one overpass are one look since the source was opened; a file that was copied, or
+    delivered twice under two dates, is found by its pixels. Those that are hidden in the target by
+    construction are not asked: nothing of the truth there may change what models see.
+
+    Args:
+        series: the dates of the scene.
+        context: dates that would be the context.
+        used: what the scene uses already, by the name that is said of it.
+        made_clouds: classes of the clouds that are put on the target; None where they are its own.
+    """
+    windows = list(series.grid.windows())
+    middle = windows[len(windows) // 2]
+
+    def look(image: SourceRaster, window: Window) -> np.ndarray:
+        pixels = image.read(window)
+        if made_clouds is None:
+            return pixels
+        return np.where(is_occluded(made_clouds.read(window)[0]), 0, pixels)
+
+    known = {name: look(image, middle) for name, image in used.items()}
+    copies = {}
+    for date in context:
+        image = series.optical[date]
+        pixels = look(image, middle)
+        for name, other in known.items():
+            if np.array_equal(pixels, other) and _same_pixels(image, used[name], windows, look):
+                copies[date] = Unusable(
+                    f"its pixels are those of {name}, which the scene uses already",
+                    "deliver each image once, under its own date",
+                )
+    return series.without(copies)
+
+
+def _same_pixels(
+    one: SourceRaster,
+    other: SourceRaster,
+    windows: Iterable[Window],
+    look: Callable[[SourceRaster, Window], np.ndarray],
+) -> bool:
+    """Whether two images are the same everywhere, and show something."""
+    seen = False
+    for window in windows:
+        first, second = look(one, window), look(other, window)
+        if not np.array_equal(first, second):
+            return False
+        seen |= bool(first.any())
+    return seen
 
 
 # --- radar ----------------------------------------------------------------------------------

@@ -38,6 +38,13 @@ def write_context(series: SourceSeries, date: str, folder: Path) -> Frame:
         raise
 
 
+def discard(frame: Frame) -> None:
+    """Remove what was written of a frame."""
+    for path in (frame.path, frame.mask):
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
 def write_radar(series: SourceSeries, date: str, folder: Path) -> Frame:
     """Write the radar of one date, as :func:`write_context` does the context."""
     path = folder / "sar" / f"{date}.tif"

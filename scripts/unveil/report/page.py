@@ -165,6 +165,7 @@ def make_context(
         "heads": {metric: METRICS[metric].head for metric in IN_PAPERS},
         "nan": math.nan,
         "protocol_text": {p.id: (p.title, p.explanation) for p in PROTOCOLS.values()},
+        "clean": [p.id for p in PROTOCOLS.values() if p.variant_of],
         "region_text": REGION_TEXT,
     }
 

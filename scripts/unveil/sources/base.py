@@ -215,6 +215,9 @@ class Source(ABC):
         kind: what column ``source`` of the scene table says.
         required: columns that its rows must fill, with the remedy for who left one out.
         target_auto: protocols for which ``target_date: auto`` finds a target among its dates.
+        surveyed: whether pairs are planned from its masks while the scene table is read.
+        pair_days: most days from target to truth where both are chosen and the row says none;
+            0 where the source names them itself.
         splits: whether it is a dataset of patches in official splits.
         searched: whether a catalogue is searched for a scene, and the answer kept in a lock.
     """
@@ -222,6 +225,8 @@ class Source(ABC):
     kind: ClassVar[str]
     required: ClassVar[Mapping[str, str]] = {}
     target_auto: ClassVar[tuple[str, ...]] = ()
+    surveyed: ClassVar[bool] = False
+    pair_days: ClassVar[int] = 0
     splits: ClassVar[bool] = False
     searched: ClassVar[bool] = False
 

@@ -44,6 +44,7 @@ from unveil.sources.base import (
     usual_grid,
 )
 from unveil.sources.clear import dates_as_text, declared_dates
+from unveil.sources.pairs import PAIR_DAYS
 from unveil.sources.radiometry import (
     BASELINE_OFFSET,
     Offset,
@@ -71,7 +72,9 @@ class Local(Source):
     """A folder of GeoTIFFs; the only source whose places are planned from their masks."""
 
     kind = "local"
-    target_auto = ("transplant",)
+    pair_days = PAIR_DAYS
+    surveyed = True
+    target_auto = ("paired", "transplant")
 
     def files(self, row: SceneRow) -> tuple[str, ...]:
         """List all files of the folder."""

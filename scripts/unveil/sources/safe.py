@@ -58,6 +58,7 @@ from unveil.sources.base import (
 )
 from unveil.sources.clear import read_declared
 from unveil.sources.local import dated_files, open_radar
+from unveil.sources.pairs import PAIR_DAYS
 from unveil.sources.radiometry import Offset
 from unveil.sources.selection import Acquisition, Look
 
@@ -117,6 +118,7 @@ class Safe(Source):
     """Products as ESA delivers them: all dates of a place, one frame per date."""
 
     kind = "safe"
+    pair_days = PAIR_DAYS
     target_auto = ("paired", "none")
 
     def files(self, row: SceneRow) -> list[str]:

@@ -107,12 +107,15 @@ class Look:
         occluded: fraction of the valid pixels under cloud or shadow; None before the masks
             have been read.
         blue: median blue reflectance of clear pixels; None when unknown.
+        clear: fraction of the place that is clear before cloud and shadow are grown; None when
+            unknown.
     """
 
     members: tuple[Acquisition, ...]
     valid: float = 1.0
     occluded: float | None = None
     blue: float | None = None
+    clear: float | None = None
 
     @property
     def time(self) -> dt.datetime:
@@ -224,23 +227,31 @@ def _rank(look: Look) -> tuple[float, float, dt.datetime]:
     return -round(look.valid, 2), occluded, look.time
 
 
-def measured(look: Look, classes: np.ndarray, blue: np.ndarray | None = None) -> Look:
+def measured(
+    look: Look,
+    classes: np.ndarray,
+    blue: np.ndarray | None = None,
+    *,
+    clear: float | None = None,
+) -> Look:
     """Return a look with what its pixels over the place tell.
 
     Args:
         look: the look.
         classes: ``(H, W)`` uint8 classes of the place, grown as the masks stage grows them.
         blue: ``(H, W)`` DN x 10000 of B02, 0 where nodata; None when there is none.
+        clear: fraction of the place that is clear before they are grown.
     """
-    clear, usual = is_clear(classes), None
+    usual = None
     if blue is not None:
-        shown = blue[clear & (blue > 0)]
+        shown = blue[is_clear(classes) & (blue > 0)]
         usual = float(np.median(shown)) / REFLECTANCE_SCALE if shown.size else None
     return replace(
         look,
         valid=float(np.mean(classes != NODATA)),
         occluded=cloud_cover(classes),
         blue=usual,
+        clear=clear,
     )
 
 

@@ -43,6 +43,7 @@ class Sen12MsCrTs(Source):
     """SEN12MS-CR-TS: thirty dates of every patch, optical and radar."""
 
     kind = "sen12mscrts"
+    pair_days = 45  # dates of a patch lie about twelve days apart
     target_auto = ("paired", "none")
     splits = True
 

@@ -24,6 +24,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.records import checksum
 from unveil.sources.registry import source_of
+from unveil.sources.selection import Limits
 from unveil.sources.stac.lock import stac_settings
 from unveil.workflow.plan import read_plan
 
@@ -71,8 +72,12 @@ def read_tables(config: Mapping[str, Any], *, file: str, command: str) -> Tables
     tables = _read_what_travels(config, file=file)
     settings = ProtocolSettings(config["seed"])
     sources = config["sources"] | {"stac": tables.stac}
+    limits = Limits(**config["sources"]["selection"])
     rows = read_scenes(locate(config["scenes"]))
-    scenes = {row.scene: row for row in expand_scenes(rows, settings, Path(config["cache"]))}
+    scenes = {
+        row.scene: row
+        for row in expand_scenes(rows, settings, Path(config["cache"]), limits=limits)
+    }
     require_distinct(scenes, file=config["scenes"], field="scene")
     require_dates(scenes.values(), window_days=config["sources"]["selection"]["window_days"])
     return replace(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from unveil.config import SceneRow
 from unveil.errors import InputError
 from unveil.guarded import NO_JSON
 from unveil.sources.area import area_box, box_pixels
+from unveil.sources.pairs import asks_for_pairs, wish_of
 from unveil.sources.stac.preset import MASK, get_preset
 
 LOCK_VERSION = 1
@@ -55,7 +57,15 @@ def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
         **{key: settings[key] for key in ("radar", "resolution_m", "days", "leave_out")},
         "selection": settings["selection"],
         "bands": list(sort_bands(settings["bands"] or known)),
+        **_pairs_asked(row),
     }
+
+
+def _pairs_asked(row: SceneRow) -> dict[str, Any]:
+    """Return what a row asks of pairs that are to be chosen; nothing where it names its target."""
+    if not asks_for_pairs(row):
+        return {}
+    return {"pairs": asdict(wish_of(row)), "pair": max(row.pair, 1)}
 
 
 def stac_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,10 @@ from unveil.raster import Grid
 from unveil.remote.catalogue import ask_catalogue, name_of, require_usable
 from unveil.remote.range_cache import BadFileError, RangeCache, Remote, run_parallel
 from unveil.remote.raster_windows import Convert, mosaic, plan_cut, write_cut
+from unveil.scene import is_clear
 from unveil.sources import selection
 from unveil.sources.area import TILE, Box, area_grid
+from unveil.sources.pairs import CLEAR_SHARE, Wish, choose_pairs, too_few
 from unveil.sources.selection import Acquisition, Limits, Look
 from unveil.sources.stac.lock import LOCK_VERSION
 from unveil.sources.stac.preset import MASK, Preset, get_preset
@@ -189,8 +191,9 @@ def _find(
     settings: Mapping[str, Any],
 ) -> tuple[list[_Found], list[dict[str, str]]]:
     """Return the items of a catalogue that fit, and why others do not."""
-    middle = dt.datetime.fromisoformat(request["target_date"]).replace(tzinfo=dt.UTC)
-    first, last = middle - dt.timedelta(days), middle + dt.timedelta(days + 1)
+    ends = _wanted_dates(request)
+    first, last = (dt.datetime.fromisoformat(date).replace(tzinfo=dt.UTC) for date in ends)
+    first, last = first - dt.timedelta(days), last + dt.timedelta(days + 1)
     tile = request["area"].zfill(5) if TILE.fullmatch(request["area"]) else ""
     found, left_out = {}, []
     for item in _ask(preset, request["box"], first, last, settings):
@@ -207,6 +210,14 @@ def _find(
             found[verdict.seen_as.id] = verdict
     LOG.info("%s: %d items fit, %d do not", preset.id, len(found), len(left_out))
     return list(found.values()), left_out
+
+
+def _wanted_dates(request: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the first and the last date that a target may have."""
+    if request["target_date"] == "auto":
+        first, last = request["pairs"]["period"]
+        return first, last
+    return request["target_date"], request["target_date"]
 
 
 def _judge(
@@ -390,13 +401,15 @@ def _measured(
     scl = _read(members, MASK, preset, cache, grid)
     if scl is None:
         return replace(look, valid=0.0)
-    classes = classmap.dilate(classmap.from_delivered(scl, MASK), HIDDEN_GROWTH_PX)
-    seen = selection.measured(look, classes)
-    if seen.occluded is not None and seen.occluded <= request["selection"]["truth_cloud"]:
+    delivered = classmap.from_delivered(scl, MASK)
+    clear = float(is_clear(delivered).mean())
+    classes = classmap.dilate(delivered, HIDDEN_GROWTH_PX)
+    seen = selection.measured(look, classes, clear=clear)
+    if clear >= CLEAR_SHARE or (seen.occluded or 0) <= request["selection"]["truth_cloud"]:
         # Haze is only asked of dates that could be the truth.
         has_blue = all("B02" in f.assets for f in members)
         blue = _read(members, "B02", preset, cache, grid) if has_blue else None
-        seen = selection.measured(look, classes, blue)
+        seen = selection.measured(look, classes, blue, clear=clear)
     covers = (100 * seen.valid, 100 * (seen.occluded or 0))
     LOG.info("%s: %.0f %% of the place seen, %.0f %% of that occluded", look.date, *covers)
     return seen
@@ -457,8 +470,12 @@ def _choose(
     Raises:
         InputError: without a target.
     """
-    limits, protocol, notes = Limits(**request["selection"]), PROTOCOLS[request["protocol"]], []
+    limits, protocol = Limits(**request["selection"]), PROTOCOLS[request["protocol"]]
+    notes: list[str] = []
     reference, donor = request["reference_date"], request["cloud_date"]
+    if request["target_date"] == "auto":
+        target, reference = _choose_pair(looks, request, limits)
+        return _with_context(looks, request, target, reference, donor), notes
     try:
         target = _choose_target(looks, request, limits).date
         if protocol.clouds == "lent" and not donor:
@@ -483,11 +500,33 @@ def _choose(
             raise InputError(
                 f"no look of {date} at the place", field=field, remedy=f"use {', '.join(dates)}"
             )
-    context = selection.choose_context(
-        dates, target, request["n_context"], {target, reference, donor}
-    )
-    chosen = {"target": target, "reference": reference, "donor": donor, "context": context}
-    return chosen, notes
+    return _with_context(looks, request, target, reference, donor), notes
+
+
+def _with_context(
+    looks: Sequence[Look], request: Mapping[str, Any], target: str, reference: str, donor: str
+) -> dict[str, Any]:
+    """Return the chosen dates, the nearest others among them."""
+    dates, used = [look.date for look in looks], {target, reference, donor}
+    context = selection.choose_context(dates, target, request["n_context"], used)
+    return {"target": target, "reference": reference, "donor": donor, "context": context}
+
+
+def _choose_pair(
+    looks: Sequence[Look], request: Mapping[str, Any], limits: Limits
+) -> tuple[str, str]:
+    """Return target and truth of the real pair that a request asks for.
+
+    Raises:
+        InputError: if there are fewer pairs.
+    """
+    asked = request["pairs"]
+    wish = Wish(**{**asked, "levels": tuple(asked["levels"]), "period": tuple(asked["period"])})
+    pairs = choose_pairs(looks, wish, limits)
+    if request["pair"] > len(pairs):
+        raise too_few(len(pairs), wish, limits, file=request["optical"], scene=request["area"])
+    target, truth = pairs[request["pair"] - 1]
+    return target.date, truth.date
 
 
 def _is_of(row: Mapping[str, str], date: str) -> bool:

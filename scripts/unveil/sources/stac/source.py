@@ -11,6 +11,7 @@ from typing import Any
 from unveil import raster
 from unveil.config import SceneRow
 from unveil.sources.base import Size, Source, SourceSeries
+from unveil.sources.pairs import PAIR_DAYS
 from unveil.sources.stac.lock import lock_path, make_request, request_bytes, request_pixels
 
 
@@ -22,6 +23,8 @@ class Stac(Source):
         "area": "write west,south,east,north in degrees, a GeoJSON file, or a tile like 33TWL",
     }
     searched = True
+    pair_days = PAIR_DAYS
+    target_auto = ("paired",)
 
     def files(self, row: SceneRow) -> tuple[str, ...]:
         """List nothing: the workflow watches the lock, which a rule writes."""
