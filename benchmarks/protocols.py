@@ -19,7 +19,6 @@ import datetime as dt
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -518,11 +517,11 @@ def draw_medians(places: dict[str, dict[str, Any]], path: Path) -> None:
                 fillstyle="none",
                 markersize=4,
             )
-        axis.axline((0.01, 0.01), slope=1, color="0.6", linewidth=0.8)
+        axis.axline((0.01, 0.01), (0.1, 0.1), color="0.6", linewidth=0.8)
         axis.set(title=name, xlabel="MAE, real pairs")
         axis.set_aspect("equal")
     axes[0, 0].set_ylabel("MAE, transplants")
-    axes[0, 0].legend(frameon=False, fontsize="small")
+    axes[0, 0].legend(frameon=False, fontsize="x-small", loc="upper left", borderpad=0)
     _save(figure, path)
 
 
@@ -571,8 +570,9 @@ def main() -> None:
         figures = given.update.parent
         draw_excess(places, figures / "protocols_excess.png")
         draw_medians(places, figures / "protocols_medians.png")
-        words = [w for w in sys.argv[2:] if w not in ("--update", str(given.update))]
-        command = " ".join(["python benchmarks/protocols.py FOLDER", *words])
+        chosen = [f"--place {' '.join(given.place)}"] if given.place != list(PLACES) else []
+        chosen += [f"--methods {' '.join(given.methods)}"] if given.methods else []
+        command = " ".join(["python benchmarks/protocols.py FOLDER", *chosen])
         update(given.update, "protocols", text, command)
 
 

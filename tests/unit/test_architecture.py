@@ -27,7 +27,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "remote",
             "scene",
         ),
-        "stored",
+        *("distance", "stored"),
     ),
     STAGES: (
         *("assembly", "coregistration", "inference", "masks", "metrics", "models", "report"),
