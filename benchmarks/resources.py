@@ -45,6 +45,7 @@ ALL_MODELS_PX = 256
 """Larger scenes are given to one model alone: all are tiled, and cost in proportion."""
 MODELS = (
     *("least_cloudy", "linear", "median", "damped", "medoid", "geomedian", "whittaker"),
+    *("robust_line", "harmonic", "led_frames"),
     *("vpint2", "regressed", "dsen2cr-small", "chronos-small"),
 )
 COLUMNS = ("stage", "kind", "pixels", "frames", "cpu_seconds", "mb")

@@ -159,20 +159,23 @@ def _newton_step(here: _Surroundings, *, trust: float = 1.0) -> tuple[np.ndarray
     for i in range(bands):
         np.einsum("tn,tcn->cn", bend * offset[:, i], offset[:, i:], out=curvature[i, i:])
         curvature[i, i] += here.stiffness
-    return _solve(curvature, here.pull, here.stiffness)
+    step, pivots = solve_symmetric(curvature, here.pull)
+    return step, here.stiffness * np.prod(pivots / here.stiffness, axis=0)
 
 
-def _solve(
-    matrix: np.ndarray, right: np.ndarray, stiffness: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Solve symmetric systems ``(B, B, N)`` given by their upper halves, which are spent.
+def solve_symmetric(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the solutions and the pivots, both ``(B, N)``, of N small systems.
 
     Plain elimination over all pixels at once: LAPACK, called for each, takes ten times longer.
+
+    Args:
+        matrix: ``(B, B, N)``, symmetric and positive definite; only the upper half is read,
+            and spent.
+        right: ``(B, N)``.
     """
-    solution, least = right.copy(), stiffness.copy()
+    solution = right.copy()
     bands = len(right)
     for j in range(bands):
-        least *= matrix[j, j] / stiffness
         ratio = matrix[j, j + 1 :] / matrix[j, j]
         for i in range(j + 1, bands):
             matrix[i, i:] -= ratio[i - j - 1] * matrix[j, i:]
@@ -181,7 +184,7 @@ def _solve(
         solution[j] /= matrix[j, j]
         for i in range(j):
             solution[i] -= matrix[i, j] * solution[j]
-    return solution, least
+    return solution, matrix[np.arange(bands), np.arange(bands)]
 
 
 def _remaining(here: _Surroundings, step: np.ndarray, least: np.ndarray) -> np.ndarray:

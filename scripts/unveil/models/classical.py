@@ -259,12 +259,18 @@ def damped_composite(inputs: Inputs, days: float, use: np.ndarray | None = None)
         days: time constant.
         use: ``(T,)`` bool, frames to use; default all.
     """
-    distance = np.abs(inputs.days).astype(np.float64)
-    used = np.ones(len(distance), bool) if use is None else use
+    used = np.ones(len(inputs.days), bool) if use is None else use
     if not used.any():
         return np.full(inputs.target.shape, np.nan, np.float32)
-    weights = np.where(used, np.exp(-(distance - distance[used].min()) / days), 0.0)
-    return weighted_composite(inputs, np.where(used, np.maximum(weights, 1e-12), 0.0))
+    weights = np.zeros(len(used))
+    weights[used] = fading_weights(inputs.days[used], days)
+    return weighted_composite(inputs, weights)
+
+
+def fading_weights(days: np.ndarray, constant: float) -> np.ndarray:
+    """Return ``exp(-|days| / constant)`` relative to the nearest, ``(T,)`` float64, never 0."""
+    distance = np.abs(days).astype(np.float64)
+    return np.maximum(np.exp(-(distance - distance.min()) / constant), 1e-12)
 
 
 def nan_median(stack: np.ndarray) -> np.ndarray:

@@ -25,6 +25,9 @@ _CLASSES: dict[str, str] = {
     "medoid": "unveil.models.temporal:Medoid",
     "geomedian": "unveil.models.temporal:Geomedian",
     "whittaker": "unveil.models.temporal:Whittaker",
+    "robust_line": "unveil.models.robust_line:RobustLine",
+    "harmonic": "unveil.models.harmonic:Harmonic",
+    "led_frames": "unveil.models.led_frames:LedFrames",
     "chronos": "unveil.models.chronos.model:Chronos",
 }
 

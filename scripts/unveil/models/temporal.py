@@ -7,6 +7,7 @@ pixels. A pixel without a clear look stays NaN.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,11 +15,12 @@ import numpy as np
 
 from unveil.composites import geometric_median, medoid
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.options import parse_options
-from unveil.scene import Inputs
+from unveil.models.classical import fading_weights
+from unveil.models.options import option_error, parse_options
+from unveil.scene import Inputs, is_clear
 
-VALUES_PER_BATCH = 4_000_000
-"""Values (T x B x N) worked on at once; bounds memory at about 0.2 GiB."""
+VALUES_PER_BATCH = 500_000
+"""Values (T x B x N) worked on at once: few enough for the cache of a processor."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,17 @@ class TemporalOptions:
 
 
 @dataclass(frozen=True)
+class GeomedianOptions(TemporalOptions):
+    """Options of the geometric median.
+
+    Attributes:
+        days: time constant of weights ``exp(-|days| / constant)``; 0 weighs all looks alike.
+    """
+
+    days: float = 0.0
+
+
+@dataclass(frozen=True)
 class WhittakerOptions(TemporalOptions):
     """Options of the smoother.
 
@@ -44,7 +57,7 @@ class WhittakerOptions(TemporalOptions):
     smoothness: float = 5_000.0
 
 
-class _Temporal(Model):
+class Temporal(Model):
     """A model that estimates each pixel from its clear looks, nearest in time first."""
 
     receptive_field = 0
@@ -54,6 +67,7 @@ class _Temporal(Model):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.options = parse_options(self.options_type, spec)
+        check_positive(spec, self.options)
 
     @property
     def needs(self) -> Needs:
@@ -66,18 +80,8 @@ class _Temporal(Model):
         keep = inputs.target_clear if self.options.keep_clear else np.zeros_like(has_data)
         result = np.where(has_data & keep, inputs.target, np.nan).astype(np.float32)
         flat = result.reshape(len(result), -1)
-        # Nearest first (of two equally near, the earlier), so that ties fall to it.
-        order = np.lexsort((inputs.days > 0, np.abs(inputs.days)))
-        context = inputs.context.reshape(*inputs.context.shape[:2], -1)
-        clear = inputs.context_clear.reshape(len(order), -1)
-        wanted = np.flatnonzero(has_data & ~keep)
-        size = max(1, VALUES_PER_BATCH // max(1, context.shape[0] * context.shape[1]))
-        for start in range(0, len(wanted), size):
-            part = wanted[start : start + size]
-            seen = clear[np.ix_(order, part)]
-            looks = context[np.ix_(order, np.arange(len(result)), part)].astype(np.float64)
-            looks = np.where(seen[:, None], looks, 0)
-            flat[:, part] = self.estimate(looks, seen, inputs.days[order].astype(np.float64))
+        for part in batches(np.flatnonzero(has_data & ~keep), inputs):
+            flat[:, part] = self.estimate(*looks_at(inputs, part))
         return Prediction(result)
 
     @abstractmethod
@@ -85,7 +89,44 @@ class _Temporal(Model):
         """Return ``(B, N)`` from looks (0 where not clear) at days from the target."""
 
 
-class Medoid(_Temporal):
+def check_positive(spec: ModelSpec, options: TemporalOptions) -> None:
+    """Check that no number among the options is below 0.
+
+    Raises:
+        InputError: naming the model and the option.
+    """
+    for name, value in vars(options).items():
+        if value < 0:
+            raise option_error(spec, name, "give a number that is not below 0")
+
+
+def batches(pixels: np.ndarray, inputs: Inputs) -> Iterator[np.ndarray]:
+    """Yield flat pixel numbers, as many at once as the memory for their looks allows."""
+    size = max(1, VALUES_PER_BATCH // max(1, inputs.context.shape[0] * inputs.context.shape[1]))
+    yield from (pixels[start : start + size] for start in range(0, len(pixels), size))
+
+
+def looks_at(inputs: Inputs, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return looks ``(T, B, N)`` float64, 0 where not clear, clear ``(T, N)``, and days ``(T,)``.
+
+    Nearest first (of two equally near, the earlier), so that ties fall to it.
+
+    Args:
+        inputs: window of a scene.
+        pixels: ``(N,)`` flat numbers of pixels.
+    """
+    order = np.lexsort((inputs.days > 0, np.abs(inputs.days)))
+    dates, bands = inputs.context.shape[:2]
+    looks = np.zeros((dates, bands, len(pixels)))
+    clear = is_clear(np.take(inputs.context_class.reshape(dates, -1)[order], pixels, axis=1))
+    for number, t in enumerate(order):
+        values = np.take(inputs.context[t].reshape(bands, -1), pixels, axis=1)
+        clear[number] &= np.isfinite(values.sum(axis=0))
+        np.copyto(looks[number], values, where=clear[number])
+    return looks, clear, inputs.days[order].astype(np.float64)
+
+
+class Medoid(Temporal):
     """The clear look with the least sum of spectral distances to the others."""
 
     kind = "medoid"
@@ -99,21 +140,25 @@ class Medoid(_Temporal):
         return medoid(looks, clear)
 
 
-class Geomedian(_Temporal):
+class Geomedian(Temporal):
     """The spectrum with the least sum of distances to the clear looks."""
 
     kind = "geomedian"
+    options_type = GeomedianOptions
+    options: GeomedianOptions
     citation = (
         "Roberts, Mueller & McIntyre 2017, High-dimensional pixel composites from Earth "
         "observation time series, IEEE TGRS 55:6254-6264, doi:10.1109/TGRS.2017.2723896."
     )
 
     def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """Return the geometric median."""
-        return geometric_median(looks, clear)
+        """Return the geometric median, of looks that fade with time if asked to."""
+        constant = self.options.days
+        weights = fading_weights(days, constant) if constant else None
+        return geometric_median(looks, clear, weights=weights)
 
 
-class Whittaker(_Temporal):
+class Whittaker(Temporal):
     """Smooth daily curve through the clear looks, read at the target date."""
 
     kind = "whittaker"

@@ -71,7 +71,10 @@ COSTS = {
     **dict.fromkeys(
         ("median", "medoid", "whittaker", "external"), Cost(150, 0, 140, seconds_per_mpx_frame=0.6)
     ),
-    "geomedian": Cost(150, 0, 160, seconds_per_mpx_frame=2),
+    **dict.fromkeys(
+        ("geomedian", "robust_line", "harmonic", "led_frames"),
+        Cost(150, 0, 160, seconds_per_mpx_frame=0.8),
+    ),
     "vpint2": Cost(150, 0, 120, seconds_per_mpx_frame=12),
     "regressed": Cost(170, 0, 150, seconds_per_mpx_frame=2),
     **dict.fromkeys(("dsen2cr", "uncrtaints", "utilise", "anytimeformer", "chronos"), _NETWORK),
