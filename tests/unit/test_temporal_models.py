@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.linalg import solveh_banded
 
 from unveil.bands import CLEAR, CLOUD
+from unveil.composites import geometric_median
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
@@ -126,6 +127,15 @@ def test_pixels_do_not_depend_on_the_batch(kind, monkeypatch):
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6)
 
 
+def test_a_time_constant_makes_far_looks_count_less():
+    looks, clear, days = random_looks(5)
+    inputs = window_of(looks, clear, days)
+    faded = create(ModelSpec("g", "geomedian", options={"days": 20.0})).predict(inputs)
+    weights = np.exp(-np.abs(days) / 20)
+    expected = geometric_median(looks.astype(np.float32).astype(float), clear, weights=weights)
+    np.testing.assert_allclose(faded.reflectance[:, 0], expected, atol=1e-6)
+
+
 def test_of_two_looks_the_medoid_is_the_nearer_in_time():
     looks = np.array([0.1, 0.5])[:, None, None].repeat(3, axis=1)
     clear = np.ones((2, 1), bool)
@@ -143,6 +153,7 @@ def test_of_two_looks_the_medoid_is_the_nearer_in_time():
         ({"smoothness": "high"}, "found 'high'"),
         ({"keep_clear": 1}, "found 1.*give true or false"),
         ({"smoothness": True}, "found True.*give a number"),
+        ({"smoothness": -1.0}, "found -1.0.*not below 0"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_remedy(options, words):

@@ -12,7 +12,7 @@ import numpy as np
 
 from unveil.composites import solve_symmetric
 from unveil.models.classical import fading_weights
-from unveil.models.robust_line import HAZE_BANDS, RobustLineOptions, bounded_weights
+from unveil.models.robust_line import HAZE_BANDS, bounded_weights
 from unveil.models.temporal import Temporal, TemporalOptions
 
 YEAR = 365.25
@@ -35,10 +35,10 @@ class HarmonicOptions(TemporalOptions):
     """
 
     order: int = 2
-    ridge: float = 0.5
-    days: float = 10.0
-    prior: float = 0.1
-    haze: float = 0.06
+    ridge: float = 1.0
+    days: float = 5.0
+    prior: float = 0.3
+    haze: float = 0.03
     shadow: float = 0.12
     rounds: int = 3
 
@@ -75,11 +75,11 @@ def harmonic(
     waves = _waves(days, options.order)
     wanted = _waves(np.zeros(1), options.order)[0]
     haze = looks[:, :HAZE_BANDS].mean(axis=1)
-    bounds = RobustLineOptions(haze=options.haze, shadow=options.shadow)
     weights = clear.astype(np.float64)
     for _ in range(options.rounds):
         coefficients = _solve(weights, waves, _project(waves, weights * haze), options.ridge)
-        weights = clear * bounded_weights(haze - _curve(waves, coefficients), bounds)
+        above = haze - _curve(waves, coefficients)
+        weights = clear * bounded_weights(above, options.haze, options.shadow)
     near = fading_weights(days, options.days)[:, None] * weights
     near /= near.sum(axis=0) + options.prior
     # The answer is linear in the looks: one solution gives the shares of all bands.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unveil.models.far_pixels import measure_far_pixels
+from unveil.models.robust_line import HAZE_BANDS, bounded_weights, weighted_median
 from unveil.models.temporal import Temporal, TemporalOptions, looks_at
 from unveil.scene import Inputs, Scene
 
@@ -34,10 +35,18 @@ class LedFramesOptions(TemporalOptions):
         pixels: pixels that the identity line, and a variance that grows with time, are worth
             beside those that a line is fitted on.
         days: time constant by which that variance grows, ``exp(|days| / constant)``.
+        haze: mean reflectance of the shortest bands above the median of a pixel's led looks at
+            which a look counts nothing any more.
+        shadow: the same below the median.
+        most_haze: a target whose far clear pixels lie higher above the looks than this, in
+            the mean of the shortest bands, is hazy itself: no look is led.
     """
 
-    pixels: int = 200
+    pixels: int = 3000
     days: float = 20.0
+    haze: float = 0.015
+    shadow: float = 0.06
+    most_haze: float = 0.005
 
 
 class LedFrames(Temporal):
@@ -67,13 +76,22 @@ class LedFrames(Temporal):
         table = measure_far_pixels(scene, tiles, measure).astype(np.float64)
         bands, count = len(scene.bands), table.shape[1]
         looks = table[bands:].reshape(len(table) // bands - 1, bands, count)
-        self._lines = fit_lines(looks, table[:bands], np.array(days), self.options)
+        untold = untold_lines(np.array(days), bands, self.options)
+        plain = join_led(np.nan_to_num(looks), np.isfinite(looks.sum(axis=1)), untold)
+        gap = (table[:bands] - plain)[:HAZE_BANDS].mean(axis=0)
+        gap = gap[np.isfinite(gap)]
         self.notes = (f"led by {count:,} clear pixels far from cloud",)
+        if gap.size and np.median(gap) > self.options.most_haze:
+            self.notes = (f"not led: {count:,} clear pixels far from cloud are hazy",)
+            self._lines = untold
+        else:
+            self._lines = fit_lines(looks, table[:bands], np.array(days), self.options)
 
     def estimate(self, looks: np.ndarray, clear: np.ndarray, days: np.ndarray) -> np.ndarray:
         """Return the mean of the led looks."""
         lines = self._lines or untold_lines(days, looks.shape[1], self.options)
-        return np.maximum(join_led(looks, clear, lines), 0)
+        weights = clear * trust_looks(looks, clear, lines, self.options)
+        return np.maximum(join_led(looks, weights, lines), 0)
 
 
 @dataclass(frozen=True)
@@ -148,11 +166,29 @@ def _fit_line(
     return offset - tilt * centre, 1 + tilt, max(left, LEAST**2)
 
 
-def join_led(looks: np.ndarray, clear: np.ndarray, lines: Lines) -> np.ndarray:
-    """Return the inverse-variance mean of led looks, ``(B, N)``, NaN where none is clear."""
+def trust_looks(
+    looks: np.ndarray, clear: np.ndarray, lines: Lines, options: LedFramesOptions
+) -> np.ndarray:
+    """Return weights ``(T, N)`` that fall for led looks of other haze than their median."""
+    part = slice(0, HAZE_BANDS)
+    led = np.einsum("tb,tbn->tn", lines.slope[:, part], looks[:, part])
+    led += lines.offset[:, part].sum(axis=1)[:, None]
+    haze = led / lines.offset[:, part].shape[1]
+    weights = clear / lines.variance.mean(axis=1)[:, None]
+    return bounded_weights(haze - weighted_median(haze, weights), options.haze, options.shadow)
+
+
+def join_led(looks: np.ndarray, seen: np.ndarray, lines: Lines) -> np.ndarray:
+    """Return the inverse-variance mean of led looks, ``(B, N)``, NaN where none is seen.
+
+    Args:
+        looks: ``(T, B, N)`` float64, finite.
+        seen: ``(T, N)``, by what share each look counts; 0 where it is not clear.
+        lines: what leads them.
+    """
     weights = 1 / lines.variance
-    seen = clear.astype(np.float64)
+    seen = seen.astype(np.float64)
     summed = np.einsum("tb,tn,tbn->bn", weights * lines.slope, seen, looks)
     summed += (weights * lines.offset).T @ seen
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(clear.any(axis=0), summed / (weights.T @ seen), np.nan)
+        return np.where(seen.any(axis=0), summed / (weights.T @ seen), np.nan)

@@ -42,12 +42,12 @@ class RobustLineOptions(TemporalOptions):
             left out.
     """
 
-    days: float = 20.0
-    stiffness: float = 0.5
-    haze: float = 0.03
+    days: float = 10.0
+    stiffness: float = 0.25
+    haze: float = 0.015
     shadow: float = 0.06
     rounds: int = 4
-    level_pixels: int = 500
+    level_pixels: int = 2000
     most_haze: float = 0.005
 
 
@@ -108,22 +108,25 @@ def robust_line(
     haze = looks[:, :HAZE_BANDS].mean(axis=1)
     fading = fading_weights(days, options.days)[:, None] * clear
     time = days / options.days
-    weights = fading * bounded_weights(haze - _weighted_median(haze, fading), options)
+    weights = fading * bounded_weights(
+        haze - weighted_median(haze, fading), options.haze, options.shadow
+    )
     for _ in range(options.rounds):
         level, slope = _fit_line(haze, weights, time, options.stiffness)
-        weights = fading * bounded_weights(haze - level - slope * time[:, None], options)
+        above = haze - level - slope * time[:, None]
+        weights = fading * bounded_weights(above, options.haze, options.shadow)
     shares = _shares_at_zero(weights, time, options.stiffness)
     line = np.einsum("tn,tbn->bn", shares, looks)
     return np.where(clear.any(axis=0), line, np.nan)
 
 
-def bounded_weights(above: np.ndarray, options: RobustLineOptions) -> np.ndarray:
+def bounded_weights(above: np.ndarray, haze: float, shadow: float) -> np.ndarray:
     """Return Tukey's biweight of residuals, with a bound of its own for each sign."""
-    share = above * np.where(above > 0, 1 / options.haze, 1 / options.shadow)
+    share = above * np.where(above > 0, 1 / haze, 1 / shadow)
     return np.maximum(1 - share**2, 0) ** 2 + LEAST_WEIGHT
 
 
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the lower weighted median over the first axis, ``(N,)``."""
     order = np.argsort(values + np.where(weights > 0, 0, np.inf), axis=0)
     passed = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
