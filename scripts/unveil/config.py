@@ -75,6 +75,8 @@ def locate(path: str) -> str:
     It is relative to the working directory; a file that ships with the workflow (below
     :data:`SHIPPED`) and is not there is the one beside the workflow.
     """
+    if not path.lstrip("./").startswith(SHIPPED):
+        return path
     if Path(path).parts[:1] and Path(path).parts[0] in SHIPPED and not Path(path).exists():
         beside = REPOSITORY / path
         return str(beside) if beside.exists() else path
@@ -94,6 +96,16 @@ def _load_schema(name: str) -> dict[str, Any]:
 @cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(_load_schema(name))
+
+
+def is_valid(value: Any, schema: str, key: str) -> bool:
+    """Whether a value may stand under a key of a schema; :func:`check` says why it may not."""
+    return _validator_of(schema, key).is_valid(value)
+
+
+@cache
+def _validator_of(schema: str, key: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(_load_schema(schema)["properties"][key])
 
 
 def check(instance: Any, schema: str, *, file: str | Path, where: str = "") -> None:

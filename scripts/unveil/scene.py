@@ -309,6 +309,13 @@ def read_bands(frame: Frame, bands: Sequence[str], window: Window | None = None)
             remedy="give all frames of a scene the bands of its target",
         ) from error
     with raster.open_raster(frame.path) as dataset:
+        if dataset.count != len(frame.bands):
+            raise InputError(
+                f"{dataset.count} bands, its scene names {', '.join(frame.bands)}",
+                file=frame.path,
+                field="bands",
+                remedy="the file is not as it was written; delete its scene's folder and run again",
+            )
         return dataset.read([p + 1 for p in positions], window=window)
 
 

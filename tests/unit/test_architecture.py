@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,3 +158,12 @@ def test_no_module_comes_back_to_itself():
 
     for module in sorted(GRAPH):
         walk(module, ())
+
+
+def test_what_plans_a_run_loads_no_library_that_only_jobs_need():
+    code = "import sys, unveil.workflow.tables, unveil.workflow.batches\nprint(*sys.modules)"
+    environ = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    heavy = {"scipy", "pandas", "matplotlib", "tensorflow", "requests", "pystac_client"}
+    assert not heavy & set(done.stdout.split())

@@ -29,7 +29,7 @@ from unveil.models.external import External
 from unveil.models.registry import create
 from unveil.raster import Grid
 from unveil.remote.download import read_note
-from unveil.scene import load_scene
+from unveil.scene import Frame, load_scene, read_bands
 from unveil.sources import integrity
 from unveil.sources.npz import load_array
 from unveil.sources.registry import source_of
@@ -421,3 +421,12 @@ def test_json_that_is_nested_without_end_is_damaged_json(tmp_path, caplog):
     refused(lambda: read_lock(path, {}), "not a lock")
     patch = SceneRow("s", "allclear", str(tmp_path), "auto", "none", name="0", split="test")
     refused(lambda: source_of(patch).open(patch, {}), "not JSON")
+
+
+def test_a_raster_with_fewer_bands_than_its_scene_names_is_damaged(tmp_path):
+    path = tmp_path / "sar.tif"
+    raster.write_cog(
+        path, np.zeros((1, *GRID.shape), np.float32), GRID, descriptions=["VV"], nodata=None
+    )
+    frame = Frame("2020-06-15", "radar", path, ("VV", "VH"))
+    refused(lambda: read_bands(frame, ("VV", "VH")), "sar.tif", "1 bands, its scene names VV, VH")

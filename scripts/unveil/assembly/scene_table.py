@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from unveil.assembly.protocols.base import BadCell
 from unveil.assembly.protocols.registry import maker_of
-from unveil.config import SceneRow, check, load_schema, locate, require_distinct
+from unveil.config import SceneRow, check, is_valid, load_schema, locate, require_distinct
 from unveil.errors import InputError, did_you_mean
 from unveil.guarded import reading_input
 from unveil.protocols import PROTOCOLS
@@ -106,11 +108,24 @@ def _row(cells: list[str], header: list[str], *, file: Path, line: int) -> Scene
     for name, cell in zip(header, cells, strict=False):
         if cell:
             record[name] = _number(cell, rules[name].get("type"))
-    check(record, "scenes", file=file, where=f"line {line}")
+    if not _is_sound(record):
+        check(record, "scenes", file=file, where=f"line {line}")  # says what is wrong
     row = SceneRow(**record)
     row = replace(row, path=locate(row.path), area=locate(row.area))
     _check_row(row, file=file, line=line)
     return row
+
+
+def _is_sound(record: Mapping[str, Any]) -> bool:
+    """Whether a record is as the schema says: cell by cell, as rows repeat what others hold."""
+    required = load_schema("scenes")["required"]
+    return all(name in record for name in required) and all(_fits(*cell) for cell in record.items())
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _fits(column: str, value: Any) -> bool:
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    return not infinite and is_valid(value, "scenes", column)
 
 
 def _number(cell: str, kind: str | None) -> Any:

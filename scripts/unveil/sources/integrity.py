@@ -42,7 +42,8 @@ CHANCE_BYTES = 32
 """More zeros in a row than chance leaves in compressed data, beside those of empty packets."""
 MAIN_HEADER = 4096
 """Bytes in which the parameters of an image stand."""
-SIZ, COD, SOT, CHANGES = b"\xff\x51", b"\xff\x52", b"\xff\x90", (b"\xff\x53", b"\xff\x5f")
+SIZE_MARK, CODING, TILE = b"\xff\x51", b"\xff\x52", b"\xff\x90"
+CHANGES = (b"\xff\x53", b"\xff\x5f")
 """Markers of an image's size, of how it is coded, of its first tile, and of exceptions to that."""
 END = b"\xff\xd9"
 AT_ONCE = 4
@@ -176,13 +177,13 @@ def most_packets(codestream: bytes) -> int:
     """
     parts = dict(_main_header(codestream[:MAIN_HEADER]))
     try:
-        size = struct.unpack(">2x8IH", parts[SIZ][:36])
-        style, layers, levels = struct.unpack(">BxHxB", parts[COD][:6])
+        size = struct.unpack(">2x8IH", parts[SIZE_MARK][:36])
+        style, layers, levels = struct.unpack(">BxHxB", parts[CODING][:6])
     except (KeyError, struct.error):
         return HOLE_BYTES
     if any(size[6:8]) or not all(size[4:6]) or any(marker in parts for marker in CHANGES):
         return HOLE_BYTES
-    precincts = parts[COD][10:] if style & 1 else b"\xff" * (levels + 1)
+    precincts = parts[CODING][10:] if style & 1 else b"\xff" * (levels + 1)
     found = sum(
         _along(size[4], exponents & 15, levels - level)
         * _along(size[5], exponents >> 4, levels - level)
@@ -202,7 +203,7 @@ def _along(side: int, exponent: int, halvings: int) -> int:
 def _main_header(codestream: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield markers and contents of a codestream's main header."""
     at = 2
-    while at + 4 <= len(codestream) and codestream[at : at + 2] != SOT:
+    while at + 4 <= len(codestream) and codestream[at : at + 2] != TILE:
         marker, length = struct.unpack(">2sH", codestream[at : at + 4])
         yield marker, codestream[at + 4 : at + 2 + length]
         at += 2 + max(length, 2)

@@ -103,9 +103,9 @@ def patch_paths(row: SceneRow) -> dict[str, Path]:
 
 
 def _path(root: Path, match: re.Match[str], kind: str) -> Path:
-    prefix = f"{match['roi']}_{match['season']}_{kind}"
-    folder = root / prefix / f"{kind}_{match['scene']}"
-    return folder / f"{prefix}_{match['scene']}_{match['patch']}.tif"
+    scene, prefix = match["scene"], f"{match['roi']}_{match['season']}_{kind}"
+    # At once, as a table may have ten thousand.
+    return Path(root, prefix, f"{kind}_{scene}", f"{prefix}_{scene}_{match['patch']}.tif")
 
 
 def _check(path: Path, grid: Grid, bands: int) -> None:
