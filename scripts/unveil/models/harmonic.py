@@ -34,11 +34,11 @@ class HarmonicOptions(TemporalOptions):
         rounds: how often looks are weighed anew.
     """
 
-    order: int = 2
+    order: int = 1
     ridge: float = 1.0
-    days: float = 5.0
+    days: float = 10.0
     prior: float = 0.3
-    haze: float = 0.03
+    haze: float = 0.06
     shadow: float = 0.12
     rounds: int = 3
 

@@ -42,13 +42,13 @@ class RobustLineOptions(TemporalOptions):
             left out.
     """
 
-    days: float = 10.0
+    days: float = 15.0
     stiffness: float = 0.25
-    haze: float = 0.015
+    haze: float = 0.03
     shadow: float = 0.06
     rounds: int = 4
     level_pixels: int = 2000
-    most_haze: float = 0.005
+    most_haze: float = 0.002
 
 
 class RobustLine(Temporal):
