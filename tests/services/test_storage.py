@@ -374,6 +374,7 @@ def read_table(client, key: str) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(read_object(client, key))).set_index(keys).sort_index()
 
 
+@pytest.mark.xdist_group("apart")
 def test_a_run_on_machines_that_share_nothing_gives_the_same_table(store, apart):
     folder, machines, plain = apart
     assert len(list(machines.glob("*/code"))) == 5  # scene, infer, infer_on_cpu, score, summary
@@ -384,6 +385,7 @@ def test_a_run_on_machines_that_share_nothing_gives_the_same_table(store, apart)
     pd.testing.assert_frame_equal(stored, known.sort_index())
 
 
+@pytest.mark.xdist_group("apart")
 def test_predictions_and_the_report_of_such_a_run_are_in_the_store(store, apart, tmp_path):
     _, _, plain = apart
     for batch, model in {"_methods": "damped", "_networks": "network"}.items():
@@ -402,6 +404,7 @@ def test_predictions_and_the_report_of_such_a_run_are_in_the_store(store, apart,
     assert page.count("data:image/") >= 4  # cloudy, two methods, truth
 
 
+@pytest.mark.xdist_group("apart")
 def test_jobs_of_such_a_run_have_their_logs_in_the_store(store, apart):
     log = read_object(store[1], "apart/results/logs/infer/_networks/shard-0000.log").decode()
     assert "half (1 of 1)" in log

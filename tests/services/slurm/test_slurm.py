@@ -245,19 +245,17 @@ def disturbed(slurm, calm, tmp_path_factory) -> dict[str, Disturbed]:
         "cancelled": ("--retries", "0"),
         "starved": ("--set-resources", "infer_on_cpu:mem_mb=40 if attempt == 1 else 8000"),
     }
-    extra = {name: words for name, words in extra.items() if WHOLE or name == "cancelled"}
     base = tmp_path_factory.mktemp("disturbed")
     folders = {name: copy_without_one_result(calm, base / name) for name in extra}
     runs = {n: start(slurm, folders[n], *words, "--", TARGET) for n, words in extra.items()}
-    jobs = {}
-    if WHOLE:
-        jobs["limited"] = frozen_job(slurm, folders["limited"], at_work=False)
+    jobs = {"limited": frozen_job(slurm, folders["limited"], at_work=False)}
     jobs["cancelled"] = frozen_job(slurm, folders["cancelled"])
     slurm.ask("scancel", jobs["cancelled"].number)
     ends = {name: run.end() for name, run in runs.items()}
     return {n: Disturbed(folders[n], jobs.get(n), *end[:2]) for n, end in ends.items()}
 
 
+@slow
 def test_a_cancelled_job_is_named_and_a_rerun_finishes(slurm, disturbed, calm):
     run = disturbed["cancelled"]
     assert run.code != 0
