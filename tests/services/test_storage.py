@@ -223,6 +223,9 @@ def test_imagery_that_a_shared_folder_lost_comes_back_from_the_store(store, tmp_
     assert page.count(b"data:image/") >= 4  # cloudy, two methods, truth
 
 
+@pytest.mark.skipif(
+    os.environ.get("UNVEIL_SLURM") != "whole", reason="takes minutes: UNVEIL_SLURM=whole runs it"
+)
 def test_slurm_with_a_store_leaves_everything_there(store, tmp_path):
     """The command of docs/hpc.md, on a real Slurm of one node."""
     if reason := why_not():
