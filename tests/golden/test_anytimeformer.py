@@ -87,6 +87,7 @@ def test_normalisation_gives_the_published_inputs(vectors, series):
     )
 
 
+@pytest.mark.slow
 def test_the_whole_scene_has_the_errors_of_the_published_table(vectors, series, shared, golden):
     reflectance, usable, seen, radar = series
     withheld = vectors["holdout_index"]

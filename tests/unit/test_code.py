@@ -45,6 +45,7 @@ def edited(*paths: Path):
         path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_an_edit_of_any_file_changes_the_stages_that_reach_it_and_no_other(checkout):
     before = codes(checkout)
     reached = {stage: set(code_files(stage, scripts=checkout)) for stage in STAGES}

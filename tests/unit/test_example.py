@@ -154,6 +154,7 @@ def test_the_scene_table_points_at_files_that_exist(root: Path, rows: list[dict[
         assert row[other[row["protocol"]]], row
 
 
+@pytest.mark.slow
 def test_the_local_source_opens_every_scene(
     root: Path, rows: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def test_the_image_itself_passes_openvino_in_full_precision(precision):
 
 @needs_openvino
 @pytest.mark.parametrize("tile_px", [100, 256])
+@pytest.mark.slow
 def test_tiles_equal_the_whole_image(root, scene, tmp_path, tile_px):
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
     images = []
@@ -117,6 +118,7 @@ def test_tiles_equal_the_whole_image(root, scene, tmp_path, tile_px):
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_int8_is_used_where_it_costs_little_and_the_record_says_how_much(root, scene, tmp_path):
     weights = root / "resources" / "weights" / "dsen2cr-small.npz"
     record, rounded = run(weights, SHIPPED, scene, tmp_path / "int8", precision="int8")

@@ -234,6 +234,7 @@ def test_a_method_that_is_not_ranked_changes_no_verdict(tmp_path):
     assert other["best_mae"] == pytest.approx(0.015, rel=0.1), "on the two bands that both give"
 
 
+@pytest.mark.slow
 def test_ids_that_look_like_numbers_or_nothing_are_rendered(tmp_path):
     ids = ["001", "002", "NA", "NaN", "null", "1e5", "True"]
     recipes = [Recipe(name, f"{i:02}", "paired", 0.5) for i, name in enumerate(ids)]
@@ -600,6 +601,7 @@ def pictures_of(page, name):
     return re.findall(rf'data-scene="{name}"[^>]*><img src="([^"]+)"', page)
 
 
+@pytest.mark.slow
 def test_a_scene_of_one_odd_band_leaves_the_page_of_the_others_intact(tmp_path):
     recipes = [Recipe(name, name, "transplant", 0.5) for name in ("alps", "etna", "odd")]
     results = make_results(tmp_path, recipes, size=24)
