@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
@@ -117,6 +117,7 @@ def test_what_clouds_hide_does_not_matter():
 
 
 @given(seeds)
+@example(1)  # some of its hidden pixels have no clear one within reach
 @settings(max_examples=3)
 def test_a_pixel_is_what_the_formulas_say(seed):
     """Equations of the paper for single pixels, written out with loops."""
@@ -139,6 +140,8 @@ def by_the_paper(inputs: Inputs, row: int, col: int, *, similar: int, reach: int
         if 0 <= r < SHAPE[0] and 0 <= c < SHAPE[1] and inputs.target_clear[r, c]:
             unlike = np.sqrt(np.mean((look[:, r, c] - look[:, row, col]) ** 2))
             candidates.append((unlike, np.hypot(down, right), r, c))
+    if not candidates:  # none within reach: the look with the mean change of the scene
+        return look[:, row, col] + (target - look)[:, inputs.target_clear].mean(axis=1)
     best = sorted(candidates)[:similar]
     scaled = []
     for values in zip(*[b[:2] for b in best], strict=True):

@@ -190,6 +190,16 @@ def test_haze_over_the_whole_target_is_no_level(kind):
     assert "hazy" in model.notes[0]
 
 
+@pytest.mark.parametrize("kind", ["robust_line", "led_frames"])
+def test_a_level_that_is_known_needs_no_word_and_one_that_is_not_does(kind):
+    scene, inputs = scene_with_clouds()
+    model = create(ModelSpec(kind, kind))
+    model.prepare(scene, [inputs])
+    assert not model.notes
+    model.prepare(scene, [replace(inputs, target_class=np.full_like(inputs.target_class, CLOUD))])
+    assert "far from cloud" in model.notes[0]
+
+
 def test_a_hazy_look_counts_little_among_led_ones():
     target, looks, _, _ = changed_looks(4)
     lines = fit_lines(looks, target, DAYS, LedFramesOptions(pixels=0))

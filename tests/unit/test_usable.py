@@ -301,8 +301,8 @@ def test_planning_passes_over_bad_dates_and_says_so_in_the_scene(place, tmp_path
     assert {each.target_date for each in planned} == {CLEAR, FAR}
     with caplog.at_level(logging.INFO):
         scene = assembled(planned[0], tmp_path)
-    assert f"frames/{NEAR}.tif" in scene.facts["not_withheld"]
-    assert any("not withheld" in record.getMessage() for record in caplog.records)
+    assert f"frames/{NEAR}.tif" in scene.facts["passed_over"]
+    assert any("passed over" in record.getMessage() for record in caplog.records)
 
 
 def test_planning_says_which_dates_lack_a_band_and_which_are_hazy(place, tmp_path):
@@ -315,7 +315,7 @@ def test_planning_says_which_dates_lack_a_band_and_which_are_hazy(place, tmp_pat
     planned = planned_of(wanted, tmp_path)
     assert not {hazy, poor} & {each.target_date for each in planned}
     scene = assembled(planned[0], tmp_path)
-    told = scene.facts["not_withheld"]
+    told = scene.facts["passed_over"]
     assert f"{poor}: it has no B8A" in told
     assert f"{hazy}: haze, its blue is 0.150, up to 0.130 is usual" in told
     more = replace(wanted, n_targets=6)

@@ -128,8 +128,8 @@ def _report_passed_over(row: SceneRow) -> dict[str, str]:
     """Log which dates planning did not consider, and return it as a fact of the scene."""
     if not row.passed_over:
         return {}
-    LOG.info("%s: not withheld, %s", row.scene, row.passed_over)
-    return {"not_withheld": row.passed_over}
+    LOG.info("%s: passed over, %s", row.scene, row.passed_over)
+    return {"passed_over": row.passed_over}
 
 
 def _write_context(

@@ -100,11 +100,8 @@ class _Classical(Model):
         """Return the cloud-free estimate of every pixel, ``(B, H, W)``."""
 
 
-class Cloudy(Model):
-    """The cloudy image itself: what no model may be worse than."""
-
-    kind = "cloudy"
-    citation = "Identity: the cloudy input, the floor of every comparison."
+class TargetOnly(Model):
+    """A model without options that looks at the target alone."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -114,6 +111,13 @@ class Cloudy(Model):
     def needs(self) -> Needs:
         """Nothing but the target."""
         return Needs()
+
+
+class Cloudy(TargetOnly):
+    """The cloudy image itself: what no model may be worse than."""
+
+    kind = "cloudy"
+    citation = "Identity: the cloudy input, the floor of every comparison."
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Return the target unchanged."""

@@ -6,28 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.classical import keep_clear
-from unveil.models.options import NoOptions, parse_options
+from unveil.models.base import Prediction
+from unveil.models.classical import TargetOnly, keep_clear
 from unveil.scene import Inputs, Scene
 
 NOTHING_CLEAR = "no answer: the target has no clear pixel"
 
 
-class ClearMean(Model):
+class ClearMean(TargetOnly):
     """Each band's mean over the clear pixels of the target, at every hidden pixel."""
 
     kind = "clear_mean"
     citation = "Baseline; mean of the target's own clear pixels, see docs/models.md."
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec)
-        parse_options(NoOptions, spec)
-
-    @property
-    def needs(self) -> Needs:
-        """Nothing but the target."""
-        return Needs()
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Sum the clear pixels of the scene; without one there is no answer."""

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.classical import keep_clear
+from unveil.models.base import Prediction
+from unveil.models.classical import TargetOnly, keep_clear
 from unveil.models.clear_mean import NOTHING_CLEAR
-from unveil.models.options import NoOptions, parse_options
 from unveil.raster import Grid
 from unveil.scene import Inputs, Scene
 
@@ -33,7 +32,7 @@ LEAST = 1e-6
 GAUSSIAN_REACH = 4
 
 
-class Inpaint(Model):
+class Inpaint(TargetOnly):
     """Clear pixels of the target spread by Gaussians, the finest that has enough of them."""
 
     kind = "inpaint"
@@ -43,15 +42,6 @@ class Inpaint(Model):
         "Szeliski & Cohen 1996, The Lumigraph, SIGGRAPH, doi:10.1145/237170.237200."
     )
     receptive_field = round(GAUSSIAN_REACH * FINE_PX[-1])
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec)
-        parse_options(NoOptions, spec)
-
-    @property
-    def needs(self) -> Needs:
-        """Nothing but the target."""
-        return Needs()
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Fill the cells of the whole scene; without a clear pixel there is no answer."""

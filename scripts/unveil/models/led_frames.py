@@ -80,10 +80,10 @@ class LedFrames(Temporal):
         plain = join_led(np.nan_to_num(looks), np.isfinite(looks.sum(axis=1)), untold)
         gap = (table[:bands] - plain)[:HAZE_BANDS].mean(axis=0)
         gap = gap[np.isfinite(gap)]
-        self.notes = (f"led by {count:,} clear pixels far from cloud",)
-        if gap.size and np.median(gap) > self.options.most_haze:
+        if not gap.size:
+            self.notes = ("not led: no clear pixel that a look shows is far from cloud",)
+        elif np.median(gap) > self.options.most_haze:
             self.notes = (f"not led: {count:,} clear pixels far from cloud are hazy",)
-            self._lines = untold
         else:
             self._lines = fit_lines(looks, table[:bands], np.array(days), self.options)
 

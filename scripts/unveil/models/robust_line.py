@@ -72,12 +72,12 @@ class RobustLine(Temporal):
         gap = measure_far_pixels(scene, tiles, self._gap)
         gap = gap[:, np.isfinite(gap).all(axis=0)]
         count = gap.shape[1]
-        self.notes = (f"level of the day from {count:,} clear pixels far from cloud",)
         if not count:
+            self.notes = ("no level of the day: no clear pixel is far from cloud",)
             return
         level = np.median(gap, axis=1) * count / (count + self.options.level_pixels)
         if level[:HAZE_BANDS].mean() > self.options.most_haze:
-            self.notes = (f"no level: {count:,} clear pixels far from cloud are hazy",)
+            self.notes = (f"no level of the day: {count:,} clear pixels far from cloud are hazy",)
         else:
             self._level = level[:, None]
 
