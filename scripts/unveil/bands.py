@@ -63,13 +63,6 @@ REFLECTANCE_SCALE = 10_000
 
 # Classes of the mask raster (band CLASS); one vocabulary for every detector.
 CLEAR, CLOUD, SHADOW, SNOW, NODATA = 0, 1, 2, 3, 255
-CLASS_NAMES: dict[int, str] = {
-    CLEAR: "clear",
-    CLOUD: "cloud",
-    SHADOW: "shadow",
-    SNOW: "snow",
-    NODATA: "nodata",
-}
 OCCLUDED_CLASSES: tuple[int, ...] = (CLOUD, SHADOW)
 UNKNOWN_PROBABILITY = 255
 
