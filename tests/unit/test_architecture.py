@@ -23,6 +23,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "hdf5",
             "machine",
             "places",
+            "distribution",
             "predictions",
             "protocols",
             "raster",
