@@ -550,6 +550,17 @@ def test_a_standard_deviation_is_judged_where_there_is_one(scene, prediction, tm
     assert not any(metric == "NLL" for _, _, metric in without)
 
 
+def test_a_standard_deviation_of_students_t_is_judged_as_such(scene, prediction, tmp_path) -> None:
+    dn = np.full((4, 40, 50), 100, np.uint16)
+    tags = {"DISTRIBUTION": "student_t", "DEGREES_OF_FREEDOM": "3"}
+    std = tmp_path / "std.tif"
+    raster.write_cog(std, dn, scene.grid, descriptions=BANDS, nodata=0, tags=tags)
+    found = table(scoring.score_scene(scene, prediction, model="m", std=std, block=16))
+    # The error is one standard deviation everywhere, in a t of 3 degrees the 82 % interval.
+    assert found["occluded", "all", "coverage_80"][0] == 0
+    assert found["occluded", "all", "coverage_90"][0] == 1
+
+
 def test_windows_do_not_change_the_scores_of_a_scene(scene, prediction) -> None:
     whole = table(scoring.score_scene(scene, prediction, model="m", block=512))
     pieces = table(scoring.score_scene(scene, prediction, model="m", block=16))

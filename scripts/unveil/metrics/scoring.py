@@ -29,6 +29,7 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, NODATA, sort_bands
 from unveil.classes import RIM_PX, near
+from unveil.distribution import NORMAL, Distribution, read_distribution
 from unveil.errors import InputError, SceneSkipped
 from unveil.guarded import read_json, reading_input
 from unveil.metrics import definitions, published
@@ -163,7 +164,7 @@ class Sums:
         self,
         bands: Sequence[str],
         *,
-        calibrated: bool,
+        distribution: Distribution | None,
         exact: bool = False,
         land_cover: LandCover | None = None,
     ) -> None:
@@ -173,8 +174,8 @@ class Sums:
         self.against_target = Accumulator(bands, KEPT_REGIONS)
         self.levels = LevelErrors(bands, LEVELLED)
         self.census = Census()
-        names = CALIBRATED if calibrated else ()
-        self.calibration = {name: Calibration() for name in names}
+        names = CALIBRATED if distribution else ()
+        self.calibration = {name: Calibration(distribution or NORMAL) for name in names}
 
     def update(self, patch: Patch) -> None:
         """Add one window."""
@@ -239,7 +240,8 @@ def score_scene(
         prediction: uint16 raster, reflectance x 10000, nodata 0, bands described by ESA
             name, on the grid of the scene.
         model: id of the model, for the rows.
-        std: standard deviations of the prediction, a raster of the same kind.
+        std: standard deviations of the prediction, a raster of the same kind; its tags name their
+            distribution (:mod:`unveil.distribution`).
         land_cover: classes to sort occluded pixels by, instead of spectral ones.
         block: side of the windows in pixels.
 
@@ -262,7 +264,8 @@ def score_scene(
     spread = _output_frame(Path(std), scene) if std else None
     bands = _common_bands(output, references[0])
     exact = PROTOCOLS[scene.protocol].exact
-    sums = Sums(bands, calibrated=spread is not None, exact=exact, land_cover=land_cover)
+    distribution = read_distribution(spread.path) if spread else None
+    sums = Sums(bands, distribution=distribution, exact=exact, land_cover=land_cover)
     for patch in _patches(scene, output, spread, bands, land_cover, block):
         sums.update(patch)
     if not sums.census.known["all"]:

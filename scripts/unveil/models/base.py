@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from unveil.distribution import NORMAL, Distribution
 from unveil.errors import InputError
 from unveil.scene import Inputs, RadarDates, Scene
 
@@ -55,11 +56,13 @@ class Prediction:
         reflectance: ``(B, H, W)`` float32 reflectance, NaN where it has no answer.
         std: ``(B, H, W)`` float32 standard deviation of reflectance, or None.
         bands: band names when they are not those of the inputs.
+        distribution: of the errors that ``std`` is the standard deviation of.
     """
 
     reflectance: np.ndarray
     std: np.ndarray | None = None
     bands: tuple[str, ...] = ()
+    distribution: Distribution = NORMAL
 
 
 @dataclass(frozen=True)

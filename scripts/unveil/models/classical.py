@@ -110,7 +110,7 @@ class TargetOnly(Model):
     @property
     def needs(self) -> Needs:
         """Nothing but the target."""
-        return Needs()
+        return Needs(max_context=0)
 
 
 class Cloudy(TargetOnly):

@@ -30,6 +30,7 @@ def describe_model(row: Mapping[str, Any], model: str) -> dict[str, Any]:
         "kind": spec.kind,
         "citation": created.citation,
         "origin": created.origin,
+        "series": None if created.origin == "external" else created.needs.max_context != 0,
         "weights": str(spec.weights or ""),
         "weights_sha256": raster.sha256(weights) if weights else "",
         "parameters": count_parameters(weights) if weights else None,
