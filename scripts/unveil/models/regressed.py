@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.classical import (
@@ -140,6 +139,8 @@ def spread_residual(residual: np.ndarray, options: RegressedOptions) -> np.ndarr
         residual: ``(B, H, W)``, NaN where unknown.
         options: width and shrinkage.
     """
+    from scipy.ndimage import gaussian_filter  # lazy: a dry run predicts nothing
+
     known = np.isfinite(residual).all(axis=0)
     smooth = {
         "sigma": options.sigma_px,

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
@@ -191,7 +190,9 @@ def _neighbours(padded: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _reached(known: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the pixels that a chain of neighbours with weights joins to a known pixel."""
-    labels, count = ndimage.label((weights > 0).any(axis=0))
+    from scipy.ndimage import label  # lazy: a dry run predicts nothing
+
+    labels, count = label((weights > 0).any(axis=0))
     joined = np.bincount(labels[known], minlength=count + 1) > 0
     joined[0] = False
     return joined[labels]
@@ -202,10 +203,12 @@ def grow_missing(missing: np.ndarray, *, reach: int, passes: int) -> np.ndarray:
 
     The window is that of the published code.
     """
+    from scipy.ndimage import binary_dilation  # lazy: a dry run predicts nothing
+
     if not reach:
         return missing
     window = np.ones((2 * reach, 2 * reach), bool)
-    return ndimage.binary_dilation(missing, window, iterations=passes)
+    return binary_dilation(missing, window, iterations=passes)
 
 
 class VPint2(Model):
