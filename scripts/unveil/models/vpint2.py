@@ -16,7 +16,6 @@ import numpy as np
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.classical import Nearest
-from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 
 ZERO_REFERENCE = 0.01
@@ -228,10 +227,10 @@ class VPint2(Model):
         "ISPRS J. Photogramm. Remote Sens. 216:168-184, doi:10.1016/j.isprsjprs.2024.07.030."
     )
     receptive_field = None
+    options_type = VPint2Options
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(VPint2Options, spec)
         self._nearest = Nearest(ModelSpec("nearest", Nearest.kind))
 
     @property
