@@ -26,7 +26,7 @@ from unveil import raster
 from unveil.assembly.assemble import assemble
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.config import SceneRow, load_config
-from unveil.coregistration import CoregistrationOptions, coregister_scene
+from unveil.coregistration.coregister_scene import CoregistrationOptions, coregister_scene
 from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.masks.mask_scene import MaskOptions, judge_frame, mask_scene
 from unveil.metrics.scoring import score_scene

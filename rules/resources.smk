@@ -15,18 +15,24 @@ def size_of_scene(scene):
     return source_of(row).size(row, SOURCES)
 
 
+@cache
+def sizes_of(scenes):
+    """Find out how large the scenes of a shard will be."""
+    return [size_of_scene(scene) for scene in scenes]
+
+
 def what_is_asked(need, stage):
     """Let a rule ask for memory or time by its scenes and models, and for more when retried."""
 
     def asked(wildcards, attempt, threads):
-        sizes = [size_of_scene(scene) for scene in get_scenes(wildcards)]
+        sizes = sizes_of(get_scenes(wildcards))
         models = get_models(wildcards) if "batch" in wildcards.keys() else {}
         running = [
             m for m in models if m not in TABLES.networks or m in DIVISION.networks
         ]
         kinds = [models[m]["kind"] for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds
-        sizes *= len(models) if stage == "score" else 1
+        sizes = sizes * len(models) if stage == "score" else sizes
         meeting = (
             {"at_once": threads} if need is requests.memory_mb and not models else {}
         )

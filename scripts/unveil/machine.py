@@ -11,6 +11,7 @@ PACKAGES = (
     "gdal",
     "h5py",
     "keras",
+    "numba",
     "numpy",
     "openvino",
     "pandas",

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, UNKNOWN_PROBABILITY
-from unveil.coregistration import (
+from unveil.coregistration.coregister_scene import (
     CoregistrationOptions,
     ShiftEstimate,
     choose_anchor,

@@ -6,6 +6,7 @@ measured.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,10 +110,11 @@ def memory_mb(
         attempt: 1 for the first.
         at_once: scenes in work at the same time.
     """
-    costs = _costs(stage, kinds)
+    # What meets is the largest, so of equal scenes no more count than may be in work at once.
+    met = [size for size, number in Counter(sizes).items() for _ in range(min(number, at_once))]
     most = max(
-        cost.mb + sum(sorted(cost.memory(size) - cost.mb for size in sizes)[-at_once:])
-        for cost in costs
+        cost.mb + sum(sorted(cost.memory(size) - cost.mb for size in met)[-at_once:])
+        for cost in _costs(stage, kinds)
     )
     return round(SNAKEMAKE_MB + MEMORY_MARGIN * most) * 2 ** (attempt - 1)
 
@@ -128,8 +130,10 @@ def minutes(
         kinds: as there.
         attempt: as there.
     """
+    alike = Counter(sizes).items()  # thousands of patches of a data set are of one size
     costs = _costs(stage, kinds)
-    seconds = START_SECONDS + TIME_MARGIN * sum(cost.time(size) for cost in costs for size in sizes)
+    scenes = sum(cost.time(size) * number for cost in costs for size, number in alike)
+    seconds = START_SECONDS + TIME_MARGIN * scenes
     return max(10, -(-round(seconds) // 60)) * 2 ** (attempt - 1)
 
 

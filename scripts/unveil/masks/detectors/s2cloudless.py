@@ -9,7 +9,9 @@ cloud now and then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,7 @@ from rasterio.windows import Window
 from unveil.bands import S2CLOUDLESS10, UNKNOWN_PROBABILITY, band_positions
 from unveil.errors import InputError
 from unveil.masks.detectors.base import Detector, Votes
+from unveil.masks.detectors.boosted_trees import Trees, probability_of, read_trees
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
 from unveil.scene import Frame
@@ -104,9 +107,15 @@ def cloud_probability(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarr
             field="reflectance",
             remedy="divide digital numbers by 10000 (set the scale of the source)",
         )
-    columns = np.ascontiguousarray(pixels.T)[np.newaxis, np.newaxis]
-    probability[valid] = _detector().get_cloud_probability_maps(columns)[0, 0]
+    columns = np.ascontiguousarray(pixels.T)
+    trees = read_library_trees()
+    probability[valid] = by_library(columns) if trees is None else by_trees(trees, columns)
     return probability
+
+
+def by_library(pixels: np.ndarray) -> np.ndarray:
+    """Return what the library answers for pixels ``(N, 10)`` float32, ``(N,)`` float32."""
+    return _detector().get_cloud_probability_maps(pixels[np.newaxis, np.newaxis])[0, 0]
 
 
 def cloud_mask(probability: np.ndarray, *, threshold: float, average_over: int) -> np.ndarray:
@@ -126,7 +135,22 @@ def cloud_mask(probability: np.ndarray, *, threshold: float, average_over: int) 
     return detector.get_mask_from_prob(known)[0].astype(bool)
 
 
-@lru_cache(maxsize=1)
+def by_trees(trees: Trees, pixels: np.ndarray) -> np.ndarray:
+    """Return the same as :func:`by_library`, by a model that we walk ourselves."""
+    return probability_of(pixels, trees).astype(np.float32)
+
+
+@cache
+def read_library_trees() -> Trees | None:
+    """Return the library's own model; None where only the library can read it."""
+    library = find_spec("s2cloudless")  # its import takes seconds
+    if library is None or library.origin is None:
+        return None
+    models = sorted((Path(library.origin).parent / "models").glob("*.txt"))
+    return read_trees(models[0]) if len(models) == 1 else None
+
+
+@cache
 def _detector() -> S2PixelCloudDetector:
     from s2cloudless import S2PixelCloudDetector  # lazy: loads LightGBM
 
