@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from unveil import raster
+from unveil.assembly.assemble import assemble
+from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, UNKNOWN_PROBABILITY
+from unveil.config import SceneRow
 from unveil.coregistration.coregister_scene import (
     CoregistrationOptions,
     ShiftEstimate,
@@ -24,8 +28,11 @@ from unveil.coregistration.coregister_scene import (
     shift_raster,
 )
 from unveil.errors import InputError
+from unveil.masks.mask_scene import judge_frame, mask_scene
+from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene, load_scene, read_reflectance, save_scene
+from unveil.scene import JUDGED, Frame, Scene, load_scene, read_reflectance, save_scene
+from unveil.sources.base import SourceSeries, from_array
 
 FACTOR = 4
 """Fine pixels a pixel: true shifts are multiples of 1/4 px, without any interpolation."""
@@ -342,14 +349,60 @@ def test_a_frame_under_full_cloud_is_recorded_as_not_judged(tmp_path, land):
     assert "clear in both" in facts["note"]
 
 
+def scored_of(target: Frame, **facts) -> Frame:
+    """The scored set of a truth without clouds, where the target's mask is delivered."""
+    return replace(target, role="occlusion", path=target.mask, bands=("CLASS",), facts=facts)
+
+
 def test_a_paired_reference_is_moved_a_made_one_never(tmp_path, land):
     target = make_frame(tmp_path, land, "target", role="target", cover=0.3)
     reference = make_frame(tmp_path, land, "c", role="reference", shift=(0.75, 0))
     for protocol, applied in (("paired", True), ("transplant", False), ("simulate", False)):
-        scene = scene_of(target, reference, protocol=protocol)
+        scene = scene_of(target, reference, scored_of(target), protocol=protocol)
         done = coregister_scene(scene, tmp_path, CoregistrationOptions())
         assert facts_of(done, "c", "reference")["applied"] is applied
     assert (tmp_path / "coregistered" / "reference_2020-07-20.tif").exists()
+
+
+def test_no_choice_of_masks_moves_the_truth_of_another_day(tmp_path, land):
+    """Masks that call half the image cloud leave other pixels to read a shift from."""
+    day, other = DATES["target"], DATES["c"]
+    shifts = {day: (0, 0), other: (0.75, -0.5), DATES["a"]: (0.25, 0)}
+    seen = {date: observe(land, shift, SIZE) for date, shift in shifts.items()}
+    cloud = blobs(SIZE, 0.4, seed=1)
+    seen[day] = np.where(cloud, 0.8, seen[day])
+    scl = {date: np.full((1, SIZE, SIZE), 4, np.uint8) for date in shifts}
+    scl[day][0, cloud] = 9
+    grid = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), SIZE, SIZE)
+    bands = ("B02", "B03", "B04", "B08")
+    optical = {
+        d: from_array(raster.to_dn(np.stack([image] * 4)), bands) for d, image in seen.items()
+    }
+    masks = {date: from_array(classes, ("SCL",)) for date, classes in scl.items()}
+    series = SourceSeries(grid, "p", optical, masks, facts={"level": "L2A"})
+    row = SceneRow("s", "local", "p", day, "paired", reference_date=other)
+    scene = assemble(row, series, tmp_path, ProtocolSettings(seed=3), judge=judge_frame)
+    left = []
+    for options in (MaskOptions(dilate_px=0), MaskOptions(dilate_px=12)):
+        done = coregister_scene(
+            mask_scene(scene, tmp_path, options), tmp_path, CoregistrationOptions()
+        )
+        [truth], [scored] = done.with_role("reference"), done.with_role("occlusion")
+        np.testing.assert_allclose(truth.facts["unveil:shift_px"], (0.75, -0.5), atol=0.1)
+        shift = {key: said for key, said in truth.facts.items() if "shift" in key}
+        left.append((raster.sha256(truth.path), raster.sha256(scored.path), shift))
+    assert left[0] == left[1]
+    assert done.facts["coregistration"]["truth_clear_by"] == "delivered masks of both dates"
+
+
+def test_a_truth_laid_onto_its_target_without_delivered_masks_says_so(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target", cover=0.3)
+    reference = make_frame(tmp_path, land, "c", role="reference", shift=(0.75, 0))
+    scored = scored_of(target, **{JUDGED: ["target", "reference"]})
+    scene = scene_of(target, reference, scored, protocol="paired")
+    done = coregister_scene(scene, tmp_path, CoregistrationOptions())
+    said = done.facts["coregistration"]["truth_clear_by"]
+    assert said.endswith("as no mask of target and reference is delivered")
 
 
 def test_the_truth_is_never_the_anchor(tmp_path, land):

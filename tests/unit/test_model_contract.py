@@ -24,7 +24,7 @@ from unveil.raster import Grid
 from unveil.scene import Frame, Scene, read_inputs
 from unveil.weights.arrays import write_arrays
 
-SHAPE = (64, 64)
+SHAPE = (40, 40)
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), *SHAPE)
 DAYS = ["2020-03-01", "2020-04-10", "2020-05-20", "2020-06-15", "2020-07-10", "2020-08-01"]
 TARGET = "2020-06-15"

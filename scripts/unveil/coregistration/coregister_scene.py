@@ -31,7 +31,16 @@ from unveil import raster
 from unveil.bands import NODATA
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene, is_clear, read_mask, read_reflectance, require_mask
+from unveil.scene import (
+    JUDGED,
+    Frame,
+    Scene,
+    is_clear,
+    read_mask,
+    read_reflectance,
+    require_mask,
+    require_occlusion,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -101,6 +110,9 @@ def coregister_scene(scene: Scene, folder: Path, options: CoregistrationOptions)
     ``unveil:shift_px`` ([dy, dx] or null), ``unveil:shift_reliability``,
     ``unveil:shift_applied``, ``unveil:shift_note``. Scene fact: ``coregistration``.
 
+    The truth of another date is measured where the scored set is clear, so that neither the
+    masks that models see nor the context move what they are judged on.
+
     Args:
         scene: a scene whose masks stage has run.
         folder: folder of the scene.
@@ -113,22 +125,26 @@ def coregister_scene(scene: Scene, folder: Path, options: CoregistrationOptions)
     band = options.band if options.band in scene.bands else scene.bands[0]
     target = _measure_target(scene, anchor, band, options)
     truth, done = PROTOCOLS[scene.protocol], []
-    for frame in scene.frames:
-        if frame.role == "target":
-            done.append(_record(frame, ShiftEstimate((0.0, 0.0), 1.0), "grid of the scene"))
-        elif frame.role == "context" or (frame.role == "reference" and not truth.exact):
-            found = _measure_to_target(scene, frame, anchor, band=band, target=target)
-            done.append(_correct(scene, frame, folder, found=found, options=options))
-        elif frame.role == "reference":
-            done.append(_record(frame, ShiftEstimate((0.0, 0.0), 1.0), "made with the target"))
-        else:
-            done.append(frame)
     facts = {
         "anchor": anchor.date,
         "band": band,
         "target_shift_px": _rounded(target.shift),
         "target_note": target.note,
     }
+    for frame in scene.frames:
+        if frame.role == "target":
+            done.append(_record(frame, ShiftEstimate((0.0, 0.0), 1.0), "grid of the scene"))
+        elif frame.role == "context":
+            found = _measure_to_target(scene, frame, anchor, band=band, target=target)
+            done.append(_correct(scene, frame, folder, found=found, options=options))
+        elif frame.role == "reference" and not truth.exact:
+            found = _measure_truth(scene, frame, band)
+            done.append(_correct(scene, frame, folder, found=found, options=options))
+            facts["truth_clear_by"] = _clear_by(scene)
+        elif frame.role == "reference":
+            done.append(_record(frame, ShiftEstimate((0.0, 0.0), 1.0), "made with the target"))
+        else:
+            done.append(frame)
     return replace(scene, frames=tuple(done), facts=scene.facts | {"coregistration": facts})
 
 
@@ -273,6 +289,21 @@ def _measure_to_target(
         return found
     dy, dx = (own - base for own, base in zip(found.shift, target.shift, strict=True))
     return replace(found, shift=(dy, dx))
+
+
+def _measure_truth(scene: Scene, truth: Frame, band: str) -> ShiftEstimate:
+    """Return the shift of a truth relative to the target, by the fixed masks of both."""
+    scored = require_occlusion(scene).path
+    target, truth = (replace(frame, mask=scored) for frame in (scene.target, truth))
+    return _measure(scene.grid, target, truth, band)
+
+
+def _clear_by(scene: Scene) -> str:
+    """Say what tells the clear pixels by which a truth is laid onto its target."""
+    judged = require_occlusion(scene).facts.get(JUDGED, [])
+    if not judged:
+        return "delivered masks of both dates"
+    return f"detectors with default settings, as no mask of {' and '.join(judged)} is delivered"
 
 
 def _measure(grid: Grid, anchor: Frame, frame: Frame, band: str) -> ShiftEstimate:
