@@ -43,7 +43,7 @@ from unveil.guarded import read_yaml, reading_input
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.reading import read_scores
-from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.metrics.scoring import score_scene, why_known
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
@@ -649,7 +649,7 @@ READERS: dict[str, Reader] = {
     "weights-record": Reader(write_fetched, lambda f: fetch(ENTRY, f), ("w.bin.json",)),
     "weights-card": Reader(
         write_card,
-        lambda f: refuse_trained_places(load_scene(first_scene(f)), f / "w.npz"),
+        lambda f: why_known(load_scene(first_scene(f)), f / "w.npz"),
         ("w.json",),
     ),
     "series": Reader(write_series, lambda f: load_series(f / "s.npz", name="s")),

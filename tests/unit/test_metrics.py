@@ -680,16 +680,16 @@ def test_a_context_frame_of_the_targets_day_is_refused(scene, prediction) -> Non
         scoring.score_scene(replace(scene, frames=frames), prediction, model="m")
 
 
-def test_a_place_that_the_weights_were_trained_on_is_refused(scene, tmp_path) -> None:
+def test_a_place_that_the_weights_were_made_on_is_known(scene, tmp_path) -> None:
     west, south, east, north = bbox(scene.grid)
     far, near = [west + 1, south, east + 1, north], [east + 0.02, south, east + 0.1, north]
     card = tmp_path / "w.json"
     card.write_text(json.dumps({"places": [{"id": "elsewhere", "bbox": far}]}))
-    scoring.refuse_trained_places(scene, tmp_path / "w.npz")
-    scoring.refuse_trained_places(scene, None)
-    card.write_text(json.dumps({"places": [{"id": "next door", "bbox": near}]}))
-    with pytest.raises(InputError, match=r"w\.json.*trained on next door"):
-        scoring.refuse_trained_places(scene, tmp_path / "w.npz")
+    assert scoring.why_known(scene, tmp_path / "w.npz") == scoring.why_known(scene, None) == ""
+    place = {"id": "next door", "bbox": near, "role": "validated on"}
+    card.write_text(json.dumps({"places": [place]}))
+    reason = scoring.why_known(scene, tmp_path / "w.npz")
+    assert reason == "its weights were validated on next door, at or near this place"
 
 
 @pytest.mark.parametrize(

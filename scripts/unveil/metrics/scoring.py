@@ -353,8 +353,8 @@ def refuse_leakage(scene: Scene) -> None:
             )
 
 
-def refuse_trained_places(scene: Scene, weights: str | Path | None) -> None:
-    """Refuse to score a model on a place that its weights were trained on.
+def why_known(scene: Scene, weights: str | Path | None) -> str:
+    """Say that weights were made on the place of a scene; empty where they were not.
 
     Places are compared as boxes in longitude and latitude, with a buffer of about 5 km, from
     the card beside the weights. Weights without a card (foreign checkpoints) state no places.
@@ -364,24 +364,20 @@ def refuse_trained_places(scene: Scene, weights: str | Path | None) -> None:
         weights: file of the weights, or None.
 
     Raises:
-        InputError: if the scene lies at or near a place of the card.
+        InputError: if the card is damaged.
     """
     card = Path(weights).with_suffix(".json") if weights else None
     box = bbox(scene.grid)
     if card is None or box is None or not card.exists():
-        return
+        return ""
     remedy = "restore the card from where the weights come from"
     places = read_json(card, kind="the card of weights", remedy=remedy).get("places", [])
     with reading_input(card, "the card of weights", remedy=remedy):
-        near = [p["id"] for p in places if _boxes_meet(box, p["bbox"], PLACE_BUFFER_DEGREES)]
-    if near:
-        raise InputError(
-            f"these weights were trained on {near[0]}, at or near the place "
-            f"{scene.place} of scene {scene.id}",
-            file=card,
-            field="places",
-            remedy="evaluate on other places, or train without this one",
-        )
+        near = [p for p in places if _boxes_meet(box, p["bbox"], PLACE_BUFFER_DEGREES)]
+        if not near:
+            return ""
+        how = near[0].get("role", "trained on")
+        return f"its weights were {how} {near[0]['id']}, at or near this place"
 
 
 def _boxes_meet(first: Sequence[float], second: Sequence[float], buffer: float) -> bool:
