@@ -25,7 +25,7 @@ from unveil.bands import (
     UNKNOWN_PROBABILITY,
 )
 from unveil.errors import InputError
-from unveil.masks.detectors import s2cloudless, thresholds
+from unveil.masks.detectors import coarse, s2cloudless, thresholds
 from unveil.masks.mask_scene import mask_scene, merge, why_unjudged
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
@@ -244,7 +244,7 @@ def test_near_covers_every_true_pixel_and_nothing_beyond_its_reach(mask, reach):
 
 def test_percent_rounds_and_marks_the_unknown():
     values = np.array([[0.0, 0.404, 1.0, np.nan]], np.float32)
-    assert s2cloudless.to_percent(values).tolist() == [[0, 40, 100, UNKNOWN_PROBABILITY]]
+    assert coarse.to_percent(values).tolist() == [[0, 40, 100, UNKNOWN_PROBABILITY]]
 
 
 # --- the stage ------------------------------------------------------------------------
@@ -426,12 +426,12 @@ def test_means_of_squares_leave_out_what_has_no_data():
     image = np.arange(35, dtype=np.float32).reshape(1, 5, 7)
     image[0, 0, 0] = np.nan
     image[0, 3:, 6] = np.nan
-    found = s2cloudless.block_means(image, 3)[0]
+    found = coarse.block_means(image, 3)[0]
     assert found.shape == (2, 3)
     assert found[0, 0] == pytest.approx(np.nanmean(image[0, :3, :3]))
     assert found[1, 1] == pytest.approx(image[0, 3:, 3:6].mean())
     assert np.isnan(found[1, 2])
-    np.testing.assert_array_equal(s2cloudless.enlarge(found, 3, (5, 7))[3:, 3:6], found[1, 1])
+    np.testing.assert_array_equal(coarse.enlarge(found, 3, (5, 7))[3:, 3:6], found[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -439,12 +439,12 @@ def test_means_of_squares_leave_out_what_has_no_data():
     [(2048, "auto", 1), (2049, "auto", 6), (100, 60, 6), (100, 160, 16), (10_980, 10, 1)],
 )
 def test_large_scenes_are_seen_at_60_m(edge, metres, step):
-    assert s2cloudless.coarse_step(grid_of((edge, edge)), MaskOptions(s2cloudless_m=metres)) == step
+    assert s2cloudless.step_of(grid_of((edge, edge)), MaskOptions(s2cloudless_m=metres)) == step
 
 
 def test_pixels_in_degrees_are_measured_in_metres():
     grid = replace(grid_of((10, 10)), crs="EPSG:4326", transform=(1e-4, 0, 10, 0, -1e-4, 45))
-    assert s2cloudless.coarse_step(grid, MaskOptions(s2cloudless_m=60)) == 5
+    assert s2cloudless.step_of(grid, MaskOptions(s2cloudless_m=60)) == 5
 
 
 def test_windows_of_large_pixels_add_up_to_the_whole_image(tmp_path, monkeypatch):
@@ -456,8 +456,8 @@ def test_windows_of_large_pixels_add_up_to_the_whole_image(tmp_path, monkeypatch
     monkeypatch.setattr(raster, "BLOCK", 128)
     target = mask_scene(scene_of(frame), tmp_path, options).target
     seen = raster.to_reflectance(raster.to_dn(reflectance))
-    probability = s2cloudless.cloud_probability(s2cloudless.block_means(seen, 6), L1C13)
+    probability = s2cloudless.cloud_probability(coarse.block_means(seen, 6), L1C13)
     cloud = s2cloudless.cloud_mask(probability, threshold=0.4, average_over=1)
-    expected = s2cloudless.enlarge(cloud, 6, labels.shape)
+    expected = coarse.enlarge(cloud, 6, labels.shape)
     np.testing.assert_array_equal(classes_of(target) == CLOUD, expected)
     assert (expected == (labels == 1)).mean() > 0.95

@@ -128,7 +128,7 @@ def _classify(
             field=frame.date,
             remedy="deliver a mask, or name a detector in masks.detectors that applies",
         )
-    detectors = [detector(frame, grid, options) for detector in used]
+    detectors = [detector(frame, grid, options, level=level) for detector in used]
     votes = _collect(frame, grid, detectors)
     for detector in detectors:
         notes += detector.settle(votes)

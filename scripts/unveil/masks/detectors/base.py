@@ -52,6 +52,7 @@ class Detector(ABC):
         frame: the frame; ``frame.mask`` is what the source delivered, if anything.
         grid: its grid.
         options: settings of the stage.
+        level: processing level of the frame, ``L1C`` or ``L2A``.
 
     Class attributes:
         name: what ``masks.detectors`` of the config says.
@@ -72,8 +73,8 @@ class Detector(ABC):
     step: int = 1
     halo_px: int = 0
 
-    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
-        self.frame, self.grid, self.options = frame, grid, options
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:
+        self.frame, self.grid, self.options, self.level = frame, grid, options, level
         self.label = self.name
         self.growth_px = options.dilate_px
 

@@ -26,8 +26,8 @@ class DeliveredMask(Detector):
     tells = frozenset(("cloud", "shadow", "snow", "missing"))
     alone = True
 
-    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
-        super().__init__(frame, grid, options)
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:
+        super().__init__(frame, grid, options, level=level)
         if frame.mask is None:
             raise InputError("the source delivers no mask", file=frame.path, field="mask")
         self.mask = frame.mask
