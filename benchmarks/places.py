@@ -94,13 +94,13 @@ def read_sabina(folder: Path) -> Series:
 
     It comes without masks: the workflow's default detector, s2cloudless, makes them.
     """
-    from unveil.masks.mask_scene import MaskOptions, detect_clouds
+    from unveil.masks.mask_scene import detect_clouds
 
     stack, classes, days = [], [], []
     for path in sorted(folder.glob("s2_*.tif"), key=lambda path: path.name.split("_")[5]):
         with rasterio.open(path) as image:
             reflectance = _reflectance(image.read())
-        found = detect_clouds(reflectance, L1C13, MaskOptions())
+        found = detect_clouds(reflectance, L1C13)
         stack.append(reflectance[[L1C13.index(band) for band in CORE6]])
         classes.append(found)
         days.append(dt.date.fromisoformat(path.name.split("_")[5]).toordinal())
