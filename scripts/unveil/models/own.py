@@ -263,7 +263,8 @@ def _import_package(kind: str) -> types.ModuleType:
 
 def _read_facts(spec: ModelSpec) -> Facts:
     """Read what a class says of itself as plain values; of a package that is not here, nothing."""
-    default = Facts(spec.weights is not None, f"Own method, {spec.kind}", "none")
+    network = spec.weights is not None
+    default = Facts(network, f"Own method, {spec.kind}", "none", here=False)
     if not is_file(spec.kind):
         return default
     place, name = split_kind(spec.kind)
