@@ -4,19 +4,27 @@ from functools import cache
 from types import SimpleNamespace
 
 from unveil.config import load_config
-from unveil.models.registry import class_path
+from unveil.models.registry import is_own
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import lock_path, make_request
 from unveil.workflow.batches import (
+    ENVIRONMENT,
     METHODS,
     NETWORKS,
     check_targets,
     divide,
     models_of,
     scenes_of,
+    with_networks,
 )
 from unveil.code import code_of
-from unveil.workflow.tables import read_planned_tables, read_tables, stamp_of
+from unveil.workflow.own_code import code_of_row
+from unveil.workflow.tables import (
+    read_planned_tables,
+    read_tables,
+    require_deployed,
+    stamp_of,
+)
 
 CONFIG_FILE = (
     (", ".join(map(str, workflow.configfiles)) or "config/config.yaml")
@@ -31,6 +39,7 @@ try:
         if ELSEWHERE
         else read_tables(config, file=CONFIG_FILE, command=COMMAND)
     )
+    require_deployed(TABLES, DEPLOYED)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -47,7 +56,7 @@ pathvars:
 
 
 wildcard_constraints:
-    batch=r"_methods|_networks|[A-Za-z0-9][A-Za-z0-9._-]*",
+    batch=r"_methods|_networks|_environment-\d+|[A-Za-z0-9][A-Za-z0-9._-]*",
     # one of the run, or a scene that is asked for alone
     shard=r"shard-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
 
@@ -62,6 +71,7 @@ def placed(folder):
 HOME = placed("<results>/scenes")
 PREDICTIONS = placed("<results>/predictions")
 SCORES = placed("<results>/scores")
+COSTS = placed("<results>/costs")
 LOGS = placed("<logs>")
 READY_SHARDS = expand("<results>/shards/{shard}/scene.json", shard=SHARDS)
 RECORDS = [f"<results>/inference/{batch}/{shard}.json" for batch, shard in JOBS]

@@ -19,15 +19,30 @@ def get_models(wildcards):
 
 
 @cache
-def code_of_kind(kind):
-    """Return the checksum of the code behind one kind of model; that of others is no part."""
-    return code_of("infer", class_path(kind))
+def code_of_model(model):
+    """Return the checksum of the code behind a model; that of others is no part."""
+    return code_of_row(TABLES.models[model])
 
 
 def get_code(wildcards):
     """Give the code behind each model of a batch."""
-    models = get_models(wildcards)
-    return {model: code_of_kind(row["kind"]) for model, row in models.items()}
+    return {model: code_of_model(model) for model in get_models(wildcards)}
+
+
+def get_environment(wildcards):
+    """Give the conda environment of a batch: its own, or that of all inference."""
+    own = own_environment(wildcards, "conda")
+    return str(Path(own).resolve()) if own else "../envs/inference.yaml"
+
+
+def get_container(wildcards):
+    """Give the container of a batch, if it has one of its own."""
+    return own_environment(wildcards, "container")
+
+
+def own_environment(wildcards, key):
+    """Give what the rows of a batch's models name; they share one, or have none."""
+    return next(iter(get_models(wildcards).values())).get(key)
 
 
 def get_options(wildcards):

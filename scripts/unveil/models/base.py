@@ -108,11 +108,15 @@ class Facts:
         network: whether it is a neural network.
         citation: what to cite.
         origin: where its weights come from.
+        series: whether it looks at other dates than the target's; None where that is not known.
+        here: whether the packages that it imports are installed where this process runs.
     """
 
     network: bool
     citation: str
     origin: Origin
+    series: bool | None = None
+    here: bool = True
 
 
 class Model(ABC):
@@ -133,8 +137,9 @@ class Model(ABC):
 
     Attributes:
         options: of its row, an ``options_type``.
-        backend: library that computes, ``numpy``, ``tensorflow`` or ``openvino``; the engine
-            sets it and ``precision`` before ``load``.
+        backend: library that computes; of a network with TensorFlow the engine sets it and
+            ``precision`` before ``load``, to ``tensorflow`` or ``openvino``. Any other name, as
+            ``torch``, is left alone: the model finds one GPU, or none, and uses it itself.
         precision: what it computes in; ``prepare`` may change it for a scene.
         precision_note: why that is not what was asked for, or what is known of its cost.
         notes: what is to be said of its answer for a scene, such as a fallback; ``prepare`` and
@@ -175,7 +180,8 @@ class Model(ABC):
     @property
     def facts(self) -> Facts:
         """What is known of it before it runs."""
-        return Facts(self.network, self.citation, self.origin)
+        series = None if self.origin == "external" else self.needs.max_context != 0
+        return Facts(self.network, self.citation, self.origin, series)
 
     @property
     @abstractmethod

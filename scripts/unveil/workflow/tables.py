@@ -21,7 +21,7 @@ from unveil.config import (
 )
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
-from unveil.models.registry import create
+from unveil.models.registry import facts_of
 from unveil.records import checksum
 from unveil.sources.registry import source_of
 from unveil.sources.selection import Limits
@@ -45,6 +45,7 @@ class Tables:
         weights: path of weights that are there -> bytes.
         command: the command line of the run.
         planned: whether scenes, sizes and weights were learnt on another machine.
+        elsewhere: models whose packages are in an environment of their own, and not here.
     """
 
     models: Mapping[str, Mapping[str, Any]]
@@ -56,6 +57,7 @@ class Tables:
     weights: Mapping[str, int]
     command: str
     planned: bool = False
+    elsewhere: frozenset[str] = frozenset()
 
 
 def read_tables(config: Mapping[str, Any], *, file: str, command: str) -> Tables:
@@ -124,12 +126,13 @@ def stamp_of(scenes: Iterable[str], tables: Tables) -> str:
 def _read_what_travels(config: Mapping[str, Any], *, file: str) -> Tables:
     models = read_models(locate(config["models"]))
     models = select_models(models, config["run_models"], file=file)
+    _require_environments(models, file=config["models"])
+    facts = {model: facts_of(ModelSpec.from_row(model, row)) for model, row in models.items()}
     training = Path(locate(config["training"]))
     return Tables(
         models=models,
-        networks=frozenset(
-            model for model, row in models.items() if create(ModelSpec.from_row(model, row)).network
-        ),
+        networks=frozenset(model for model, known in facts.items() if known.network),
+        elsewhere=frozenset(model for model, known in facts.items() if not known.here),
         training=read_training(training) if training.exists() else NO_TRAINING,
         stac=stac_settings(config),
         scenes={},
@@ -137,6 +140,41 @@ def _read_what_travels(config: Mapping[str, Any], *, file: str) -> Tables:
         weights={},
         command="",
     )
+
+
+def _require_environments(models: Mapping[str, Mapping[str, Any]], *, file: str) -> None:
+    """Refuse files of environments that are not there."""
+    for model, row in models.items():
+        if "conda" in row and not Path(row["conda"]).is_file():
+            raise InputError(
+                f"file not found: {row['conda']}",
+                file=file,
+                field=f"{model}.conda",
+                remedy=f"give its path from the working directory, which is {Path.cwd()}",
+            )
+
+
+def require_deployed(tables: Tables, deployed: Iterable[str]) -> None:
+    """Refuse models whose packages are neither here nor in what their jobs will run in.
+
+    Args:
+        tables: the tables of the run.
+        deployed: ways of deploying software that Snakemake was told, as in ``--sdm``.
+
+    Raises:
+        InputError: naming the first such model, and what to add to the command.
+    """
+    for model in sorted(tables.elsewhere):
+        row = tables.models[model]
+        way = "conda" if "conda" in row else "apptainer"
+        if way not in deployed:
+            raise InputError(
+                f"what {row['kind']} imports is not installed here, and the environment that it "
+                "names is not used",
+                file="models table",
+                field=f"{model}.{'conda' if 'conda' in row else 'container'}",
+                remedy=f"add --sdm {way} to the command, or install it where Unveil runs",
+            )
 
 
 def _find_weights(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -67,6 +67,7 @@ class Chronos(Model):
         "of Satellite Image Time Series, arXiv:2107.07933."
     )
     network = True
+    backend = "tensorflow"
     origin = "trained-here"
 
     def __init__(self, spec: ModelSpec) -> None:
