@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,8 +175,17 @@ def answers(scenes, specs) -> Callable[[str], np.ndarray]:
     return cache(lambda row: answer(specs[row], scene_for(row, scenes)))
 
 
-@pytest.mark.parametrize("row", ROWS)
-class TestEveryModel:
+DEAR = ("chronos", "utilise-sen12mscrts", "utilise-sen12mscrts-s1")
+"""They take most of the time of all; before each commit chronos answers once, utilise by another
+configuration."""
+
+
+def marked(row: str) -> Any:
+    return pytest.param(row, marks=pytest.mark.slow) if row in DEAR else row
+
+
+class TestEveryAnswer:
+    @pytest.mark.parametrize("row", [row if row == "chronos" else marked(row) for row in ROWS])
     def test_gives_finite_reflectance_of_its_bands_and_is_deterministic(
         self, row, scenes, specs, answers
     ):
@@ -188,10 +198,12 @@ class TestEveryModel:
         assert seen.mean() > 0.95, "every pixel of this scene is seen clearly by some frame"
         np.testing.assert_array_equal(first, answer(specs[row], scene))
 
+    @pytest.mark.parametrize("row", map(marked, ROWS))
     def test_does_not_depend_on_the_tile_size(self, row, scenes, specs, answers):
         tiled = answer(specs[row], scene_for(row, scenes), tile_px=24)
         np.testing.assert_allclose(tiled, answers(row), atol=2e-5)
 
+    @pytest.mark.parametrize("row", map(marked, ROWS))
     def test_is_blind_to_the_reference(self, row, scenes, specs, tmp_path):
         scene = scene_for(row, scenes)
         other = tmp_path / "other.tif"
@@ -205,6 +217,7 @@ class TestEveryModel:
             seen.append(record["made"]["files"]["s.tif"])
         assert seen[0] == seen[1]
 
+    @pytest.mark.parametrize("row", map(marked, ROWS))
     def test_does_not_carry_anything_from_one_scene_to_the_next(self, row, scenes, specs, answers):
         scene = scene_for(row, scenes)
         model = create(specs[row])
@@ -212,6 +225,9 @@ class TestEveryModel:
         answer(specs[row], turned, model=model)
         np.testing.assert_array_equal(answer(specs[row], scene, model=model), answers(row))
 
+
+@pytest.mark.parametrize("row", ROWS)
+class TestEveryModel:
     def test_says_what_it_is_and_where_it_comes_from(self, row, scenes, specs):
         model = create(specs[row])
         assert len(model.citation) > 20
