@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from places import PLACES as SERIES
+from protocols import read_place
 from scipy import fft, ndimage
 
 from unveil.bands import RGBN4
@@ -113,7 +113,7 @@ def series(name: str) -> Callable[[Path], Iterator[Pair]]:
     """Return a reader of pairs of clear dates of a series, each with the next but one."""
 
     def read(folder: Path) -> Iterator[Pair]:
-        place = SERIES[name](folder)
+        place = read_place(name, folder.parent)
         near_infrared = "B08" if "B08" in place.bands else "B8A"
         bands = [place.bands.index(band) for band in (*RGBN4[:3], near_infrared)]
         stack = place.reflectance[:, bands]

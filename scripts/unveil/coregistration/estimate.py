@@ -176,7 +176,7 @@ def find_peak(reference: View, moving: View, reach_px: float) -> np.ndarray:
     reach = int(np.ceil(min(reach_px, _MOST_REACH_PX) / 2))
     places = np.arange(-reach, reach + 1)
     score = score[np.ix_(places, places)]
-    row, col = np.unravel_index(np.argmax(score), score.shape)
+    row, col = (int(place) for place in np.unravel_index(np.argmax(score), score.shape))
     peak = [row + _vertex(score[:, col], row), col + _vertex(score[row], col)]
     return 2 * (np.array(peak) - reach)
 

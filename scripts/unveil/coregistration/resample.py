@@ -93,8 +93,9 @@ def _shift(
     mover: Mover,
     nodata: int,
 ) -> None:
-    whole = tuple(int(np.floor(round(value, 6))) for value in shift)
-    part = tuple(round(value, 6) - floor for value, floor in zip(shift, whole, strict=True))
+    dy, dx = (round(value, 6) for value in shift)
+    whole = int(np.floor(dy)), int(np.floor(dx))
+    part = dy - whole[0], dx - whole[1]
     classes = mover is move_mask
     with (
         raster.open_raster(source) as dataset,

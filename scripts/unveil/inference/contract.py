@@ -199,8 +199,8 @@ def check_tiles(case: Case) -> str:
     difference = _difference(tiled, case.answer)
     if difference > TILE_TOLERANCE:
         raise BrokenError(
-            f"tiles of {SMALL_TILE} px change the answer by up to {difference:.2g}: it looks further "
-            "than its receptive_field says; None has the whole scene in one tile"
+            f"tiles of {SMALL_TILE} px change the answer by up to {difference:.2g}: it looks "
+            "further than its receptive_field says; None has the whole scene in one tile"
         )
     return f"at most {difference:.2g} apart with tiles of {SMALL_TILE} px"
 
