@@ -31,18 +31,23 @@ def get_code(wildcards):
 
 def get_environment(wildcards):
     """Give the conda environment of a batch: its own, or that of all inference."""
-    own = own_environment(wildcards, "conda")
-    return str(Path(own).resolve()) if own else "../envs/inference.yaml"
+    return environment_of(first_model(wildcards))
 
 
 def get_container(wildcards):
     """Give the container of a batch, if it has one of its own."""
-    return own_environment(wildcards, "container")
+    return first_model(wildcards).get("container")
 
 
-def own_environment(wildcards, key):
-    """Give what the rows of a batch's models name; they share one, or have none."""
-    return next(iter(get_models(wildcards).values())).get(key)
+def first_model(wildcards):
+    """Give the first row of a batch; its models share an environment, or have none."""
+    return next(iter(get_models(wildcards).values()))
+
+
+def environment_of(row):
+    """Give the conda environment of a model: its own, or that of all inference."""
+    own = row.get("conda")
+    return str(Path(own).resolve()) if own else "../envs/inference.yaml"
 
 
 def get_options(wildcards):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,12 @@ class Case:
     Attributes:
         spec: its row of the models table.
         scene: of :func:`draw_scene`.
-        options: device, backend and precision.
+        options: device, backend and precision; None is where and how it loads by itself.
     """
 
     spec: ModelSpec
     scene: Scene
-    options: InferenceOptions = field(default_factory=InferenceOptions)
+    options: InferenceOptions | None = None
 
     @cached_property
     def answer(self) -> np.ndarray:
@@ -146,10 +146,7 @@ def answer(
         reason = model.skip(scene)
     if reason:
         raise BrokenError(f"it skips a scene that has all it needs: {reason}")
-    if options:
-        start(model, options)
-    else:
-        model.load()
+    _load(model, options)
     tiles = cut(scene.grid, model, tile_px)
 
     def read(window: Any) -> Inputs:
@@ -218,7 +215,7 @@ def check_inputs_untouched(case: Case) -> str:
     """It leaves what it is given as it is."""
     model = create(case.spec)
     scene = limit_context(case.scene.without_truth(), model.needs.max_context)
-    start(model, case.options)
+    _load(model, case.options)
     given, kept = (read_inputs(scene, radar=model.radar_dates) for _ in range(2))
     with blaming(model, scene):
         model.prepare(scene, [given])
@@ -312,6 +309,13 @@ def measure(
     begin = time.monotonic()
     [record] = run_shard(model, [scene], folder / "predictions", options, code=code)
     return record | {"whole_seconds": round(time.monotonic() - begin, 3)}, scene
+
+
+def _load(model: Model, options: InferenceOptions | None) -> None:
+    if options:
+        start(model, options)
+    else:
+        model.load()
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:

@@ -91,6 +91,20 @@ def read_tables(config: Mapping[str, Any], *, file: str, command: str) -> Tables
     )
 
 
+def read_model(config: Mapping[str, Any], model: str, *, file: str) -> Tables:
+    """Read one row of the models table, whether it runs or not.
+
+    Args:
+        config: the whole configuration.
+        model: its id.
+        file: the name that errors give the configuration.
+
+    Raises:
+        InputError: if there is no such row, or it will not do.
+    """
+    return _read_what_travels({**config, "run_models": [model]}, file=file)
+
+
 def read_planned_tables(config: Mapping[str, Any], *, file: str) -> Tables:
     """Read the tables of a run on a machine that cannot see its input files.
 
