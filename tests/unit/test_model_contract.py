@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-<<<<<<< HEAD
-from pathlib import Path
 from typing import Any
-=======
->>>>>>> f
 
 import numpy as np
 import pytest
@@ -25,49 +21,6 @@ from unveil.models.registry import create, kinds
 from unveil.scene import Scene
 from unveil.weights.arrays import write_arrays
 
-<<<<<<< HEAD
-SHAPE = (40, 40)
-GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), *SHAPE)
-DAYS = ["2020-03-01", "2020-04-10", "2020-05-20", "2020-06-15", "2020-07-10", "2020-08-01"]
-TARGET = "2020-06-15"
-RADAR_DAYS = [f"2020-{month:02d}-05" for month in range(3, 9)]
-
-
-def make_scene(folder: Path, *, level: str) -> Scene:
-    """Write a textured place with its seasons, moving clouds and monthly radar."""
-    bands = L1C13 if level == "L1C" else L2A12
-    rng = np.random.default_rng(11)
-    surface = 0.15 + 0.04 * gaussian_filter(rng.normal(0, 3, (len(bands), *SHAPE)), (0, 2, 2))
-    frames = []
-    for number, date in enumerate(DAYS):
-        data = surface * (1 + 0.1 * np.sin(number)) + rng.normal(0, 0.002, surface.shape)
-        classes = np.zeros(SHAPE, np.uint8)
-        low = 8 * number
-        classes[low : low + 24] = CLOUD
-        data[:, classes == CLOUD] = 0.7
-        path, mask = folder / f"{date}.tif", folder / "masks" / f"{date}.tif"
-        raster.write_cog(
-            path, raster.to_dn(np.clip(data, 0.01, 1)), GRID, descriptions=bands, nodata=0
-        )
-        stack = np.stack([classes, np.full(SHAPE, 255, np.uint8)])
-        names = ["CLASS", "CLOUD_PROBABILITY"]
-        raster.write_cog(mask, stack, GRID, descriptions=names, nodata=None)
-        role = "target" if date == TARGET else "context"
-        frames.append(Frame(date, role, path, bands, mask, {}, raster.sha256(path)))
-    for date in RADAR_DAYS:
-        path = folder / "sar" / f"{date}.tif"
-        decibel = np.stack([rng.normal(-11, 2, SHAPE), rng.normal(-18, 2, SHAPE)])
-        raster.write_cog(
-            path, decibel.astype(np.float32), GRID, descriptions=["VV", "VH"], nodata=np.nan
-        )
-        frames.append(Frame(date, "radar", path, ("VV", "VH")))
-    truth = folder / "truth.tif"
-    raster.write_cog(truth, raster.to_dn(surface), GRID, descriptions=bands, nodata=0)
-    frames.append(Frame("2020-06-16", "reference", truth, bands))
-    return Scene("s", "paired", "p", GRID, tuple(frames), {"level": level})
-
-=======
->>>>>>> f
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> dict[str, Scene]:
@@ -156,7 +109,6 @@ def cases(scenes, specs) -> Callable[[str], Case]:
     return cache(lambda row: Case(specs[row], scene_for(row, scenes)))
 
 
-<<<<<<< HEAD
 DEAR = ("chronos", "utilise-sen12mscrts", "utilise-sen12mscrts-s1")
 """They take most of the time of all; before each commit chronos answers once, utilise by another
 configuration."""
@@ -167,36 +119,17 @@ def marked(row: str) -> Any:
 
 
 class TestEveryAnswer:
-    @pytest.mark.parametrize("row", [row if row == "chronos" else marked(row) for row in ROWS])
-    def test_gives_finite_reflectance_of_its_bands_and_is_deterministic(
-        self, row, scenes, specs, answers
-    ):
-        scene = scene_for(row, scenes)
-        first = answers(row)
-        assert first.dtype == np.float32
-        assert first.shape[1:] == SHAPE
-        assert first.shape[0] in (4, 10, len(scene.bands))
-        seen = np.isfinite(first)
-        assert seen.mean() > 0.95, "every pixel of this scene is seen clearly by some frame"
-        np.testing.assert_array_equal(first, answer(specs[row], scene))
-
     @pytest.mark.parametrize("row", map(marked, ROWS))
-    def test_does_not_depend_on_the_tile_size(self, row, scenes, specs, answers):
-        tiled = answer(specs[row], scene_for(row, scenes), tile_px=24)
-        np.testing.assert_allclose(tiled, answers(row), atol=2e-5)
-=======
-@pytest.mark.parametrize("row", ROWS)
-class TestEveryModel:
     @pytest.mark.parametrize("check", CHECKS)
     def test_keeps_the_contract(self, row, check, cases):
         assert CHECKS[check](cases(row))
 
+    @pytest.mark.parametrize("row", [row if row == "chronos" else marked(row) for row in ROWS])
     def test_gives_the_bands_that_it_says(self, row, scenes, cases):
         found = cases(row).answer
         assert found.dtype == np.float32
         assert found.shape[1:] == SHAPE
         assert found.shape[0] in (4, 10, len(scene_for(row, scenes).bands))
->>>>>>> f
 
     @pytest.mark.parametrize("row", map(marked, ROWS))
     def test_is_blind_to_the_reference(self, row, scenes, specs, tmp_path):
@@ -212,20 +145,9 @@ class TestEveryModel:
             seen.append(record["made"]["files"]["s.tif"])
         assert seen[0] == seen[1]
 
-<<<<<<< HEAD
-    @pytest.mark.parametrize("row", map(marked, ROWS))
-    def test_does_not_carry_anything_from_one_scene_to_the_next(self, row, scenes, specs, answers):
-        scene = scene_for(row, scenes)
-        model = create(specs[row])
-        turned = replace(scene, frames=tuple(_darkened(frame) for frame in scene.frames))
-        answer(specs[row], turned, model=model)
-        np.testing.assert_array_equal(answer(specs[row], scene, model=model), answers(row))
-
 
 @pytest.mark.parametrize("row", ROWS)
 class TestEveryModel:
-=======
->>>>>>> f
     def test_says_what_it_is_and_where_it_comes_from(self, row, scenes, specs):
         model = create(specs[row])
         assert model.origin in ("published", "trained-here", "none", "external")
