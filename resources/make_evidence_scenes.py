@@ -1,8 +1,8 @@
 """Choose the scenes of ``config/evidence.yaml`` by the masks of the places, as the workflow would.
 
-Of every public place: real pairs, spread evenly over their covers, and clear dates, spread evenly
-over time, each under the sky of the date whose cover is nearest to each level, with its veil and
-without. Which places there are stands in ``resources/places.yaml``; nothing is random.
+Of every public place: real pairs, spread evenly over their covers, and a clear date under the sky
+of the date whose cover is nearest to each level, with its veil and without. Which places there are
+stands in ``resources/places.yaml``; nothing is random.
 
     snakemake --configfile config/evidence.yaml --cores 2 places
     python resources/make_evidence_scenes.py [--places FOLDER] [--check]
@@ -35,8 +35,8 @@ COLUMNS = (
 )
 PAIRS, MORE_PAIRS = 6, 12
 """Most real pairs of a place; the second of places that validate or develop, with long series."""
-DATES = 2
-"""Withheld dates of a place."""
+QUARTERS = (1,)
+"""Which of a place's clear dates are withheld: those at these quarters of their order in time."""
 LEVELS = (0.2, 0.5, 0.8, 0.95, 1.0)
 NEAR = 0.1
 """Most that the cover of a donor may differ from the level."""
@@ -68,7 +68,8 @@ def rows_of(place: Place, found: Candidates) -> Iterator[Row]:
             "reference_date": truth.date,
         }
     covers = {f["date"]: f["cover"] for f in found.lenders}
-    for date in spread(sorted(f["date"] for f in found.clear), DATES):
+    clear = sorted(f["date"] for f in found.clear)
+    for date in (clear[quarter * len(clear) // 4] for quarter in QUARTERS):
         for level in LEVELS:
             donor = min((d for d in covers if d != date), key=lambda d: (abs(covers[d] - level), d))
             if abs(covers[donor] - level) > NEAR:
@@ -82,13 +83,6 @@ def rows_of(place: Place, found: Candidates) -> Iterator[Row]:
                     "cloud_level": f"{level:g}",
                     "veil": "true" if veil == "veiled" else "false",
                 }
-
-
-def spread(dates: list[str], count: int) -> list[str]:
-    """Return so many dates at even distances, all where there are no more."""
-    if len(dates) <= count:
-        return dates
-    return [dates[(2 * k + 1) * len(dates) // (2 * count)] for k in range(count)]
 
 
 def main() -> None:

@@ -29,7 +29,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text with ``**bold**``, code in backticks and ``[links](address)``."""
+    """Text with ``**bold**``, code in backticks and ``[links](address)`` from ``docs``.
+
+    The page lies elsewhere, so it has the words of a link alone.
+    """
 
     text: str
 
@@ -91,4 +94,4 @@ def _inline(text: str) -> str:
     escaped = html.escape(text, quote=False)
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
     escaped = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
-    return re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="\2">\1</a>', escaped)
+    return re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1", escaped)

@@ -50,6 +50,10 @@ NO_WEIGHTS = "weights not fetched"
 """What the reason of a row without its weights begins with."""
 
 
+SILENT = "gave no hidden pixel a value: nothing of the target, or of its dates, that it learns from"
+"""Reason of scenes where a method ran in vain, as those that learn from clear pixels at 100 %."""
+
+
 @dataclass(frozen=True)
 class Method:
     """What the page says of a method.
@@ -83,7 +87,12 @@ class Context:
 
     def rows(self, protocol: str) -> pd.DataFrame:
         """Return the scores of a protocol."""
-        return self.evidence.table[self.evidence.table["protocol"] == protocol]
+        return self.answered[self.answered["protocol"] == protocol]
+
+    @property
+    def answered(self) -> pd.DataFrame:
+        """The scores of scenes where a method gave any hidden pixel a value."""
+        return self.evidence.table.dropna(subset=["MAE"])
 
     @property
     def best_simple(self) -> str:
@@ -111,7 +120,7 @@ def read_skipped(path: Path) -> pd.DataFrame:
 
 
 def _introduction(context: Context) -> Iterator[Block]:
-    table = context.evidence.table
+    table = context.answered
     yield Paragraph(
         f"Made by `{COMMAND}`: {table['scene'].nunique()} scenes of {table['place'].nunique()} "
         f"public places, {table['model'].nunique()} methods with results. Numbers are mean "
@@ -221,7 +230,7 @@ def by_cover(rows: pd.DataFrame, protocol: str) -> dict[str, pd.DataFrame]:
 def _judging(context: Context) -> Iterator[Block]:
     judges = [place for place in context.places if place.role == "judges" and place.size]
     names = {place.id for place in judges}
-    table = context.evidence.table[context.evidence.table["place"].isin(names)]
+    table = context.answered[context.answered["place"].isin(names)]
     if table.empty:
         return
     yield Heading("Places that judge")
@@ -306,20 +315,23 @@ def _places(context: Context) -> Iterator[Block]:
 
 
 def _skips(context: Context) -> Iterator[Block]:
+    table = context.evidence.table
+    silent = table[table["MAE"].isna()]
     skipped = context.skipped
-    if skipped.empty:
+    if skipped.empty and silent.empty:
         return
     yield Heading("What did not run")
     missing = skipped[skipped["reason"].str.startswith(NO_WEIGHTS)]
     absent = sorted(set(missing["model"]))
     if absent:
         yield Paragraph(
-            f"{len(absent)} rows of config/models.yaml have no weights here and were not judged: "
+            "Rows of config/models.yaml without their weights, which were not judged: "
             + ", ".join(f"`{name}`" for name in absent)
             + "."
         )
     other = skipped.drop(missing.index)
     counts = Counter(zip(other["model"], other["reason"], strict=True))
+    counts.update((model, SILENT) for model in silent["model"])
     lines = [[f"`{model}`", reason, str(n)] for (model, reason), n in sorted(counts.items())]
     if lines:
         yield Table(["method", "reason", "scenes"], lines)
