@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from unveil.errors import InputError
-from unveil.models.base import Facts, ModelSpec
+from unveil.inference.contract import CHECKS, BrokenError, Case, draw_scene_for, run_checks
+from unveil.models.base import Facts, ModelSpec, Needs
 from unveil.models.own import own_files
 from unveil.models.registry import create, facts_of, is_own, kinds
 from unveil.workflow.own_code import code_of_row, files_to_send
@@ -170,3 +174,72 @@ def test_a_class_of_an_installed_package_is_found_by_its_entry_point(write, tmp_
     assert code_of_row(row) != before
     for name in ("cloudaway", "cloudaway.models"):
         del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A drawn place, for all models of this file."""
+    return draw_scene_for(Needs(min_context=1), tmp_path_factory.mktemp("place"))
+
+
+@pytest.mark.parametrize(
+    ("line", "check", "words"),
+    [
+        ("inputs.context[:] = 0", "inputs", "writes into inputs.context"),
+        ("inputs.target[:] = inputs.target.mean()", "tiles", "receptive_field"),
+        ("inputs.target[:] *= 100", "reflectance", "no reflectance"),
+        ("inputs.target[:, 9:] = float('nan')", "reflectance", "no finite answer"),
+        ("import random; inputs.target[:] *= random.random()", "repeats", "fixed seed"),
+        ("return 3", "reflectance", "instead of a Prediction"),
+        ("[][0]", "reflectance", "IndexError"),
+    ],
+)
+def test_a_class_that_breaks_the_contract_is_told_how(write, place, line, check, words):
+    last = "        return Prediction"
+    write(MINE.replace(last, f"        {line}\n{last}"))
+    with pytest.raises((BrokenError, InputError), match=words):
+        CHECKS[check](Case(ModelSpec("m", KIND), place))
+
+
+def test_a_class_that_keeps_the_contract_is_told_so(write, place):
+    results = run_checks(Case(ModelSpec("m", KIND), place))
+    assert [check["check"] for check in results] == list(CHECKS)
+    assert [check["found"] for check in results if not check["passed"]] == []
+
+
+def test_a_place_is_drawn_with_what_a_model_needs(tmp_path):
+    scene = draw_scene_for(Needs(min_context=9, levels=("L2A",)), tmp_path)
+    assert (len(scene.context), scene.level, "B10" in scene.bands) == (9, "L2A", False)
+
+
+@pytest.mark.slow
+def test_the_program_of_the_documentation_keeps_the_contract(write, root, place):
+    page = (root / "docs/add-a-model.md").read_text()
+    for name in ("clear.py", "program.py"):
+        write(re.search(rf"file my_models/{name} -->\n\n```python\n(.+?)```", page, re.S)[1], name)
+    case = Case(ModelSpec("m", "my_models/program.py:Program"), place)
+    assert all(CHECKS[check](case) for check in ("reflectance", "inputs"))
+
+
+def test_a_gpu_is_claimed_without_tensorflow(write):
+    """The model finds the claimed one as the only one; TensorFlow is never imported."""
+    network = MINE.replace("(Model):", "(Model):\n    network = True\n    backend = 'torch'")
+    write(network)
+    Path("small.pt").write_bytes(b"weights")
+    program = f"""
+import os, sys
+from pathlib import Path
+from unveil.inference.engine import InferenceOptions, start
+from unveil.models.base import ModelSpec
+from unveil.models.registry import create
+model = create(ModelSpec("m", {KIND!r}, weights=Path("small.pt")))
+device = start(model, InferenceOptions())
+print(device.kind, device.name[:5], os.environ["CUDA_VISIBLE_DEVICES"], model.backend)
+print(start(model, InferenceOptions()) is device, len(model.weights_checksum), model.precision)
+assert not {{"tensorflow", "keras"}} & set(sys.modules)
+"""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "3,4", "TMPDIR": str(Path.cwd())}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "GPU GPU 3 3 torch\nTrue 64 float32\n", done.stderr[-2000:]
