@@ -16,7 +16,7 @@ from unveil.scene import DECLARED_CLEAR, Frame
 
 
 class DeliveredMask(Detector):
-    """The classes of whoever made the image; where there are some, nobody else is asked.
+    """The classes of whoever made the image.
 
     Raises:
         InputError: if the mask is damaged or lies on another grid.

@@ -65,6 +65,7 @@ class Thresholds(Detector):
 
     name = "thresholds"
     tells = frozenset(("cloud", "shadow"))
+    last_resort = True
     halo_px = HALO
 
     def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 PACKAGE, RUNTIME = "ukis_csmask", "onnxruntime"
 PIXEL_M = 30.0
-"""Its authors advise about 30 m: the networks are trained on Landsat, too."""
+"""Its authors advise about 30 m: the networks are trained on Landsat, too. On real pairs of places
+that train, a scene's own pixels do no better on the whole (docs/masks.md), and cost nine times."""
 TILE = 256
 LEAST_OVERLAP = 24
 """Pixels that neighbouring tiles share; of each the half nearer to a tile's middle is kept."""
