@@ -32,6 +32,7 @@ from accuracy import load_models, update
 from places import PLACES
 from protocols import Place, Trial, _error, _inputs, find_pairs, open_place, trials_of
 from rasterio.windows import Window
+from unveil.training.series.read import Series
 
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, REFLECTANCE_SCALE, S2CLOUDLESS10, SHADOW
 from unveil.classes import HIDDEN_GROWTH_PX, dilate
@@ -39,7 +40,6 @@ from unveil.masks.detectors import s2cloudless, ukis
 from unveil.masks.detectors.coarse import block_means, enlarge
 from unveil.models.base import Model
 from unveil.scene import is_clear, is_occluded
-from unveil.training.series.read import Series
 
 PIXELS = 200_000
 METHODS = ("linear", "damped", "geomedian-20d", "robust_line", "regressed", "inpaint")
