@@ -509,7 +509,9 @@ def save(figure: Figure | None, path: Path, *, empty: str) -> None:
     """Write a figure as PNG on white; where there is none, one that says ``empty``."""
     figure = figure or placeholder(empty)
     with plt.rc_context(STYLE), raster.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, facecolor="white")
+        # Imagery hardly compresses: more effort costs seconds and saves a twentieth.
+        fast = {"compress_level": 1}
+        figure.savefig(temporary, dpi=DPI, facecolor="white", pil_kwargs=fast)
     plt.close(figure)
 
 

@@ -127,8 +127,10 @@ def _make_table(findings: Findings, rows: pd.DataFrame, bounds: Sequence[float])
         for position, level in enumerate(levels):
             inside = columns.get((metric, level), rows[:0].set_index("model"))
             stands[metric, position] = _stand(inside, labels[position])
+            numbers = _printed_in_order(inside, metric)
+            rows_of = {row.Index: row for row in inside.itertuples()}
             for model in models:
-                cells[metric, model, position] = _cell(inside, model, metric)
+                cells[metric, model, position] = _cell(rows_of.get(model), metric, numbers)
     return Table(protocol, region, labels, metrics, models, stands, cells)
 
 
@@ -146,27 +148,36 @@ def _stand(rows: pd.DataFrame, label: str) -> Stand:
     )
 
 
-def _cell(rows: pd.DataFrame, model: str, metric: str) -> Cell:
-    """Return a cell; the first two printed numbers of at least two ranked models are marked."""
-    if model not in rows.index:
+def _cell(row: Any, metric: str, numbers: Sequence[str]) -> Cell:
+    """Return a cell of a row of pooled values, None for a model without one.
+
+    Args:
+        row: the row.
+        metric: the metric.
+        numbers: of the ranked models as printed, the best first: the first two are marked.
+    """
+    if row is None:
         return Cell(math.nan, print_value(math.nan, metric), 0, 0, ranked=False, rank=0)
-    row = rows.loc[model]
-    numbers = _printed_in_order(rows, metric)
-    text = print_value(row["value"], metric)
-    marked = row["rank"] == row["rank"] and text in numbers[:2] and rows["rank"].count() > 1
+    text = print_value(row.value, metric)
+    marked = row.rank == row.rank and text in numbers[:2]
     return Cell(
-        value=float(row["value"]),
+        value=float(row.value),
         text=text,
-        n_scenes=int(row["n_scenes"]),
-        n_places=int(row["n_places"]),
-        ranked=bool(row["ranked"]),
+        n_scenes=int(row.n_scenes),
+        n_places=int(row.n_places),
+        ranked=bool(row.ranked),
         rank=numbers.index(text) + 1 if marked else 0,
     )
 
 
 def _printed_in_order(rows: pd.DataFrame, metric: str) -> list[str]:
-    """Return the numbers of ranked models as printed, the best first, each once."""
-    ranked = rows.dropna(subset=["rank"]).sort_values("rank")
+    """Return the numbers of ranked models as printed, the best first, each once.
+
+    Nothing for a single ranked model, which is better than none.
+    """
+    ranked = rows[rows["rank"].notna()].sort_values("rank")
+    if len(ranked) < 2:
+        return []
     return list(dict.fromkeys(print_value(value, metric) for value in ranked["value"]))
 
 
