@@ -75,6 +75,13 @@ def get_locks(wildcards):
     return [lock_path(scene, STAC) for scene in searched_scenes(wildcards)]
 
 
+def place_record(place):
+    """Name the file that says a public place is there."""
+    from unveil.places.table import RECORD, folder_of
+
+    return str(folder_of(place, config["cache"]) / RECORD)
+
+
 def get_places(wildcards):
     """List the records of the public places that a shard's scenes show."""
     rows = [TABLES.scenes[scene] for scene in get_scenes(wildcards)]

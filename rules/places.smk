@@ -1,6 +1,6 @@
 """Public places: fetched by URL and checksum, laid out as folders in the cache."""
 
-from unveil.places.table import RECORD, folder_of, read_places
+from unveil.places.table import read_places
 
 try:
     PLACES = [place.id for place in read_places().values() if place.size]
@@ -16,11 +16,6 @@ if not SHARED and any(source_of(row).made for row in TABLES.scenes.values()):
 
 wildcard_constraints:
     place="|".join(PLACES),
-
-
-def place_record(place):
-    """Name the file that says a public place is there."""
-    return str(folder_of(place, config["cache"]) / RECORD)
 
 
 rule make_place:
