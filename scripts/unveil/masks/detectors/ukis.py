@@ -150,6 +150,7 @@ def load_network(bands: int, level: str) -> Network:
     mean, deviation = (np.array(row, np.float32)[:, None, None] for row in facts["img"])
     options = SessionOptions()
     options.intra_op_num_threads = 1  # jobs mask several scenes at once
+    options.enable_cpu_mem_arena = False  # which keeps what its largest layers took
     session = InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return Network(session, mean, deviation)
 
