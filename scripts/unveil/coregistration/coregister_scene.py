@@ -33,7 +33,7 @@ from unveil.scene import Frame, Scene, is_clear, read_mask, read_reflectance, re
 LOG = logging.getLogger(__name__)
 
 BLOCK_PX = 256
-MAX_BLOCKS = 9
+MAX_BLOCKS = 4
 MAX_BANDS = 4
 AUTO = "auto"
 BEYOND_PX = 3.0
@@ -199,7 +199,7 @@ def _measure_to_target(frame: Frame, gauge: Gauge, target: ShiftEstimate) -> Shi
 
 
 def choose_blocks(grid: Grid, *clear: np.ndarray) -> list[Window]:
-    """Return at most nine blocks of one size, spread over where all images are clear.
+    """Return at most four blocks of one size, spread over where all images are clear.
 
     Args:
         grid: grid of the scene.

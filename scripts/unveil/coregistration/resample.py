@@ -93,8 +93,8 @@ def _shift(
     mover: Mover,
     nodata: int,
 ) -> None:
-    whole = tuple(int(np.floor(round(value, 6))) for value in shift)
-    part = tuple(round(value, 6) - floor for value, floor in zip(shift, whole, strict=True))
+    (top, down), (left, right) = (divmod(round(value, 6), 1) for value in shift)
+    whole, part = (int(top), int(left)), (down, right)
     classes = mover is move_mask
     with (
         raster.open_raster(source) as dataset,
