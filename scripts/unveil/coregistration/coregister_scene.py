@@ -42,7 +42,7 @@ from unveil.scene import (
 LOG = logging.getLogger(__name__)
 
 BLOCK_PX = 256
-MAX_BLOCKS = 9
+MAX_BLOCKS = 4
 MAX_BANDS = 4
 AUTO = "auto"
 BEYOND_PX = 3.0
@@ -230,7 +230,7 @@ def _clear_by(scene: Scene) -> str:
 
 
 def choose_blocks(grid: Grid, *clear: np.ndarray) -> list[Window]:
-    """Return at most nine blocks of one size, spread over where all images are clear.
+    """Return at most four blocks of one size, spread over where all images are clear.
 
     Args:
         grid: grid of the scene.

@@ -32,7 +32,7 @@ _NEAR, _FAR = 0.4, 0.8  # share of clear pixels around one that has no and full 
 _MOST_REACH_PX = 16  # of the correlation
 _TAPS = 4  # of the interpolation, on each side
 _ITERATIONS = 6
-_SETTLED_PX = 0.005
+_SETTLED_PX = 0.01
 _LONGEST_STEP_PX = 1.5  # of a window
 _LONGEST_WAY_PX = 3.0  # from the peak
 _AGREEMENT_PX = 0.5
@@ -176,7 +176,7 @@ def find_peak(reference: View, moving: View, reach_px: float) -> np.ndarray:
     reach = int(np.ceil(min(reach_px, _MOST_REACH_PX) / 2))
     places = np.arange(-reach, reach + 1)
     score = score[np.ix_(places, places)]
-    row, col = (int(place) for place in np.unravel_index(np.argmax(score), score.shape))
+    row, col = divmod(int(np.argmax(score)), score.shape[1])
     peak = [row + _vertex(score[:, col], row), col + _vertex(score[row], col)]
     return 2 * (np.array(peak) - reach)
 

@@ -93,9 +93,8 @@ def _shift(
     mover: Mover,
     nodata: int,
 ) -> None:
-    dy, dx = (round(value, 6) for value in shift)
-    whole = int(np.floor(dy)), int(np.floor(dx))
-    part = dy - whole[0], dx - whole[1]
+    (top, down), (left, right) = (divmod(round(value, 6), 1) for value in shift)
+    whole, part = (int(top), int(left)), (down, right)
     classes = mover is move_mask
     with (
         raster.open_raster(source) as dataset,
