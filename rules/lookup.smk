@@ -75,6 +75,12 @@ def get_locks(wildcards):
     return [lock_path(scene, STAC) for scene in searched_scenes(wildcards)]
 
 
+def get_places(wildcards):
+    """List the records of the public places that a shard's scenes show."""
+    rows = [TABLES.scenes[scene] for scene in get_scenes(wildcards)]
+    return sorted({place_record(row.path) for row in rows if source_of(row).made})
+
+
 def get_source_settings(wildcards):
     """Give the settings of a shard's sources, so that reruns stay narrow."""
     if searched_scenes(wildcards):

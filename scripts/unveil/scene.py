@@ -53,6 +53,8 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the id of a scene looks like: a plain file name."""
 DECLARED_CLEAR = "unveil:declared_clear"
 """Fact of a frame: who says that it is clear, where nothing has judged it."""
+JUDGED = "unveil:judged"
+"""Fact of the scored set: roles whose clouds were found by detectors, as no mask is delivered."""
 TRUTH_ROLES = ("reference", "occlusion")
 RadarDates = Literal["target", "paired", "all"]
 """Radar dates that a model wants: the one nearest to the target, those nearest to any of the
@@ -355,11 +357,11 @@ def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, n
     return data[0], np.where(data[1] == UNKNOWN_PROBABILITY, np.nan, percent / 100)
 
 
-def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
-    """Read the scored set: what is hidden, and 255 where the truth is not known, ``(H, W)``.
+def require_occlusion(scene: Scene) -> Frame:
+    """Return the frame of the scored set.
 
     Raises:
-        InputError: if the scene has none, or a damaged one.
+        InputError: if the scene has none.
     """
     frames = scene.with_role("occlusion")
     if not frames:
@@ -369,7 +371,16 @@ def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
             field=f"scene {scene.id}: occlusion",
             remedy="assemble the scene again (snakemake scenes --forcerun assemble_scene)",
         )
-    return raster.read(frames[0].path, window=window)[0]
+    return frames[0]
+
+
+def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
+    """Read the scored set: what is hidden, and 255 where the truth is not known, ``(H, W)``.
+
+    Raises:
+        InputError: if the scene has none, or a damaged one.
+    """
+    return raster.read(require_occlusion(scene).path, window=window)[0]
 
 
 def save_scene(scene: Scene, path: str | Path) -> None:

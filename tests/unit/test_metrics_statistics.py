@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from unveil.distribution import NORMAL, Distribution
 from unveil.metrics import aggregate, statistics
 from unveil.metrics.uncertainty import Calibration
 
@@ -22,8 +23,10 @@ def calibrated(n: int = 200_000, factor: float = 1.0) -> tuple[np.ndarray, np.nd
     return sigma * rng.standard_normal(n), factor * sigma
 
 
-def summed(error: np.ndarray, std: np.ndarray, pieces: int = 1) -> Calibration:
-    calibration = Calibration()
+def summed(
+    error: np.ndarray, std: np.ndarray, pieces: int = 1, distribution: Distribution = NORMAL
+) -> Calibration:
+    calibration = Calibration(distribution)
     for e, s in zip(np.array_split(error, pieces), np.array_split(std, pieces), strict=True):
         calibration.update(e, s)
     return calibration
@@ -49,6 +52,41 @@ def test_likelihood_is_that_of_the_normal_distribution() -> None:
     error, std = calibrated(1000)
     expected = -stats.norm.logpdf(error, scale=std).mean()
     assert summed(error, std).metrics()["NLL"] == pytest.approx(expected, rel=1e-12)
+
+
+def student(degrees: float, n: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
+    """Errors drawn from Student's t with known standard deviations, which the model states."""
+    rng = np.random.default_rng(6)
+    std = np.exp(rng.normal(-4, 0.5, n))
+    return std * rng.standard_t(degrees, n) * np.sqrt((degrees - 2) / degrees), std
+
+
+@pytest.mark.parametrize("degrees", [3, 5])
+def test_intervals_of_students_t_cover_what_they_say_where_the_model_states_it(degrees) -> None:
+    error, std = student(degrees)
+    found = summed(error, std, distribution=Distribution(degrees)).metrics()
+    for level in (10, 50, 68, 95):
+        assert found[f"coverage_{level}"] == pytest.approx(level / 100, abs=0.004)
+    assert found["AUCE"] < 0.003
+    as_normal = summed(error, std).metrics()
+    assert as_normal["coverage_68"] > 0.71  # heavy tails: the middle is fuller than a normal's
+    assert found["NLL"] < as_normal["NLL"]
+
+
+def test_likelihood_is_that_of_the_stated_students_t() -> None:
+    error, std = student(3, 1000)
+    expected = -stats.t.logpdf(error, 3, scale=std / np.sqrt(3)).mean()
+    found = summed(error, std, distribution=Distribution(3)).metrics()
+    assert found["NLL"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_students_t_of_infinite_degrees_is_normal_and_of_two_has_no_deviation() -> None:
+    z = np.linspace(0, 4, 9)
+    many, one = Distribution(1e7), np.ones(9)
+    np.testing.assert_allclose(many.central(z), NORMAL.central(z), atol=1e-5)
+    np.testing.assert_allclose(many.surprise(z, one), NORMAL.surprise(z, one), rtol=1e-5)
+    with pytest.raises(ValueError, match="above 2"):
+        Distribution(2)
 
 
 def test_the_area_between_coverage_and_probability_of_a_model_that_is_never_right() -> None:

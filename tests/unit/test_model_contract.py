@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,18 +109,29 @@ def cases(scenes, specs) -> Callable[[str], Case]:
     return cache(lambda row: Case(specs[row], scene_for(row, scenes)))
 
 
-@pytest.mark.parametrize("row", ROWS)
-class TestEveryModel:
+DEAR = ("chronos", "utilise-sen12mscrts", "utilise-sen12mscrts-s1")
+"""They take most of the time of all; before each commit chronos answers once, utilise by another
+configuration."""
+
+
+def marked(row: str) -> Any:
+    return pytest.param(row, marks=pytest.mark.slow) if row in DEAR else row
+
+
+class TestEveryAnswer:
+    @pytest.mark.parametrize("row", map(marked, ROWS))
     @pytest.mark.parametrize("check", CHECKS)
     def test_keeps_the_contract(self, row, check, cases):
         assert CHECKS[check](cases(row))
 
+    @pytest.mark.parametrize("row", [row if row == "chronos" else marked(row) for row in ROWS])
     def test_gives_the_bands_that_it_says(self, row, scenes, cases):
         found = cases(row).answer
         assert found.dtype == np.float32
         assert found.shape[1:] == SHAPE
         assert found.shape[0] in (4, 10, len(scene_for(row, scenes).bands))
 
+    @pytest.mark.parametrize("row", map(marked, ROWS))
     def test_is_blind_to_the_reference(self, row, scenes, specs, tmp_path):
         scene = scene_for(row, scenes)
         other = tmp_path / "other.tif"
@@ -133,6 +145,9 @@ class TestEveryModel:
             seen.append(record["made"]["files"]["s.tif"])
         assert seen[0] == seen[1]
 
+
+@pytest.mark.parametrize("row", ROWS)
+class TestEveryModel:
     def test_says_what_it_is_and_where_it_comes_from(self, row, scenes, specs):
         model = create(specs[row])
         assert model.origin in ("published", "trained-here", "none", "external")

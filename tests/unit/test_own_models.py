@@ -61,7 +61,7 @@ def test_no_kind_of_ours_is_taken_for_a_file():
 def test_a_class_in_a_file_is_all_there_is_to_a_model(write):
     model = create(ModelSpec("m", KIND, options={"factor": 2}))
     assert (model.options.factor, model.needs.min_context) == (2, 1)
-    assert facts_of(model.spec) == Facts(False, f"Own method, {KIND}", "none")
+    assert facts_of(model.spec) == Facts(False, f"Own method, {KIND}", "none", series=True)
     assert not list(Path().rglob("__pycache__"))
 
 

@@ -24,7 +24,7 @@ from unveil.models.registry import create
 from unveil.raster import Grid
 from unveil.scene import Frame, Inputs, Scene, read_inputs
 
-SHAPE = (64, 64)
+SHAPE = (40, 40)
 TIMED_SHAPE = (320, 320)
 TARGET = dt.date(2020, 6, 15)
 OTHER_DAYS = (-106, -66, -26, 25, 47)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from unveil.distribution import NORMAL, Distribution
 from unveil.errors import InputError
 from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs, RadarDates, Scene
@@ -56,11 +57,13 @@ class Prediction:
         reflectance: ``(B, H, W)`` float32 reflectance, NaN where it has no answer.
         std: ``(B, H, W)`` float32 standard deviation of reflectance, or None.
         bands: band names when they are not those of the inputs.
+        distribution: of the errors that ``std`` is the standard deviation of.
     """
 
     reflectance: np.ndarray
     std: np.ndarray | None = None
     bands: tuple[str, ...] = ()
+    distribution: Distribution = NORMAL
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,14 @@ class Facts:
         network: whether it is a neural network.
         citation: what to cite.
         origin: where its weights come from.
+        series: whether it looks at other dates than the target's; None where that is not known.
         here: whether the packages that it imports are installed where this process runs.
     """
 
     network: bool
     citation: str
     origin: Origin
+    series: bool | None = None
     here: bool = True
 
 
@@ -175,7 +180,8 @@ class Model(ABC):
     @property
     def facts(self) -> Facts:
         """What is known of it before it runs."""
-        return Facts(self.network, self.citation, self.origin)
+        series = None if self.origin == "external" else self.needs.max_context != 0
+        return Facts(self.network, self.citation, self.origin, series)
 
     @property
     @abstractmethod

@@ -99,7 +99,7 @@ class TargetOnly(Model):
     @property
     def needs(self) -> Needs:
         """Nothing but the target."""
-        return Needs()
+        return Needs(max_context=0)
 
 
 class Cloudy(TargetOnly):

@@ -16,6 +16,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_args
@@ -282,11 +283,12 @@ def _read_facts(spec: ModelSpec) -> Facts:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             if isinstance(node.value, ast.Constant):
                 values[node.targets[0].id] = node.value.value
-    for field in ("network", "citation", "origin"):
+    known = {field: values[field] for field in ("network", "citation", "origin") if field in values}
+    for field, value in known.items():
         fits, wanted = FIELDS[field]
-        if field in values and not fits(values[field]):
-            raise _error(spec.kind, f"found {values[field]!r}", field, f"give {wanted}")
-    return Facts(**{key: values.get(key, value) for key, value in vars(default).items()})
+        if not fits(value):
+            raise _error(spec.kind, f"found {value!r}", field, f"give {wanted}")
+    return replace(default, **known)
 
 
 # --- errors -----------------------------------------------------------------------------

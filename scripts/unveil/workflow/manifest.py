@@ -30,6 +30,7 @@ def describe_model(row: Mapping[str, Any], model: str) -> dict[str, Any]:
         "kind": spec.kind,
         "citation": facts.citation,
         "origin": facts.origin,
+        "series": facts.series,
         "weights": str(spec.weights or ""),
         "weights_sha256": raster.sha256(weights) if weights else "",
         # of a format that only its own code can read

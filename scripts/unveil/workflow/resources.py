@@ -64,7 +64,7 @@ _METHOD = Cost(150, 0, 120, seconds_per_mpx_frame=0.6)
 _NETWORK = Cost(1100, 500, 150, seconds=15, seconds_per_mpx=60, seconds_per_mpx_frame=12)
 COSTS = {
     "assemble_scene": Cost(150, 500, 10, 20, seconds_per_mpx=13, seconds_per_mpx_frame=0.7),
-    "mask_scene": Cost(250, 80, 0, 10, seconds=5, seconds_per_mpx=35, seconds_per_mpx_frame=0.3),
+    "mask_scene": Cost(550, 80, 0, 11, seconds=10, seconds_per_mpx=30, seconds_per_mpx_frame=1.0),
     "coregister_scene": Cost(150, 60, 50, seconds_per_mpx_frame=0.5),
     "infer": Cost(150),  # of models that all lack their weights
     "score": Cost(150, 450, seconds_per_mpx=10),
