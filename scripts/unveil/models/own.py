@@ -274,7 +274,8 @@ def _read_facts(spec: ModelSpec) -> Facts:
     if mine is None:
         raise _missing_class(spec.kind, [node.name for node in classes])
     defined = {node.name for node in mine.body if isinstance(node, ast.FunctionDef)}
-    inherits = [ast.unparse(base).rpartition(".")[2] for base in mine.bases] != ["Model"]
+    ours = ("Model", "base.Model", "unveil.models.base.Model")
+    inherits = not any(ast.unparse(base) in ours for base in mine.bases)
     if not inherits and (lacking := sorted({"needs", "predict"} - defined)):
         raise _lacking(spec.kind, lacking)
     values: dict[str, Any] = {"network": False} if not inherits else {}
