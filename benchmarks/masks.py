@@ -28,17 +28,16 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from accuracy import load_models, update
-from places import PLACES
-from protocols import Place, Trial, _error, _inputs, find_pairs, open_place, trials_of
+from common import load_models, update
+from protocols import PLACES, Place, Trial, _error, _inputs, find_pairs, open_place, trials_of
 from rasterio.windows import Window
-from unveil.training.series.read import Series
 
 from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, REFLECTANCE_SCALE, S2CLOUDLESS10, SHADOW
 from unveil.classes import HIDDEN_GROWTH_PX, dilate
 from unveil.masks.detectors import s2cloudless, ukis
 from unveil.masks.detectors.coarse import block_means, enlarge
 from unveil.models.base import Model
+from unveil.places.series import Series
 from unveil.scene import is_clear, is_occluded
 
 PIXELS = 200_000
