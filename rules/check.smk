@@ -1,35 +1,5 @@
 """Checking one model, before it is compared: does it keep the contract, and what does it cost."""
 
-from unveil.workflow.tables import read_model
-
-
-@cache
-def checked(model):
-    """Read the row of a model that is checked; it need not be among those that run."""
-    try:
-        table = read_model(config, model, file=CONFIG_FILE)
-        require_deployed(table, DEPLOYED)
-    except InputError as error:
-        raise WorkflowError(str(error)) from None
-    return table
-
-
-def checked_row(wildcards):
-    """Give the row of the model that is checked."""
-    return checked(wildcards.model).models[wildcards.model]
-
-
-def get_pages(wildcards):
-    """Name the page of the model that the config names, and its record."""
-    if not config["model"]:
-        raise WorkflowError(
-            "No model is named. Remedy: snakemake check_model --config model=ID, "
-            f"with an id of {config['models']}."
-        )
-    checked(config["model"])  # says what is wrong before the first job
-    folder = f"{config['results']}/check_model/{config['model']}"
-    return {"page": f"{folder}/index.html", "record": f"{folder}/check.json"}
-
 
 rule check_one_model:
     """Run the contract's checks on one model, and time it."""

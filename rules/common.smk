@@ -20,6 +20,7 @@ from unveil.workflow.batches import (
 from unveil.code import code_of
 from unveil.workflow.own_code import code_of_row
 from unveil.workflow.tables import (
+    read_model,
     read_planned_tables,
     read_tables,
     require_deployed,

@@ -103,7 +103,7 @@ def lay_out(folder):
 
 
 def run(command, folder, search=ROOT / "scripts"):
-    """Run a command of the documentation in a shell, with a search path for Python."""
+    """Run a command of the documentation in a shell; return what it says."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command.replace("PATH/", f"{ROOT}/")],
@@ -113,6 +113,7 @@ def run(command, folder, search=ROOT / "scripts"):
         text=True,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout + done.stderr
 
 
 def planned(command):

@@ -91,6 +91,26 @@ def test_what_is_wrong_is_said_before_the_first_job(folder):
     assert "my_models/wrong.py:Mine" in text and "add --sdm conda" in text
 
 
+CONDA = """#!/bin/sh
+case "$*" in
+  *info*) echo '{"conda_prefix": "/opt", "platform": "linux-64", "conda_version": "25.1.1"}' ;;
+  *channel_priority*) echo '{"get": {"channel_priority": "strict"}}' ;;
+  *) echo "conda 25.1.1" ;;
+esac
+"""
+"""Answers what Snakemake asks of conda before it makes an environment."""
+
+
+def test_an_environment_of_its_own_is_that_of_its_job(folder, tmp_path, monkeypatch):
+    conda = tmp_path / "conda"
+    conda.write_text(CONDA)
+    conda.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    [command] = of("--sdm conda")
+    said = run(command, folder)
+    assert "my_models/torch.yaml" in said
+
+
 @pytest.mark.packages
 def test_a_class_and_an_exported_file_of_pytorch_are_compared(folder):
     if not TORCH.is_dir() and importlib.util.find_spec("torch") is None:
