@@ -27,6 +27,7 @@ include: "rules/coregistration.smk"
 include: "rules/inference.smk"
 include: "rules/metrics.smk"
 include: "rules/report.smk"
+include: "rules/cloudfree.smk"
 include: "rules/weights.smk"
 include: "rules/training.smk"
 include: "rules/targets.smk"
@@ -39,11 +40,17 @@ if STORED:
 
 
 rule all:
-    """The report, the tables and the manifest: everything, by default."""
+    """The report, the tables and the manifest; of rows of many dates alone, their images."""
     default_target: True
     input:
-        "<results>/report/index.html",
-        "<results>/metrics.csv",
-        "<results>/skipped.csv",
-        "<results>/scenes.csv",
-        "<results>/manifest.json",
+        (
+            [
+                "<results>/report/index.html",
+                "<results>/metrics.csv",
+                "<results>/skipped.csv",
+                "<results>/scenes.csv",
+                "<results>/manifest.json",
+            ]
+            if SHARDS
+            else rules.cloudfree.input
+        ),

@@ -6,17 +6,19 @@ from types import SimpleNamespace
 from unveil.config import load_config
 from unveil.models.registry import class_path
 from unveil.sources.registry import source_of
-from unveil.sources.stac.lock import lock_path, make_request
+from unveil.sources.stac.lock import lock_of, make_request
 from unveil.workflow.batches import (
+    CANDIDATES,
     METHODS,
     NETWORKS,
+    PRODUCT,
     check_targets,
     divide,
     models_of,
     scenes_of,
 )
 from unveil.code import code_of
-from unveil.workflow.tables import read_planned_tables, read_tables, stamp_of
+from unveil.workflow.tables import RANKING, read_planned_tables, read_tables, stamp_of
 
 CONFIG_FILE = (
     (", ".join(map(str, workflow.configfiles)) or "config/config.yaml")
@@ -47,9 +49,10 @@ pathvars:
 
 
 wildcard_constraints:
-    batch=r"_methods|_networks|[A-Za-z0-9][A-Za-z0-9._-]*",
-    # one of the run, or a scene that is asked for alone
-    shard=r"shard-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
+    batch=r"_methods|_networks|_candidates|_cloudfree|[A-Za-z0-9][A-Za-z0-9._-]*",
+    # one of the run, of a product, or a scene that is asked for alone
+    product=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    shard=r"shard-\d+|(dates|judge)-[A-Za-z0-9._-]+-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
 
 
 def placed(folder):
@@ -62,6 +65,7 @@ def placed(folder):
 HOME = placed("<results>/scenes")
 PREDICTIONS = placed("<results>/predictions")
 SCORES = placed("<results>/scores")
+PRODUCTS = placed("<results>/cloudfree")
 LOGS = placed("<logs>")
 READY_SHARDS = expand("<results>/shards/{shard}/scene.json", shard=SHARDS)
 RECORDS = [f"<results>/inference/{batch}/{shard}.json" for batch, shard in JOBS]

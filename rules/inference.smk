@@ -3,8 +3,9 @@
 # Batches without a network have a rule of their own, so that a cluster's profile can send the
 # others alone to the nodes with GPUs. The names stand in the path, as a store heeds no other
 # constraint of a wildcard.
-ON_GPU = names_of([*DIVISION.networks, NETWORKS])
-ON_CPU = names_of({*TABLES.models, METHODS} - set(DIVISION.networks))
+LEARNT = CANDIDATES if set(TABLES.candidates) & TABLES.networks else NETWORKS
+ON_GPU = names_of({*DIVISION.networks, NETWORKS, LEARNT})
+ON_CPU = names_of({*TABLES.models, METHODS, CANDIDATES} - {*DIVISION.networks, LEARNT})
 
 
 rule infer:

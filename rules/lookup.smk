@@ -15,7 +15,8 @@ def get_models(wildcards):
         models = models_of(wildcards.batch, DIVISION, TABLES)
     except InputError as error:
         raise WorkflowError(str(error)) from None
-    return {model: TABLES.models[model] for model in models}
+    known = {**TABLES.candidates, **TABLES.models}
+    return {model: known[model] for model in models}
 
 
 @cache
@@ -52,7 +53,10 @@ def searched_scenes(wildcards):
 
 def get_locks(wildcards):
     """List the locks of those scenes of a shard that are searched."""
-    return [lock_path(scene, STAC) for scene in searched_scenes(wildcards)]
+    locks = [
+        lock_of(TABLES.scenes[scene], STAC) for scene in searched_scenes(wildcards)
+    ]
+    return list(dict.fromkeys(locks))
 
 
 def get_source_settings(wildcards):

@@ -22,7 +22,11 @@ def what_is_asked(need, stage):
         sizes = [size_of_scene(scene) for scene in get_scenes(wildcards)]
         models = get_models(wildcards) if "batch" in wildcards.keys() else {}
         running = [
-            m for m in models if m not in TABLES.networks or m in DIVISION.networks
+            m
+            for m in models
+            if m not in TABLES.networks
+            or m in DIVISION.networks
+            or m in TABLES.candidates
         ]
         kinds = [models[m]["kind"] for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds

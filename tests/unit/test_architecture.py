@@ -33,8 +33,17 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("distance", "stored"),
     ),
     STAGES: (
-        *("assembly", "coregistration", "inference", "masks", "metrics", "models", "report"),
-        *("sources", "training", "weights"),
+        *(
+            "assembly",
+            "cloudfree",
+            "coregistration",
+            "inference",
+            "masks",
+            "metrics",
+            "models",
+            "report",
+        ),
+        *("models", "report", "sources", "training", "weights"),
     ),
     WORKFLOW: ("workflow",),
 }

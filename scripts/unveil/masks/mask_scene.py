@@ -19,7 +19,7 @@ from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.registry import DETECTORS
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene, read_reflectance
+from unveil.scene import HIDDEN_AROUND, Frame, Scene, read_reflectance
 
 OPTICAL_ROLES = ("target", "context", "reference")
 MASK_BANDS = ("CLASS", "CLOUD_PROBABILITY")
@@ -31,6 +31,7 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
     """Write a mask for every optical frame and return the scene with masks and covers.
 
     Nodata (0 or NaN in any band) wins over cloud, cloud over shadow, shadow over snow.
+    A target that says so (:data:`unveil.scene.HIDDEN_AROUND`) is hidden farther around its clouds.
     Frame facts: ``unveil:mask_sources`` (detectors used), ``unveil:mask_notes``,
     ``eo:cloud_cover`` and ``unveil:shadow_cover`` (percent of valid pixels, grown as
     written).
@@ -140,6 +141,8 @@ def _classify(
 
 def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) -> Frame:
     classes, percent, labels, notes = _classify(frame, scene.grid, scene.level, options)
+    cloud, shadow = _percent(classes, CLOUD), _percent(classes, SHADOW)
+    classes = classmap.dilate(classes, frame.facts.get(HIDDEN_AROUND, 0))
     name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
     path = folder / "masks" / f"{name}.tif"
     raster.write_cog(
@@ -153,8 +156,8 @@ def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) 
     facts = {
         "unveil:mask_sources": labels,
         "unveil:mask_notes": notes,
-        "eo:cloud_cover": _percent(classes, CLOUD),
-        "unveil:shadow_cover": _percent(classes, SHADOW),
+        "eo:cloud_cover": cloud,
+        "unveil:shadow_cover": shadow,
     }
     return replace(frame, mask=path, facts=frame.facts | facts)
 

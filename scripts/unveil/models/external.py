@@ -57,7 +57,7 @@ class External(Model):
     @property
     def needs(self) -> Needs:
         """Nothing but the delivered file."""
-        return Needs()
+        return Needs(target=False)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
