@@ -45,7 +45,7 @@ environment: $(ENVIRONMENT)
 
 $(ENVIRONMENT): uv.lock pyproject.toml | $(UV)
 	@echo "Setting up the environment from uv.lock ..."
-	@$(UV) sync --frozen --quiet $(if $(GPU),--no-group cpu --group gpu)
+	@$(UV) sync --frozen --quiet --compile-bytecode $(if $(GPU),--no-group cpu --group gpu)
 	@rm -f .venv/.complete-*
 	@touch $@
 

@@ -7,7 +7,7 @@ network over that of the closed form it starts from, geometric mean over scenes:
 training helps. The first rows differ by their seed alone and show the noise.
 
     snakemake --cores 2 results/training/chronos-small/chronos-small.npz   # fetches the series
-    python benchmarks/ablation.py [--steps 500] [--update docs/accuracy.md]
+    python benchmarks/ablation.py [--steps 500] [--update docs/models.md]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accuracy import update
+from common import update
 
 from unveil.config import read_training
 from unveil.models.chronos.learning import score_samples

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import scene_of
+from common import scene_of
 from protocols import Trial, find_pairs, open_place, trials_of
 
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
-from unveil.training.series.read import Series
+from unveil.places.series import Series
 
 LOG = logging.getLogger("constants")
 TRAINING_PLACES = ("worldcereal-1", "hungary", "sabina", "mol")

@@ -8,7 +8,8 @@ context. Where a place has no pair, clear dates get the cloud of the nearest par
 
     python benchmarks/protocols.py FOLDER [--place ID ...] [--methods ID ...] [--update FILE]
 
-FOLDER has a folder for each place, named as in ``places.py``. Results are kept below ``--results``
+FOLDER has a folder for each place of ``resources/places.yaml``, named by its id, with the files
+that are named there. Results are kept below ``--results``
 after every pair, so that a run which is stopped goes on where it was.
 """
 
@@ -26,8 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import ROOT, load_models, scene_of, update
-from places import PLACES
+from common import ROOT, load_models, scene_of, update
 from rasterio.windows import Window
 from scipy.ndimage import distance_transform_edt
 from scipy.stats import spearmanr
@@ -36,20 +36,25 @@ from unveil.assembly.planning import CLEAR_SHARE
 from unveil.assembly.protocols.base import ProtocolSettings, classes_of
 from unveil.assembly.protocols.registry import MAKERS
 from unveil.assembly.scored import TRUTH_MARGIN_PX
-from unveil.bands import NODATA
+from unveil.bands import CORE6, NODATA, band_positions
 from unveil.classes import HIDDEN_GROWTH_PX, dilate
 from unveil.code import code_of
 from unveil.config import SceneRow
 from unveil.guarded import read_yaml
+from unveil.masks.mask_scene import detect_clouds
 from unveil.models.base import Model
+from unveil.places.fetch import read_layout
+from unveil.places.folder import one_look_a_day, with_masks
+from unveil.places.series import Series
+from unveil.places.table import read_places
 from unveil.raster import Grid, replacing, to_dn, to_reflectance
 from unveil.records import checksum
 from unveil.scene import Frame, Inputs, Scene, is_clear, is_occluded
 from unveil.sources.base import SourceSeries, from_array
 from unveil.sources.selection import choose_context, haze_limit
-from unveil.training.series.read import Series
 
 LOG = logging.getLogger("protocols")
+PLACES = [place.id for place in read_places().values() if place.size]
 LEFT_OUT = ("cloudy", "chronos-small-all", "chronos-small-adapted")
 """Rows of config/models.yaml that are not asked unless named: the target itself, the same under
 cloud as another row, and minutes a scene."""
@@ -66,6 +71,8 @@ MOST_TRANSPLANTS = 8
 RINGS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 8), (9, 12), (13, 18), (19, 30))
 """Distances from the hidden pixels, in pixels, whose excess is kept."""
 BINS = ((1, 3), (4, 8), (9, 18))
+FAR = (19, 30)
+"""Where little of a veil is left: what differs there is the land, or the level of the day."""
 TOLERANCE, SHARE = 0.01, 0.25
 LEAST_PAIRS, LEAST_PIXELS, LEAST_METHODS = 6, 500, 12
 POOLED_RHO, PLACE_RHO, MEDIAN_SHARE = 0.95, 0.85, 0.30
@@ -115,22 +122,25 @@ class Place:
         return [dt.date.fromordinal(int(day)).isoformat() for day in self.series.days]
 
 
+def read_place(name: str, folder: Path) -> Series:
+    """Read a place with its core bands; its clouds are detected where it has no masks."""
+    facts = read_places()[name].facts
+    names = [Path(f.get("url") or f["path"]).name for f in facts["files"]]
+    series = read_layout(facts, [folder / name / file for file in names], name=name)
+    series = with_masks(series, detect_clouds)
+    if set(CORE6) < set(series.bands) and "B10" in series.bands:
+        kept = band_positions(CORE6, series.bands)
+        series = replace(series, bands=CORE6, reflectance=series.reflectance[:, kept])
+    return series
+
+
 def open_place(name: str, folder: Path) -> Place:
     """Read a place; of dates that are there twice, the clearer one stays."""
-    series = PLACES[name](folder / name)
+    series = one_look_a_day(read_place(name, folder))
     has_data = np.isfinite(series.reflectance).all(axis=1)
     clear = (is_clear(series.classes) & has_data).mean(axis=(1, 2))
-    best = {int(series.days[t]): t for t in np.argsort(clear, kind="stable")}
-    kept = [best[day] for day in sorted(best)]
-    grown = np.stack([dilate(series.classes[t], HIDDEN_GROWTH_PX) for t in kept])
-    one_each = replace(
-        series,
-        reflectance=series.reflectance[kept],
-        classes=series.classes[kept],
-        days=series.days[kept],
-    )
-    hidden = is_occluded(grown).mean(axis=(1, 2))
-    return Place(one_each, grown, has_data[kept], clear[kept], hidden)
+    grown = np.stack([dilate(classes, HIDDEN_GROWTH_PX) for classes in series.classes])
+    return Place(series, grown, has_data, clear, is_occluded(grown).mean(axis=(1, 2)))
 
 
 def find_pairs(place: Place) -> tuple[list[tuple[int, int]], bool]:
@@ -401,7 +411,8 @@ def mean_excess(
 
 def excess_table(places: dict[str, dict[str, Any]]) -> str:
     """Return acceptance (a) as Markdown: the excess of real and veiled targets by distance."""
-    lines = ["| place | band | px beyond | real | veiled | | |", "|---|---|---|---|---|---|---|"]
+    far = f"{FAR[0]}–{FAR[1]} px, real and veiled"
+    lines = [f"| place | band | px beyond | real | veiled | {far} | | |", "|---" * 8 + "|"]
     for name, place in places.items():
         if not place["real"]:
             continue
@@ -410,9 +421,41 @@ def excess_table(places: dict[str, dict[str, Any]]) -> str:
                 real, each, pixels = mean_excess(place, "real", band, span)
                 veiled, other, _ = mean_excess(place, "veiled", band, span)
                 verdict, reason = _judge_excess(place, real, veiled, pixels, (each, other))
+                if verdict == "missed":
+                    reason += f"; {name_carrier(place, band, span)}"
+                beyond = [mean_excess(place, t, band, FAR)[0] for t in ("real", "veiled")]
                 where = f"| {name} | {band} | {span[0]}–{span[1]} "
-                lines.append(f"{where}| {real:+.4f} | {veiled:+.4f} | {verdict} | {reason} |")
+                floor = f"{beyond[0]:+.4f} {beyond[1]:+.4f}"
+                lines.append(
+                    f"{where}| {real:+.4f} | {veiled:+.4f} | {floor} | {verdict} | {reason} |"
+                )
     return "\n".join(lines)
+
+
+def name_carrier(place: dict[str, Any], band: str, span: tuple[int, int]) -> str:
+    """Say which pair carries most of a gap, and its gap where little of a veil is left.
+
+    A gap that is as large there is no veil's: the land has changed between the dates of the pair,
+    or the level of the day is another.
+    """
+
+    def apart(pair: dict[str, Any], where: tuple[int, int]) -> np.ndarray:
+        """Return sum and number of pixels of what the veiled target is brighter by."""
+        only = {"pairs": {"": pair}}
+        (real, *_), (veiled, _, pixels) = (
+            mean_excess(only, trial, band, where) for trial in ("real", "veiled")
+        )
+        return np.array([(veiled - real) * pixels if pixels else 0.0, pixels])
+
+    gaps = {key: apart(pair, span) for key, pair in place["pairs"].items()}
+    total = sum(gaps.values())
+    key = max(gaps, key=lambda k: gaps[k][0] * np.sign(total[0]))
+    (gap, pixels), (far, beyond) = gaps[key], apart(place["pairs"][key], FAR)
+    there = f"{far / beyond:+.4f}" if beyond else "none reach"
+    return (
+        f"{gap / total[0]:.0%} of it is {key.partition(' ')[0]} "
+        f"({gap / pixels:+.4f}, at {FAR[0]}–{FAR[1]} px {there})"
+    )
 
 
 def _judge_excess(
@@ -553,7 +596,7 @@ def main() -> None:
     """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="has one folder a place")
-    parser.add_argument("--place", nargs="+", default=list(PLACES), choices=PLACES, metavar="ID")
+    parser.add_argument("--place", nargs="+", default=PLACES, choices=PLACES, metavar="ID")
     parser.add_argument("--methods", nargs="+", metavar="ID", help="default: all with weights")
     parser.add_argument("--results", type=Path, default=Path("results/protocols"))
     parser.add_argument("--update", type=Path, metavar="FILE", help="document to renew")
@@ -570,7 +613,7 @@ def main() -> None:
         figures = given.update.parent
         draw_excess(places, figures / "protocols_excess.png")
         draw_medians(places, figures / "protocols_medians.png")
-        chosen = [f"--place {' '.join(given.place)}"] if given.place != list(PLACES) else []
+        chosen = [f"--place {' '.join(given.place)}"] if given.place != PLACES else []
         chosen += [f"--methods {' '.join(given.methods)}"] if given.methods else []
         command = " ".join(["python benchmarks/protocols.py FOLDER", *chosen])
         update(given.update, "protocols", text, command)

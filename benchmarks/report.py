@@ -142,7 +142,6 @@ def main() -> None:
                 scenes=inputs["scenes"],
                 models={model: kind for model, (_, kind, _) in MODELS.items()},
                 cloud_levels=LEVELS,
-                seed=1,
                 outputs={table: folder / "statistics" / f"{table}.csv" for table in TABLES},
             )
 

@@ -109,7 +109,7 @@ rule make_cloudfree:
     params:
         predictions=PREDICTIONS,
         home=HOME,
-        models={**TABLES.models, **TABLES.candidates},
+        models=ROWS,
         clip=config["cloudfree"]["clip"],
         code=code_of("make_cloudfree"),
     message:

@@ -4,8 +4,11 @@
 # others alone to the nodes with GPUs. The names stand in the path, as a store heeds no other
 # constraint of a wildcard.
 LEARNT = CANDIDATES if set(TABLES.candidates) & TABLES.networks else NETWORKS
-ON_GPU = names_of({*DIVISION.networks, NETWORKS, LEARNT})
-ON_CPU = names_of({*TABLES.models, METHODS, CANDIDATES} - {*DIVISION.networks, LEARNT})
+WITH_NETWORKS = {*DIVISION.networks, NETWORKS, LEARNT, *with_networks(DIVISION)}
+ON_GPU = names_of(WITH_NETWORKS)
+ON_CPU = names_of(
+    {*TABLES.models, METHODS, CANDIDATES, *DIVISION.batches} - WITH_NETWORKS
+)
 
 
 rule infer:
@@ -22,7 +25,9 @@ rule infer:
     benchmark:
         "<benchmarks>/infer/{batch}/{shard}.tsv"
     conda:
-        "../envs/inference.yaml"
+        get_environment
+    container:
+        get_container
     threads: INFER_THREADS
     resources:
         gpu=0 if config["inference"]["gpu"] == "never" else 1,
@@ -31,6 +36,7 @@ rule infer:
         disk_mb=4000,
     params:
         predictions=PREDICTIONS,
+        costs=COSTS,
         home=HOME,
         models=get_options,
         code=get_code,

@@ -15,20 +15,39 @@ def get_models(wildcards):
         models = models_of(wildcards.batch, DIVISION, TABLES)
     except InputError as error:
         raise WorkflowError(str(error)) from None
-    known = {**TABLES.candidates, **TABLES.models}
-    return {model: known[model] for model in models}
+    return {model: ROWS[model] for model in models}
 
 
 @cache
-def code_of_kind(kind):
-    """Return the checksum of the code behind one kind of model; that of others is no part."""
-    return code_of("infer", class_path(kind))
+def code_of_model(model):
+    """Return the checksum of the code behind a model; that of others is no part."""
+    return code_of_row(ROWS[model])
 
 
 def get_code(wildcards):
     """Give the code behind each model of a batch."""
-    models = get_models(wildcards)
-    return {model: code_of_kind(row["kind"]) for model, row in models.items()}
+    return {model: code_of_model(model) for model in get_models(wildcards)}
+
+
+def get_environment(wildcards):
+    """Give the conda environment of a batch: its own, or that of all inference."""
+    return environment_of(first_model(wildcards))
+
+
+def get_container(wildcards):
+    """Give the container of a batch, if it has one of its own."""
+    return first_model(wildcards).get("container")
+
+
+def first_model(wildcards):
+    """Give the first row of a batch; its models share an environment, or have none."""
+    return next(iter(get_models(wildcards).values()))
+
+
+def environment_of(row):
+    """Give the conda environment of a model: its own, or that of all inference."""
+    own = row.get("conda")
+    return str(Path(own).resolve()) if own else "../envs/inference.yaml"
 
 
 def get_options(wildcards):
@@ -57,6 +76,12 @@ def get_locks(wildcards):
         lock_of(TABLES.scenes[scene], STAC) for scene in searched_scenes(wildcards)
     ]
     return list(dict.fromkeys(locks))
+
+
+def get_places(wildcards):
+    """List the records of the public places that a shard's scenes show."""
+    rows = [TABLES.scenes[scene] for scene in get_scenes(wildcards)]
+    return sorted({place_record(row.path) for row in rows if source_of(row).made})
 
 
 def get_source_settings(wildcards):

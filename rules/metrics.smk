@@ -125,7 +125,6 @@ rule compare_models:
         code=code_of("compare_models"),
         models={model: row["kind"] for model, row in TABLES.models.items()},
         cloud_levels=config["metrics"]["cloud_levels"],
-        seed=config["seed"],
     message:
         "Comparing the models over places"
     script:

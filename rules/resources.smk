@@ -1,6 +1,7 @@
 """What jobs ask for: memory, minutes and threads, by their scenes and models."""
 
 from unveil.workflow import resources as requests
+from unveil.workflow.measured import kept_cost
 
 # On two cores one job computes while the other starts TensorFlow, which takes one core.
 TWO_CORES = workflow.resource_settings.cores == 2 and not workflow.remote_exec
@@ -15,11 +16,24 @@ def size_of_scene(scene):
     return source_of(row).size(row, SOURCES)
 
 
+@cache
+def sizes_of(scenes):
+    """Find out how large the scenes of a shard will be."""
+    return [size_of_scene(scene) for scene in scenes]
+
+
+@cache
+def kind_of(model):
+    """Give the kind of a model, or what one of a user's own was measured to cost."""
+    kind = ROWS[model]["kind"]
+    return (is_own(kind) and kept_cost(Path(COSTS), model)) or kind
+
+
 def what_is_asked(need, stage):
     """Let a rule ask for memory or time by its scenes and models, and for more when retried."""
 
     def asked(wildcards, attempt, threads):
-        sizes = [size_of_scene(scene) for scene in get_scenes(wildcards)]
+        sizes = sizes_of(get_scenes(wildcards))
         models = get_models(wildcards) if "batch" in wildcards.keys() else {}
         running = [
             m
@@ -28,9 +42,9 @@ def what_is_asked(need, stage):
             or m in DIVISION.networks
             or m in TABLES.candidates
         ]
-        kinds = [models[m]["kind"] for m in running] if stage == "infer" else []
+        kinds = [kind_of(m) for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds
-        sizes *= len(models) if stage == "score" else 1
+        sizes = sizes * len(models) if stage == "score" else sizes
         meeting = (
             {"at_once": threads} if need is requests.memory_mb and not models else {}
         )

@@ -32,6 +32,7 @@ rule assemble_scene:
     # checksums. So a job that died finds the scenes that it had finished.
     input:
         locks=lambda wildcards: seen(get_locks(wildcards)),
+        places=lambda wildcards: seen(get_places(wildcards)),
     output:
         record="<results>/shards/{shard}/download.json",
     log:

@@ -6,6 +6,7 @@ file of the working directory also take archives of the input and of weights: 's
 See unveil.workflow.archives.
 """
 
+from unveil.workflow.own_code import files_to_send
 from unveil.workflow.plan import PLAN, write_plan
 from unveil.workflow.tables import refuse_absolute_results
 
@@ -21,7 +22,7 @@ except InputError as error:
 if not SHARED and not ELSEWHERE:
     write_plan(TABLES.scenes, TABLES.sizes, TABLES.weights, TABLES.command)
     # Snakemake sends these with the workflow's own files, tracked by git or not.
-    workflow.configfiles += [str(PLAN), config["models"]]
+    workflow.configfiles += [str(PLAN), config["models"], *files_to_send(TABLES.models)]
 
 
 # --- what travels ------------------------------------------------------------------------

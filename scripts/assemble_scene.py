@@ -38,7 +38,7 @@ with job(snakemake.log[0]):
         """Give the identity of a scene: everything that it depends on."""
         return identify(
             row=asdict(row),
-            input=source_of(row).made_from(row, sources),
+            input=source_of(row).made_from(row, settings_of_sources),
             options=[sources, asdict(settings)],
             code=params.code,
         )

@@ -25,7 +25,6 @@ with job(snakemake.log[0]):
         scenes=list(scene_files(snakemake.input.scenes, snakemake.params.home)),
         models=snakemake.params.models,
         cloud_levels=snakemake.params.cloud_levels,
-        seed=snakemake.params.seed,
         outputs=outputs,
     )
     record_checksums(snakemake.output.checksums, outputs.values(), rule=snakemake.rule)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.coregistration import CoregistrationOptions, coregister_scene
+from unveil.coregistration.coregister_scene import CoregistrationOptions, coregister_scene
 from unveil.records import identify
 from unveil.workflow.archives import pack, unpack
 from unveil.workflow.job import job

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.training.series.read import fetch_series
+from unveil.places.fetch import fetch_as_file
 from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
-    fetch_series(
+    fetch_as_file(
         dict(snakemake.params.facts),
         name=snakemake.wildcards.series,
         cache=Path(snakemake.params.cache),

@@ -12,11 +12,12 @@ sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is
 from unveil.inference.devices import visible_gpus
 from unveil.inference.engine import InferenceOptions, run_shard, unanswered
 from unveil.models.base import ModelSpec
-from unveil.models.registry import create
+from unveil.models.registry import create, is_own
 from unveil.predictions import files_of_records
 from unveil.records import read_record, write_record
 from unveil.workflow.archives import pack, unpack, weights_files
 from unveil.workflow.job import Failures, job
+from unveil.workflow.measured import keep_cost
 from unveil.workflow.shards import read_shard
 
 with job(snakemake.log[0]) as log:
@@ -45,6 +46,8 @@ with job(snakemake.log[0]) as log:
                 code=params.code[model],
                 rule=snakemake.rule,
             )
+            if is_own(row["kind"]):
+                keep_cost(Path(params.costs), model, records[model], scenes, params.code[model])
         if choice:
             scenes = unanswered(scenes, records.get(model, []))
     failures.report()

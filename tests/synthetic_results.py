@@ -245,7 +245,6 @@ def compare_models(folder: Path, models: Mapping[str, tuple[str, str, str]] = MO
         scenes=sorted(folder.glob("scenes/*/scene.json")),
         models={model: kind for model, (_, kind, _) in models.items()},
         cloud_levels=(0.35, 0.65),
-        seed=1,
         outputs={name: folder / "statistics" / f"{name}.csv" for name in TABLES},
     )
 

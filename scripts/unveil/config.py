@@ -310,6 +310,14 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
             check({model: row}, "models", file=path)
     check(models, "models", file=path)
     require_distinct(models, file=path, field="model")
+    for model, row in models.items():
+        if "conda" in row and "container" in row:
+            raise InputError(
+                "has both 'conda' and 'container'",
+                file=path,
+                field=model,
+                remedy="keep the one that its job is to run in",
+            )
     return models
 
 
@@ -354,7 +362,7 @@ def select_models(
     file: str | Path,
     field: str = "run_models",
 ) -> dict[str, dict[str, Any]]:
-    """Return the wanted rows in order, their weights where they are found (:func:`locate`).
+    """Return the wanted rows in order, their files where they are found (:func:`locate`).
 
     Raises:
         InputError: if an id is not in the table, with the nearest one that is.
@@ -367,8 +375,8 @@ def select_models(
                 field=field,
                 remedy=did_you_mean(model, list(models)),
             )
-    return {model: _with_weights(models[model]) for model in wanted}
+    return {model: _with_files(models[model]) for model in wanted}
 
 
-def _with_weights(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"weights": locate(row["weights"])} if "weights" in row else row
+def _with_files(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {key: locate(row[key]) for key in ("weights", "conda") if key in row}

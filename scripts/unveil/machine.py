@@ -11,7 +11,9 @@ PACKAGES = (
     "gdal",
     "h5py",
     "keras",
+    "numba",
     "numpy",
+    "onnxruntime",
     "openvino",
     "pandas",
     "rasterio",
@@ -22,6 +24,7 @@ PACKAGES = (
     "snakemake",
     "tensorflow",
     "tensorflow-cpu",
+    "ukis-csmask",
     "unveil",
 )
 

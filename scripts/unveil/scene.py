@@ -58,6 +58,8 @@ NO_ACQUISITION = "unveil:no_acquisition"
 HIDDEN_AROUND = "unveil:hidden_around_px"
 """Fact of a target: pixels around its clouds that models must not take for clear, whose haze and
 rims would stay in the image."""
+JUDGED = "unveil:judged"
+"""Fact of the scored set: roles whose clouds were found by detectors, as no mask is delivered."""
 TRUTH_ROLES = ("reference", "occlusion")
 RadarDates = Literal["target", "paired", "all"]
 """Radar dates that a model wants: the one nearest to the target, those nearest to any of the
@@ -360,11 +362,11 @@ def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, n
     return data[0], np.where(data[1] == UNKNOWN_PROBABILITY, np.nan, percent / 100)
 
 
-def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
-    """Read the scored set: what is hidden, and 255 where the truth is not known, ``(H, W)``.
+def require_occlusion(scene: Scene) -> Frame:
+    """Return the frame of the scored set.
 
     Raises:
-        InputError: if the scene has none, or a damaged one.
+        InputError: if the scene has none.
     """
     frames = scene.with_role("occlusion")
     if not frames:
@@ -374,7 +376,16 @@ def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
             field=f"scene {scene.id}: occlusion",
             remedy="assemble the scene again (snakemake scenes --forcerun assemble_scene)",
         )
-    return raster.read(frames[0].path, window=window)[0]
+    return frames[0]
+
+
+def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
+    """Read the scored set: what is hidden, and 255 where the truth is not known, ``(H, W)``.
+
+    Raises:
+        InputError: if the scene has none, or a damaged one.
+    """
+    return raster.read(require_occlusion(scene).path, window=window)[0]
 
 
 def save_scene(scene: Scene, path: str | Path) -> None:

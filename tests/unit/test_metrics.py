@@ -550,6 +550,17 @@ def test_a_standard_deviation_is_judged_where_there_is_one(scene, prediction, tm
     assert not any(metric == "NLL" for _, _, metric in without)
 
 
+def test_a_standard_deviation_of_students_t_is_judged_as_such(scene, prediction, tmp_path) -> None:
+    dn = np.full((4, 40, 50), 100, np.uint16)
+    tags = {"DISTRIBUTION": "student_t", "DEGREES_OF_FREEDOM": "3"}
+    std = tmp_path / "std.tif"
+    raster.write_cog(std, dn, scene.grid, descriptions=BANDS, nodata=0, tags=tags)
+    found = table(scoring.score_scene(scene, prediction, model="m", std=std, block=16))
+    # The error is one standard deviation everywhere, in a t of 3 degrees the 82 % interval.
+    assert found["occluded", "all", "coverage_80"][0] == 0
+    assert found["occluded", "all", "coverage_90"][0] == 1
+
+
 def test_windows_do_not_change_the_scores_of_a_scene(scene, prediction) -> None:
     whole = table(scoring.score_scene(scene, prediction, model="m", block=512))
     pieces = table(scoring.score_scene(scene, prediction, model="m", block=16))
@@ -669,16 +680,16 @@ def test_a_context_frame_of_the_targets_day_is_refused(scene, prediction) -> Non
         scoring.score_scene(replace(scene, frames=frames), prediction, model="m")
 
 
-def test_a_place_that_the_weights_were_trained_on_is_refused(scene, tmp_path) -> None:
+def test_a_place_that_the_weights_were_made_on_is_known(scene, tmp_path) -> None:
     west, south, east, north = bbox(scene.grid)
     far, near = [west + 1, south, east + 1, north], [east + 0.02, south, east + 0.1, north]
     card = tmp_path / "w.json"
     card.write_text(json.dumps({"places": [{"id": "elsewhere", "bbox": far}]}))
-    scoring.refuse_trained_places(scene, tmp_path / "w.npz")
-    scoring.refuse_trained_places(scene, None)
-    card.write_text(json.dumps({"places": [{"id": "next door", "bbox": near}]}))
-    with pytest.raises(InputError, match=r"w\.json.*trained on next door"):
-        scoring.refuse_trained_places(scene, tmp_path / "w.npz")
+    assert scoring.why_known(scene, tmp_path / "w.npz") == scoring.why_known(scene, None) == ""
+    place = {"id": "next door", "bbox": near, "role": "validated on"}
+    card.write_text(json.dumps({"places": [place]}))
+    reason = scoring.why_known(scene, tmp_path / "w.npz")
+    assert reason == "its weights were validated on next door, at or near this place"
 
 
 @pytest.mark.parametrize(

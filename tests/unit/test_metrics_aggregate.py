@@ -136,7 +136,7 @@ def test_twelve_dates_of_one_place_are_no_claim(tmp_path) -> None:
         models={"1": "kind", "2": "kind"},
         levels={"all": names},
     )
-    (row,) = statistics.comparison_table(columns, seed=1).to_dict("records")
+    (row,) = statistics.comparison_table(columns).to_dict("records")
     assert (row["n_places"], row["verdict"]) == (1, statistics.TOO_FEW)
 
 
@@ -229,8 +229,8 @@ def tables_of(run: pd.DataFrame, places: dict[str, str]) -> tuple[pd.DataFrame, 
     )
     return (
         aggregate.pooled_table(columns),
-        statistics.comparison_table(columns, seed=1),
-        statistics.ranking_table(columns, seed=1),
+        statistics.comparison_table(columns),
+        statistics.ranking_table(columns),
     )
 
 

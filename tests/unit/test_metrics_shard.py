@@ -29,9 +29,9 @@ def score(tmp_path, monkeypatch):
         return [dict(ROW)]
 
     monkeypatch.setattr(shard, "score_scene", score_scene)
-    monkeypatch.setattr(shard, "refuse_trained_places", lambda *args: None)
+    monkeypatch.setattr(shard, "why_known", lambda scene, weights: weights or "")
 
-    def go(content=b"image", *, status="predicted", made_from="scene", harm=False):
+    def go(content=b"image", *, status="predicted", made_from="scene", harm=False, known=None):
         path = tmp_path / "predictions/a.tif"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -46,7 +46,7 @@ def score(tmp_path, monkeypatch):
             model="m",
             predictions=path.parent,
             scores=tmp_path / "scores",
-            weights=None,
+            weights=known,
             land_cover=None,
             made_from={"scene": made_from},
             predicted_by="infer_on_cpu",
@@ -99,3 +99,9 @@ def test_a_harmed_prediction_is_refused_although_its_scores_are_kept(score):
     score()
     with pytest.raises(InputError, match=r"not as the model wrote it.*--forcerun infer_on_cpu"):
         score(harm=True)
+
+
+def test_a_place_that_the_weights_were_made_on_is_a_recorded_skip(score):
+    rows, reason, calls = score(known="its weights were trained on a")
+    assert (rows, calls) == ([], 0)
+    assert reason == ("a", "m", "metrics", "its weights were trained on a")

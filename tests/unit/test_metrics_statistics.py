@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from unveil.distribution import NORMAL, Distribution
 from unveil.metrics import aggregate, statistics
 from unveil.metrics.uncertainty import Calibration
 
@@ -22,8 +23,10 @@ def calibrated(n: int = 200_000, factor: float = 1.0) -> tuple[np.ndarray, np.nd
     return sigma * rng.standard_normal(n), factor * sigma
 
 
-def summed(error: np.ndarray, std: np.ndarray, pieces: int = 1) -> Calibration:
-    calibration = Calibration()
+def summed(
+    error: np.ndarray, std: np.ndarray, pieces: int = 1, distribution: Distribution = NORMAL
+) -> Calibration:
+    calibration = Calibration(distribution)
     for e, s in zip(np.array_split(error, pieces), np.array_split(std, pieces), strict=True):
         calibration.update(e, s)
     return calibration
@@ -49,6 +52,41 @@ def test_likelihood_is_that_of_the_normal_distribution() -> None:
     error, std = calibrated(1000)
     expected = -stats.norm.logpdf(error, scale=std).mean()
     assert summed(error, std).metrics()["NLL"] == pytest.approx(expected, rel=1e-12)
+
+
+def student(degrees: float, n: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
+    """Errors drawn from Student's t with known standard deviations, which the model states."""
+    rng = np.random.default_rng(6)
+    std = np.exp(rng.normal(-4, 0.5, n))
+    return std * rng.standard_t(degrees, n) * np.sqrt((degrees - 2) / degrees), std
+
+
+@pytest.mark.parametrize("degrees", [3, 5])
+def test_intervals_of_students_t_cover_what_they_say_where_the_model_states_it(degrees) -> None:
+    error, std = student(degrees)
+    found = summed(error, std, distribution=Distribution(degrees)).metrics()
+    for level in (10, 50, 68, 95):
+        assert found[f"coverage_{level}"] == pytest.approx(level / 100, abs=0.004)
+    assert found["AUCE"] < 0.003
+    as_normal = summed(error, std).metrics()
+    assert as_normal["coverage_68"] > 0.71  # heavy tails: the middle is fuller than a normal's
+    assert found["NLL"] < as_normal["NLL"]
+
+
+def test_likelihood_is_that_of_the_stated_students_t() -> None:
+    error, std = student(3, 1000)
+    expected = -stats.t.logpdf(error, 3, scale=std / np.sqrt(3)).mean()
+    found = summed(error, std, distribution=Distribution(3)).metrics()
+    assert found["NLL"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_students_t_of_infinite_degrees_is_normal_and_of_two_has_no_deviation() -> None:
+    z = np.linspace(0, 4, 9)
+    many, one = Distribution(1e7), np.ones(9)
+    np.testing.assert_allclose(many.central(z), NORMAL.central(z), atol=1e-5)
+    np.testing.assert_allclose(many.surprise(z, one), NORMAL.surprise(z, one), rtol=1e-5)
+    with pytest.raises(ValueError, match="above 2"):
+        Distribution(2)
 
 
 def test_the_area_between_coverage_and_probability_of_a_model_that_is_never_right() -> None:
@@ -99,29 +137,6 @@ def errors(n: int, shifts: dict[str, float], seed: int = 1) -> pd.DataFrame:
     return pd.DataFrame({model: place + x for model, x in noise.items()})
 
 
-def test_the_bootstrap_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
-    values = np.random.default_rng(3).normal(5, 2, (400, 1))
-    (found,) = statistics.bootstrap_intervals(values, seed=1)
-    half = 1.96 * values.std() / 20
-    assert found.mean == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.02)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.02)
-    assert found == statistics.bootstrap_intervals(values, seed=1)[0]
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    draws = np.random.default_rng(4).normal(0, 1, (40, 300))
-    found = statistics.bootstrap_intervals(draws, seed=1)
-    covered = np.mean([x.low <= 0 <= x.high for x in found])
-    assert 0.90 <= covered <= 0.98
-
-
-def test_one_place_has_no_interval() -> None:
-    (found,) = statistics.bootstrap_intervals(np.array([[0.3]]), seed=1)
-    assert (found.mean, found.n_places) == (0.3, 1)
-    assert np.isnan([found.low, found.high]).all()
-
-
 def test_holm_corrects_as_in_the_worked_example() -> None:
     # 4 x .01, 3 x .015, then 2 x .03 and 1 x .04 raised to it.
     np.testing.assert_allclose(
@@ -140,21 +155,21 @@ def test_holm_never_lowers_a_probability_nor_changes_their_order(p) -> None:
 
 def test_a_better_model_is_called_better_from_enough_places_on() -> None:
     shifts = {"good": 0.0, "bad": 0.01}
-    (found,) = statistics.compare(errors(12, shifts), metric="MAE", seed=1)
+    (found,) = statistics.compare(errors(12, shifts), metric="MAE")
     assert (found.first, found.second) == ("good", "bad")
     assert found.verdict == statistics.BETTER
     assert found.win_rate == 1
     assert found.difference.high < 0
-    (few,) = statistics.compare(errors(5, shifts), metric="MAE", seed=1)
+    (few,) = statistics.compare(errors(5, shifts), metric="MAE")
     assert few.verdict == statistics.TOO_FEW
-    (higher,) = statistics.compare(errors(12, shifts), metric="PSNR", seed=1)
+    (higher,) = statistics.compare(errors(12, shifts), metric="PSNR")
     assert higher.verdict == statistics.WORSE
     assert higher.win_rate == 0
 
 
 def test_models_that_differ_by_chance_are_not_distinguishable() -> None:
     table = errors(30, {f"m{i}": 0.0 for i in range(5)})
-    found = statistics.compare(table, metric="MAE", seed=1)
+    found = statistics.compare(table, metric="MAE")
     assert len(found) == 10
     assert {x.verdict for x in found} == {statistics.UNDECIDED}
     assert found[0].p == pytest.approx(stats.wilcoxon(table["m0"], table["m1"]).pvalue)
@@ -162,14 +177,14 @@ def test_models_that_differ_by_chance_are_not_distinguishable() -> None:
 
 def test_a_model_and_its_copy_tie() -> None:
     table = errors(8, {"a": 0.0})
-    (found,) = statistics.compare(table.assign(b=table["a"]), metric="MAE", seed=1)
+    (found,) = statistics.compare(table.assign(b=table["a"]), metric="MAE")
     assert (found.win_rate, found.verdict) == (0.5, statistics.UNDECIDED)
     assert np.isnan(found.p)
 
 
 def test_models_can_be_compared_with_one_of_them_only() -> None:
     table = errors(10, {"a": 0.0, "b": 0.01, "c": 0.02})
-    found = statistics.compare(table, metric="MAE", seed=1, against="b")
+    found = statistics.compare(table, metric="MAE", against="b")
     assert [(x.first, x.second, x.verdict) for x in found] == [
         ("a", "b", statistics.BETTER),
         ("c", "b", statistics.WORSE),
@@ -224,7 +239,7 @@ def columns_of(n: int) -> list[aggregate.Column]:
 
 def test_tables_of_comparisons_and_ranks_hold_one_family_a_protocol() -> None:
     columns = columns_of(10)
-    pairs = statistics.comparison_table(columns, seed=1)
+    pairs = statistics.comparison_table(columns)
     assert len(pairs) == 2 * 3
     verdicts = pairs[pairs["protocol"] == "paired"].set_index(["first", "second"])["verdict"]
     assert verdicts.to_dict() == {
@@ -232,7 +247,7 @@ def test_tables_of_comparisons_and_ranks_hold_one_family_a_protocol() -> None:
         ("a", "c"): statistics.BETTER,
         ("b", "c"): statistics.BETTER,
     }
-    ranks = statistics.ranking_table(columns, seed=1)
+    ranks = statistics.ranking_table(columns)
     of_one = ranks[ranks["protocol"] == "paired"].set_index("model")
     assert of_one.loc["c", "mean_rank"] == 3
     assert of_one.loc["a", "cliques"] == of_one.loc["b", "cliques"] == "1"

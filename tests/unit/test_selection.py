@@ -244,7 +244,7 @@ def test_cloud_is_judged_over_the_place_not_the_tile(shared):
 
 def test_target_truth_and_radar_of_a_real_year(shared):
     """A WorldCereal site: every choice is checked against the whole series by brute force."""
-    from unveil.training.series.read import read_worldcereal
+    from unveil.places.layouts import read_worldcereal
 
     folder = shared / "data" / "worldcereal" / "00002806639B424A"
     series = read_worldcereal(sorted(folder.glob("*.nc")), name="site")

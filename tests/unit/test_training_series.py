@@ -15,17 +15,12 @@ from tests.unit.test_chronos import make_series
 from unveil import raster
 from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
+from unveil.places.fetch import fetch_as_file
+from unveil.places.layouts import read_eolearn, read_sen12mscr, read_worldcereal
+from unveil.places.series import Series, load_series
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.run import refuse_shared_places
 from unveil.training.series.options import SampleOptions
-from unveil.training.series.read import (
-    Series,
-    fetch_series,
-    load_series,
-    read_eolearn,
-    read_sen12mscr,
-    read_worldcereal,
-)
 from unveil.training.series.sample import draw_sample
 
 PLAIN = SampleOptions(
@@ -91,7 +86,7 @@ def test_radar_is_read_in_decibels_on_the_grid_and_dates_of_its_own(worldcereal)
 
 def test_a_fetched_series_keeps_radar_masks_and_level(worldcereal, tmp_path):
     facts = {"layout": "worldcereal", "files": [{"path": str(path)} for path in worldcereal]}
-    fetch_series(facts, name="x", cache=tmp_path, output=tmp_path / "x.npz")
+    fetch_as_file(facts, name="x", cache=tmp_path, output=tmp_path / "x.npz")
     read, stored = (
         read_worldcereal(worldcereal, name="x"),
         load_series(tmp_path / "x.npz", name="x"),
@@ -270,7 +265,7 @@ def test_a_sen12mscr_patch_is_a_series_of_one_date_and_an_image(patch, tmp_path)
         "files": [{"path": str(path)} for path in patch],
         "dates": ["2017-10-15"],
     }
-    fetch_series(facts, name="x", cache=tmp_path, output=tmp_path / "x.npz")
+    fetch_as_file(facts, name="x", cache=tmp_path, output=tmp_path / "x.npz")
     np.testing.assert_allclose(
         read_core_image(tmp_path / "x.npz")[:, 3, 3], numbers / 100, atol=1e-6
     )

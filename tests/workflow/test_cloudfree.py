@@ -22,7 +22,8 @@ def product(tmp_path_factory) -> Path:
     """Make the images of two dates: one all cloud, and one without an acquisition."""
     folder = tmp_path_factory.mktemp("product")
     write_place(folder / "place")
-    write_config(folder, [], cloudfree={"model": "damped"}, run_models=["damped"])
+    delivered = {"detectors": ["source"]}
+    write_config(folder, [], cloudfree={"model": "damped"}, run_models=["damped"], masks=delivered)
     header = ["scene", "source", "path", "target_date", "start", "end", "protocol"]
     row = ["autumn", "local", "place", "10D", ALL_CLOUD, NO_LOOK, "none"]
     (folder / "scenes.tsv").write_text("\t".join(header) + "\n" + "\t".join(row) + "\n")
@@ -112,6 +113,7 @@ def test_items_and_collection_are_valid_in_the_judgement_of_stac_validator(produ
 @pytest.mark.slow
 def test_odc_stac_reads_the_pixels_of_all_dates_into_xarray(product):
     import pystac
+    from odc.geo.geobox import GeoBox
     from odc.stac import load
 
     items = list(pystac.Collection.from_file(str(product / "collection.json")).get_items())
@@ -119,7 +121,8 @@ def test_odc_stac_reads_the_pixels_of_all_dates_into_xarray(product):
         sources = [Path(link.get_absolute_href()) for link in item.get_links("derived_from")]
         assert len(sources) >= 8
         assert all(path.is_file() for path in sources)
-    cube = load(items, bands=["bands.4"], crs=GRID.crs, resolution=10)
+    geobox = GeoBox(GRID.shape, GRID.affine, GRID.crs)
+    cube = load(items, bands=["bands.4"], geobox=geobox)
     assert cube.sizes["time"] == 2
     image = raster.read(product / ALL_CLOUD / "bands.tif")
     np.testing.assert_array_equal(next(iter(cube.data_vars.values())).values[0], image[3])

@@ -101,16 +101,6 @@ def plan_pairs(row: SceneRow, cache: Path, limits: Limits) -> list[SceneRow]:
         InputError: if there are fewer than the row asks for.
     """
     found = choose_candidates(survey(Path(row.path), cache))
-    looks = [
-        Look(
-            (Acquisition(f["date"], parse_time(f["date"])),),
-            valid=f["valid"],
-            occluded=f["cover"],
-            blue=f["blue"],
-            clear=f["clear"],
-        )
-        for f in found.lenders
-    ]
     wish = wish_of(row, source_of(row).pair_days)
     return [
         replace(
@@ -125,7 +115,7 @@ def plan_pairs(row: SceneRow, cache: Path, limits: Limits) -> list[SceneRow]:
             passed_over=found.reasons,
         )
         for number, (target, truth) in enumerate(
-            require_pairs(looks, wish, limits, row=row), start=1
+            require_pairs(found.looks, wish, limits, row=row), start=1
         )
     ]
 
@@ -257,6 +247,20 @@ class Candidates:
     clear: list[dict[str, Any]]
     lenders: list[dict[str, Any]]
     passed_over: dict[str, str]
+
+    @property
+    def looks(self) -> list[Look]:
+        """The dates that show the place with all its bands, as pairs are chosen from."""
+        return [
+            Look(
+                (Acquisition(f["date"], parse_time(f["date"])),),
+                valid=f["valid"],
+                occluded=f["cover"],
+                blue=f["blue"],
+                clear=f["clear"],
+            )
+            for f in self.lenders
+        ]
 
     @property
     def reasons(self) -> str:

@@ -7,7 +7,6 @@ import datetime as dt
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -111,8 +110,7 @@ def _row(cells: list[str], header: list[str], *, file: Path, line: int) -> Scene
             record[name] = _number(cell, rules[name].get("type"))
     if not _is_sound(record):
         check(record, "scenes", file=file, where=f"line {line}")  # says what is wrong
-    row = SceneRow(**record)
-    row = replace(row, path=locate(row.path), area=locate(row.area))
+    row = SceneRow(**record | {c: locate(record[c]) for c in ("path", "area") if c in record})
     _check_row(row, file=file, line=line)
     return row
 

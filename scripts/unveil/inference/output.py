@@ -90,6 +90,7 @@ class Writer:
         names = {"reflectance": image_path(self.folder, self.scene.id).name}
         if prediction.std is not None:
             names["std"] = std_path(self.folder, self.scene.id).name
+        tags = {"std": prediction.distribution.tags}
         for part, name in names.items():
             file = self.stack.enter_context(
                 raster.cog_writer(
@@ -98,6 +99,7 @@ class Writer:
                     dtype="uint16",
                     descriptions=prediction.bands or self.scene.bands,
                     nodata=0,
+                    tags=tags.get(part),
                     compress="deflate",
                 )
             )

@@ -152,7 +152,9 @@ def ssim_map(
     image border, whose window would leave the image, are cropped, as scikit-image does in
     its mean. Masked: the window's weights are renormalised over the valid pixels in it; a
     pixel counts when it is valid itself and valid pixels hold at least half of its
-    window's weight. With everything valid this is the plain definition.
+    window's weight. With everything valid this is the plain definition. Valid is what has data,
+    of whatever region: near the rim of a cloud the window of a hidden pixel holds pixels that
+    were never hidden, and so flatters a little what is hidden in narrow strips.
 
     Args:
         prediction: ``(B, H, W)``, H and W at least 11.

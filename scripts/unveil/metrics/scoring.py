@@ -29,6 +29,7 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, NODATA, sort_bands
 from unveil.classes import RIM_PX, near
+from unveil.distribution import NORMAL, Distribution, read_distribution
 from unveil.errors import InputError, SceneSkipped
 from unveil.guarded import read_json, reading_input
 from unveil.metrics import definitions, published
@@ -163,7 +164,7 @@ class Sums:
         self,
         bands: Sequence[str],
         *,
-        calibrated: bool,
+        distribution: Distribution | None,
         exact: bool = False,
         land_cover: LandCover | None = None,
     ) -> None:
@@ -173,8 +174,8 @@ class Sums:
         self.against_target = Accumulator(bands, KEPT_REGIONS)
         self.levels = LevelErrors(bands, LEVELLED)
         self.census = Census()
-        names = CALIBRATED if calibrated else ()
-        self.calibration = {name: Calibration() for name in names}
+        names = CALIBRATED if distribution else ()
+        self.calibration = {name: Calibration(distribution or NORMAL) for name in names}
 
     def update(self, patch: Patch) -> None:
         """Add one window."""
@@ -239,7 +240,8 @@ def score_scene(
         prediction: uint16 raster, reflectance x 10000, nodata 0, bands described by ESA
             name, on the grid of the scene.
         model: id of the model, for the rows.
-        std: standard deviations of the prediction, a raster of the same kind.
+        std: standard deviations of the prediction, a raster of the same kind; its tags name their
+            distribution (:mod:`unveil.distribution`).
         land_cover: classes to sort occluded pixels by, instead of spectral ones.
         block: side of the windows in pixels.
 
@@ -262,7 +264,8 @@ def score_scene(
     spread = _output_frame(Path(std), scene) if std else None
     bands = _common_bands(output, references[0])
     exact = PROTOCOLS[scene.protocol].exact
-    sums = Sums(bands, calibrated=spread is not None, exact=exact, land_cover=land_cover)
+    distribution = read_distribution(spread.path) if spread else None
+    sums = Sums(bands, distribution=distribution, exact=exact, land_cover=land_cover)
     for patch in _patches(scene, output, spread, bands, land_cover, block):
         sums.update(patch)
     if not sums.census.known["all"]:
@@ -350,8 +353,8 @@ def refuse_leakage(scene: Scene) -> None:
             )
 
 
-def refuse_trained_places(scene: Scene, weights: str | Path | None) -> None:
-    """Refuse to score a model on a place that its weights were trained on.
+def why_known(scene: Scene, weights: str | Path | None) -> str:
+    """Say that weights were made on the place of a scene; empty where they were not.
 
     Places are compared as boxes in longitude and latitude, with a buffer of about 5 km, from
     the card beside the weights. Weights without a card (foreign checkpoints) state no places.
@@ -361,24 +364,20 @@ def refuse_trained_places(scene: Scene, weights: str | Path | None) -> None:
         weights: file of the weights, or None.
 
     Raises:
-        InputError: if the scene lies at or near a place of the card.
+        InputError: if the card is damaged.
     """
     card = Path(weights).with_suffix(".json") if weights else None
     box = bbox(scene.grid)
     if card is None or box is None or not card.exists():
-        return
+        return ""
     remedy = "restore the card from where the weights come from"
     places = read_json(card, kind="the card of weights", remedy=remedy).get("places", [])
     with reading_input(card, "the card of weights", remedy=remedy):
-        near = [p["id"] for p in places if _boxes_meet(box, p["bbox"], PLACE_BUFFER_DEGREES)]
-    if near:
-        raise InputError(
-            f"these weights were trained on {near[0]}, at or near the place "
-            f"{scene.place} of scene {scene.id}",
-            file=card,
-            field="places",
-            remedy="evaluate on other places, or train without this one",
-        )
+        near = [p for p in places if _boxes_meet(box, p["bbox"], PLACE_BUFFER_DEGREES)]
+        if not near:
+            return ""
+        how = near[0].get("role", "trained on")
+        return f"its weights were {how} {near[0]['id']}, at or near this place"
 
 
 def _boxes_meet(first: Sequence[float], second: Sequence[float], buffer: float) -> bool:

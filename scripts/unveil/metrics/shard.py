@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.errors import SceneSkipped
-from unveil.metrics.scoring import CopiedTruthError, refuse_trained_places, score_scene
+from unveil.metrics.scoring import CopiedTruthError, score_scene, why_known
 from unveil.metrics.strata import LandCover
 from unveil.metrics.tables import COLUMNS
 from unveil.predictions import image_path, require_intact, std_path, vouched_files
@@ -53,7 +53,9 @@ def score_record(
     if record["status"] == "skipped":
         return [], (scene.id, model, "inference", record["reason"])
     require_intact(record, predictions, rule=predicted_by)
-    refuse_trained_places(scene, weights)
+    known = why_known(scene, weights)
+    if known:
+        return [], (scene.id, model, "metrics", known)
     images = vouched_files(record, predictions)
     seen = {path.name: known for path, known in images.items()}
     identity = identify(prediction=[seen, made_of(record)["from"]], **made_from)

@@ -47,7 +47,6 @@ def write_statistics(
     scenes: Iterable[Path],
     models: Mapping[str, str],
     cloud_levels: Sequence[float],
-    seed: int,
     outputs: Mapping[str, Path],
 ) -> None:
     """Compare the models of a run over places and write the tables.
@@ -57,7 +56,6 @@ def write_statistics(
         scenes: the ``scene.json`` of every scene, which names its place.
         models: id -> kind, in the order of the run.
         cloud_levels: cloud cover between the levels, fractions.
-        seed: of the bootstrap.
         outputs: a path for each of :data:`unveil.metrics.tables.TABLES`.
 
     Raises:
@@ -72,9 +70,9 @@ def write_statistics(
     compared = [c for c in columns if c.region == REGION and METRICS[c.metric].compared]
     tables = {
         "pooled": pooled_table([*columns, *pool_bands(run)]),
-        "comparison": comparison_table(compared, seed=seed),
-        "ranking": ranking_table(compared, seed=seed),
-        "strata": rank_by_strata(run, seed=seed),
+        "comparison": comparison_table(compared),
+        "ranking": ranking_table(compared),
+        "strata": rank_by_strata(run),
         "published": pd.DataFrame(map(dataclasses.asdict, published.FIGURES)),
         "definitions": pd.DataFrame(published.DEFINITIONS.items(), columns=["definition", "text"]),
     }
@@ -122,12 +120,11 @@ def pool_bands(run: Run) -> Iterator[Column]:
     return pool(rows, levels={ALL: set(rows["scene"])}, **run.known)
 
 
-def rank_by_strata(run: Run, *, seed: int) -> pd.DataFrame:
+def rank_by_strata(run: Run) -> pd.DataFrame:
     """Rank the models by MAE within scenes that are alike in one respect.
 
     Args:
         run: the scores, and the scenes with their facts.
-        seed: of the bootstrap.
 
     Returns:
         The columns of :func:`unveil.metrics.statistics.ranking_table`, where ``level`` is the
@@ -142,9 +139,9 @@ def rank_by_strata(run: Run, *, seed: int) -> pd.DataFrame:
     parts = []
     for fact, levels in sorted_by.items():
         columns = pool(rows, by_band=run.by_band, levels=levels, **run.known)
-        ranked = ranking_table(columns, seed=seed).assign(by=fact)
+        ranked = ranking_table(columns).assign(by=fact)
         parts.append(ranked.merge(_positions(run.scores, fact, levels), how="left"))
-    parts.append(_rank_by_land(run, seed=seed))
+    parts.append(_rank_by_land(run))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -155,13 +152,13 @@ def _when_and_where(scenes: Mapping[str, Scene]) -> dict[str, tuple]:
     }
 
 
-def _rank_by_land(run: Run, *, seed: int) -> pd.DataFrame:
+def _rank_by_land(run: Run) -> pd.DataFrame:
     """Rank the models on the hidden pixels of each class of land cover."""
     rows = run.over_bands
     rows = rows[(rows["metric"] == "MAE") & ~rows["region"].isin([*REGIONS, *LOOKS])]
     rows = _on_usual_bands(run, rows)
     columns = pool(rows, levels={ALL: set(rows["scene"])}, **run.known)
-    ranked = ranking_table(columns, seed=seed)
+    ranked = ranking_table(columns)
     return ranked.assign(level=ranked["region"], region=REGION, by="land_cover", position=np.nan)
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from unveil.metrics.aggregate import Column, over_places, pair
+from unveil.metrics.intervals import Interval, place_intervals
 from unveil.metrics.registry import METRICS
 from unveil.metrics.tables import (
     BETTER,
@@ -33,18 +34,7 @@ from unveil.metrics.tables import (
 )
 
 MIN_PLACES = 6
-DRAWS = 5_000
 ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over places with its bootstrap interval; the limits are NaN for one place."""
-
-    mean: float
-    low: float
-    high: float
-    n_places: int
 
 
 @dataclass(frozen=True)
@@ -92,41 +82,6 @@ class Ranking:
     n_places: int
 
 
-def bootstrap_intervals(values: np.ndarray, *, seed: int, level: float = 0.95) -> list[Interval]:
-    """Means over places with percentile bootstrap intervals (Efron 1979).
-
-    Args:
-        values: ``(n_places, m)``, one column per quantity; all get the same resamples. NaN
-            where a quantity has no value at a place.
-        seed: of the resampling; the same seed gives the same intervals.
-        level: coverage of the intervals.
-
-    Raises:
-        ValueError: if a quantity has no value at any place.
-    """
-    values = np.asarray(values, np.float64)
-    known = np.isfinite(values)
-    present = known.sum(axis=0)
-    if values.size == 0 or not present.all():
-        raise ValueError("no places: nothing to take a mean of")
-    n, filled = len(values), np.where(known, values, 0.0)
-    rng = np.random.default_rng(seed)
-    means = []
-    # In portions, so that thousands of places do not need a gigabyte of draws.
-    for start in range(0, DRAWS, portion := max(1, 2_000_000 // n)):
-        draws = rng.multinomial(n, np.full(n, 1 / n), min(portion, DRAWS - start)) * 1.0
-        drawn = draws @ (known * 1.0)  # floats: the product of integers is many times slower
-        means.append(np.where(drawn > 0, draws @ filled / np.maximum(drawn, 1), np.nan))
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(np.concatenate(means), [tail, 1 - tail], axis=0)
-    low, high = (np.where(present > 1, limit, np.nan) for limit in (low, high))
-    centre = filled.sum(axis=0) / present
-    return [
-        Interval(float(mean), float(least), float(most), int(n))
-        for mean, least, most, n in zip(centre, low, high, present, strict=True)
-    ]
-
-
 def holm(p: Sequence[float]) -> np.ndarray:
     """Holm's step-down correction (1979) of a family of probabilities; NaN stays NaN."""
     raw = np.asarray(p, np.float64)
@@ -138,15 +93,12 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def compare(
-    table: pd.DataFrame, *, metric: str, seed: int, against: str | None = None
-) -> list[Comparison]:
+def compare(table: pd.DataFrame, *, metric: str, against: str | None = None) -> list[Comparison]:
     """Compare models pair by pair over the places of a table.
 
     Args:
         table: places x models without gaps (:func:`unveil.metrics.aggregate.over_places`).
         metric: the metric, which tells whether more is better.
-        seed: of the bootstrap.
         against: compare every model with this one only; default all pairs.
 
     Returns:
@@ -162,7 +114,7 @@ def compare(
     gaps = {pair: (table[pair[0]] - table[pair[1]]).to_numpy() for pair in pairs}
     if not gaps or table.empty:
         return []
-    intervals = bootstrap_intervals(np.stack(list(gaps.values()), axis=1), seed=seed)
+    intervals = place_intervals(np.stack(list(gaps.values()), axis=1))
     p = [_wilcoxon(gap) for gap in gaps.values()]
     sign = _sign(metric)
     return [
@@ -250,7 +202,7 @@ def _cliques(ranks: dict[str, float], difference: float) -> tuple[tuple[str, ...
     return tuple(found)
 
 
-def comparison_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
+def comparison_table(columns: Iterable[Column]) -> pd.DataFrame:
     """Compare all pairs of models, by protocol, level and metric; one row per pair.
 
     Holm's family is the pairs of ranked models of one column. A pair with a model that is not
@@ -258,7 +210,6 @@ def comparison_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
 
     Args:
         columns: what compares (:func:`unveil.metrics.aggregate.pool`).
-        seed: of the bootstrap.
 
     Returns:
         The columns :data:`COMPARISON`.
@@ -268,14 +219,14 @@ def comparison_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
         head = _head(column)
         table = over_places(column.common[sorted(column.ranked)], column.places)
         means, n_scenes = table.mean(), len(column.common)
-        for found in compare(table, metric=column.metric, seed=seed):
+        for found in compare(table, metric=column.metric):
             two = means[found.first], means[found.second]
             rows.append(_compared_row(head, found, two, n_scenes))
-        rows += _describe(column, head, seed=seed)
+        rows += _describe(column, head)
     return pd.DataFrame(rows, columns=list(COMPARISON))
 
 
-def _describe(column: Column, head: dict[str, str], *, seed: int) -> Iterator[dict[str, Any]]:
+def _describe(column: Column, head: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Yield the pairs of which not both are ranked, each on what the two share."""
     apart = set(column.apart)
     for first, second in combinations(sorted(column.values), 2):
@@ -283,7 +234,7 @@ def _describe(column: Column, head: dict[str, str], *, seed: int) -> Iterator[di
             continue
         both = pair(column, first, second)
         table = over_places(both, column.places)
-        for found in compare(table, metric=column.metric, seed=seed):
+        for found in compare(table, metric=column.metric):
             plain = replace(found, p=math.nan, p_holm=math.nan, verdict=NOT_RANKED)
             yield _compared_row(head, plain, table.mean().tolist(), len(both))
 
@@ -302,13 +253,12 @@ def _compared_row(
     )
 
 
-def ranking_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
+def ranking_table(columns: Iterable[Column]) -> pd.DataFrame:
     """Rank the models, by protocol, level and metric; one row per model, best first.
 
     Args:
         columns: what compares (:func:`unveil.metrics.aggregate.pool`); those with a single
             model have no rows.
-        seed: of the bootstrap.
 
     Returns:
         The columns :data:`RANKING`. ``n_places`` have a value of the model, ``n_ranked`` of
@@ -321,10 +271,10 @@ def ranking_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
         common = over_places(column.common, column.places)
         if common.shape[1] + len(column.apart) < 2:
             continue
-        means = _intervals(common, seed=seed)
+        means = _intervals(common)
         for model in column.apart:  # each by itself: places of one change no draw of another
             own = over_places(column.values[[model]].dropna(), column.places)
-            means |= _intervals(own, seed=seed)
+            means |= _intervals(own)
         try:
             found = rank(common, metric=column.metric)
         except ValueError:
@@ -334,10 +284,10 @@ def ranking_table(columns: Iterable[Column], *, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RANKING))
 
 
-def _intervals(table: pd.DataFrame, *, seed: int) -> dict[str, Interval]:
+def _intervals(table: pd.DataFrame) -> dict[str, Interval]:
     if table.empty:
         return {}
-    return dict(zip(table, bootstrap_intervals(table.to_numpy(), seed=seed), strict=True))
+    return dict(zip(table, place_intervals(table.to_numpy()), strict=True))
 
 
 def _ranked_row(head: dict[str, str], model: str, mean: Interval, found: Ranking) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 r"""Is the standard deviation that a model gives any good? Calibration, and use.
 
-The model's answer at a pixel and band is taken as a normal distribution with mean
-:math:`p` and standard deviation :math:`\sigma`; :math:`e = p - t`.
+The model's answer at a pixel and band is taken as a distribution with mean :math:`p` and standard
+deviation :math:`\sigma`; :math:`e = p - t`. It is normal unless the raster of standard deviations
+states another (:mod:`unveil.distribution`), and then every interval and the NLL are of that one.
 
 ======================  ============================================================
 metric                  definition, unit
 ======================  ============================================================
-NLL                     mean of :math:`\tfrac12 \ln 2\pi\sigma^2 + e^2 / 2\sigma^2`, nat
+NLL                     mean of the negative log density, for the normal
+                        :math:`\tfrac12 \ln 2\pi\sigma^2 + e^2 / 2\sigma^2`, nat
 coverage_68             share of pixels with the truth in the central 68 % interval
                         (likewise 10, 20 ... 90, 95), fraction
 UCE                     :math:`\sum_k \frac{n_k}{n} |RMSE_k - RMV_k|` over 20 groups of
@@ -29,8 +31,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from scipy.special import erf
 
+from unveil.distribution import NORMAL, Distribution
 from unveil.metrics.registry import COVERAGES, KEPT
 from unveil.metrics.streaming import Score
 
@@ -42,7 +44,8 @@ _LEAST, _MOST = 1e-6, 10.0
 class Calibration:
     """Sums that tell how good standard deviations are, over any number of windows."""
 
-    def __init__(self) -> None:
+    def __init__(self, distribution: Distribution = NORMAL) -> None:
+        self.distribution = distribution
         self.n = 0
         self._likelihood = 0.0
         self._levels = np.zeros(_LEVELS, np.int64)
@@ -64,9 +67,9 @@ class Calibration:
             raise ValueError("a standard deviation must be a positive number")
         z = np.abs(e) / s
         self.n += e.size
-        self._likelihood += float(np.sum(0.5 * z * z + np.log(s) + 0.5 * np.log(2 * np.pi)))
+        self._likelihood += float(np.sum(self.distribution.surprise(z, s)))
         # A pixel is inside every interval whose probability is at least its own level.
-        level = np.minimum((erf(z / np.sqrt(2)) * _LEVELS).astype(np.int64), _LEVELS - 1)
+        level = np.minimum((self.distribution.central(z) * _LEVELS).astype(np.int64), _LEVELS - 1)
         self._levels += np.bincount(level, minlength=_LEVELS)
         position = np.log(np.clip(s, _LEAST, _MOST) / _LEAST) / np.log(_MOST / _LEAST)
         group = np.minimum((position * _BINS).astype(np.int64), _BINS - 1)

@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from unveil.distribution import NORMAL, Distribution
 from unveil.errors import InputError
+from unveil.models.options import NoOptions, parse_options
 from unveil.scene import NO_ACQUISITION, Inputs, RadarDates, Scene
 
 Origin = Literal["published", "trained-here", "none", "external"]
@@ -58,11 +60,13 @@ class Prediction:
         reflectance: ``(B, H, W)`` float32 reflectance, NaN where it has no answer.
         std: ``(B, H, W)`` float32 standard deviation of reflectance, or None.
         bands: band names when they are not those of the inputs.
+        distribution: of the errors that ``std`` is the standard deviation of.
     """
 
     reflectance: np.ndarray
     std: np.ndarray | None = None
     bands: tuple[str, ...] = ()
+    distribution: Distribution = NORMAL
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class ModelSpec:
         title: the name printed in figures and tables.
         weights: path of the weights, or None.
         options: options of the kind.
+        environment: file or image of an environment of its own, empty without.
     """
 
     id: str
@@ -82,6 +87,7 @@ class ModelSpec:
     title: str = ""
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    environment: str = ""
 
     @classmethod
     def from_row(cls, model: str, row: Mapping[str, Any]) -> ModelSpec:
@@ -93,7 +99,27 @@ class ModelSpec:
             title=row.get("title", model),
             weights=Path(weights) if weights else None,
             options=dict(row.get("options", {})),
+            environment=row.get("conda") or row.get("container") or "",
         )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model before it runs.
+
+    Attributes:
+        network: whether it is a neural network.
+        citation: what to cite.
+        origin: where its weights come from.
+        series: whether it looks at other dates than the target's; None where that is not known.
+        here: whether the packages that it imports are installed where this process runs.
+    """
+
+    network: bool
+    citation: str
+    origin: Origin
+    series: bool | None = None
+    here: bool = True
 
 
 class Model(ABC):
@@ -102,6 +128,7 @@ class Model(ABC):
     Class attributes:
         kind: key in the registry.
         citation: one line with authors, year, title, DOI.
+        options_type: frozen dataclass of its options, with their defaults.
         network: True for neural networks (they get the GPU resource).
         receptive_field: pixels of context on each side that ``predict`` looks at; None
             means the whole scene must be one window, or a patch of ``patch_px``.
@@ -112,8 +139,10 @@ class Model(ABC):
         openvino_precisions: what it can compute in with OpenVINO; empty if it cannot.
 
     Attributes:
-        backend: library that computes, ``numpy``, ``tensorflow`` or ``openvino``; the engine
-            sets it and ``precision`` before ``load``.
+        options: of its row, an ``options_type``.
+        backend: library that computes; of a network with TensorFlow the engine sets it and
+            ``precision`` before ``load``, to ``tensorflow`` or ``openvino``. Any other name, as
+            ``torch``, is left alone: the model finds one GPU, or none, and uses it itself.
         precision: what it computes in; ``prepare`` may change it for a scene.
         precision_note: why that is not what was asked for, or what is known of its cost.
         notes: what is to be said of its answer for a scene, such as a fallback; ``prepare`` and
@@ -124,6 +153,7 @@ class Model(ABC):
 
     kind: ClassVar[str]
     citation: ClassVar[str]
+    options_type: ClassVar[type] = NoOptions
     network: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     openvino_precisions: ClassVar[tuple[str, ...]] = ()
@@ -140,6 +170,21 @@ class Model(ABC):
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
+        self.options: Any = self.read_options(spec)
+
+    def read_options(self, spec: ModelSpec) -> Any:
+        """Return the options of its row of the models table, names and types checked.
+
+        Raises:
+            InputError: naming the model, the option, what was found and what is allowed.
+        """
+        return parse_options(self.options_type, spec)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it before it runs."""
+        series = None if self.origin == "external" else self.needs.max_context != 0
+        return Facts(self.network, self.citation, self.origin, series)
 
     @property
     @abstractmethod

@@ -10,13 +10,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
 from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs
 
 CACHED_PIXELS = 2**14
@@ -80,11 +78,6 @@ class _Classical(Model):
 
     citation = "Baseline; see docs/models.md for its definition."
     receptive_field = 0
-    options_type: ClassVar[type] = NoOptions
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec)
-        self.options: Any = parse_options(self.options_type, spec)
 
     @property
     def needs(self) -> Needs:
@@ -103,14 +96,10 @@ class _Classical(Model):
 class TargetOnly(Model):
     """A model without options that looks at the target alone."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec)
-        parse_options(NoOptions, spec)
-
     @property
     def needs(self) -> Needs:
         """Nothing but the target."""
-        return Needs()
+        return Needs(max_context=0)
 
 
 class Cloudy(TargetOnly):

@@ -22,7 +22,6 @@ from unveil import raster
 from unveil.bands import normalise_band_name
 from unveil.errors import InputError, SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 from unveil.stored import read_dn, stored_in
 
@@ -59,9 +58,10 @@ class External(Model):
         """Nothing but the delivered file."""
         return Needs(target=False)
 
+    options_type = ExternalOptions
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(ExternalOptions, spec)
         if not self.options.folder:
             raise InputError(
                 "option 'folder' is missing",

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from unveil.scene import Inputs, Scene, is_occluded
 
@@ -32,6 +31,8 @@ def measure_far_pixels(
         tiles: its windows without overlap.
         measure: gives ``(F, n)`` from a window and the flat numbers of n of its pixels.
     """
+    from scipy.ndimage import binary_dilation  # lazy: a dry run predicts nothing
+
     height, width = scene.grid.height, scene.grid.width
     stride = max(1, math.ceil(math.sqrt(height * width / MOST_SAMPLES)))
     cloudy = np.zeros((-(-height // BLOCK_PX), -(-width // BLOCK_PX)), bool)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from unveil.models.base import Prediction
 from unveil.models.classical import TargetOnly, keep_clear
@@ -124,6 +123,8 @@ def refine(
         share: ``(H, W)`` 0...1, how much of each pixel or cell is clear.
         sigma: standard deviation in pixels or cells.
     """
+    from scipy.ndimage import gaussian_filter  # lazy: a dry run predicts nothing
+
     smooth = {"sigma": sigma, "mode": "constant", "truncate": GAUSSIAN_REACH}
     support = gaussian_filter(share, **smooth)
     trust = np.where(support > LEAST, np.minimum(support / ENOUGH, 1), 0).astype(share.dtype)

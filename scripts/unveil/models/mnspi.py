@@ -24,7 +24,6 @@ import numpy as np
 from unveil.errors import InputError
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.classical import keep_clear
-from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 
 PIXELS_AT_ONCE = 1024
@@ -60,10 +59,10 @@ class Mnspi(Model):
         "for removing thick clouds in Landsat images, IEEE Geosci. Remote Sens. Lett. "
         "9:521-525, doi:10.1109/LGRS.2011.2173290."
     )
+    options_type = MnspiOptions
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(MnspiOptions, spec)
         for name in ("similar", "reach_px"):
             value = getattr(self.options, name)
             if value < 1:

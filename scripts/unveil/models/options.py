@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unveil.errors import InputError, did_you_mean
-from unveil.models.base import ModelSpec
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from unveil.models.base import ModelSpec
 
 Options = TypeVar("Options", bound="DataclassInstance")
 KINDS = {

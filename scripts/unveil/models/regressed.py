@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.classical import (
@@ -24,7 +23,6 @@ from unveil.models.classical import (
     keep_clear,
     nan_median,
 )
-from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 
 TIME_CONSTANTS = (8.0, 20.0, 60.0)
@@ -77,10 +75,10 @@ class Regressed(Model):
         "2013, doi:10.1016/j.rse.2012.12.012) and NSPI (Zhu et al. 2012, "
         "doi:10.1016/j.rse.2012.04.019)."
     )
+    options_type = RegressedOptions
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(RegressedOptions, spec)
         self.receptive_field = int(np.ceil(GAUSSIAN_REACH * self.options.sigma_px))
         self._coefficients: np.ndarray | None = None
 
@@ -141,6 +139,8 @@ def spread_residual(residual: np.ndarray, options: RegressedOptions) -> np.ndarr
         residual: ``(B, H, W)``, NaN where unknown.
         options: width and shrinkage.
     """
+    from scipy.ndimage import gaussian_filter  # lazy: a dry run predicts nothing
+
     known = np.isfinite(residual).all(axis=0)
     smooth = {
         "sigma": options.sigma_px,

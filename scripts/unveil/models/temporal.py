@@ -16,7 +16,7 @@ import numpy as np
 from unveil.composites import geometric_median, medoid
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.classical import fading_weights
-from unveil.models.options import option_error, parse_options
+from unveil.models.options import option_error
 from unveil.scene import Inputs, is_clear
 
 VALUES_PER_BATCH = 500_000
@@ -66,7 +66,6 @@ class Temporal(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(self.options_type, spec)
         check_positive(spec, self.options)
 
     @property

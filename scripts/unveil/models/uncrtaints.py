@@ -25,7 +25,7 @@ from unveil.models.classical import clearest_frames
 from unveil.models.layers.padding import pad_to_grid
 from unveil.models.layers.published import SequenceNetwork
 from unveil.models.layers.sequences import pair_radar, sequence_of
-from unveil.models.options import check_choice, parse_options
+from unveil.models.options import check_choice
 from unveil.scene import Inputs, Scene
 
 if TYPE_CHECKING:
@@ -243,10 +243,10 @@ class UnCRtainTS(SequenceNetwork):
     radar_dates = "paired"
     receptive_field = None
     patch_px = 256
+    options_type = UnCRtainTSOptions
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(UnCRtainTSOptions, spec)
         check_choice(spec, "frames", self.options.frames, CHOICES)
         self._chosen: list[int] = []
 

@@ -22,7 +22,7 @@ from unveil.models.base import ModelSpec, Needs, Prediction
 from unveil.models.layers.padding import pad_to_grid, unpad
 from unveil.models.layers.published import SequenceNetwork
 from unveil.models.layers.sequences import pair_radar, sequence_of
-from unveil.models.options import check_choice, parse_options
+from unveil.models.options import check_choice
 from unveil.scene import Inputs
 
 if TYPE_CHECKING:
@@ -272,10 +272,11 @@ class UTilise(SequenceNetwork):
         "61, doi:10.1109/TGRS.2023.3333391."
     )
     state_key = "model_state_dict"
+    options_type = UTiliseOptions
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        name = parse_options(UTiliseOptions, spec).configuration
+        name = self.options.configuration
         check_choice(spec, "configuration", name, tuple(CONFIGURATIONS))
         self.configuration = CONFIGURATIONS[name]
         self.receptive_field = self.configuration.reach

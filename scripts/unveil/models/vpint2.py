@@ -12,12 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.classical import Nearest
-from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 
 ZERO_REFERENCE = 0.01
@@ -192,7 +190,9 @@ def _neighbours(padded: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _reached(known: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the pixels that a chain of neighbours with weights joins to a known pixel."""
-    labels, count = ndimage.label((weights > 0).any(axis=0))
+    from scipy.ndimage import label  # lazy: a dry run predicts nothing
+
+    labels, count = label((weights > 0).any(axis=0))
     joined = np.bincount(labels[known], minlength=count + 1) > 0
     joined[0] = False
     return joined[labels]
@@ -203,10 +203,12 @@ def grow_missing(missing: np.ndarray, *, reach: int, passes: int) -> np.ndarray:
 
     The window is that of the published code.
     """
+    from scipy.ndimage import binary_dilation  # lazy: a dry run predicts nothing
+
     if not reach:
         return missing
     window = np.ones((2 * reach, 2 * reach), bool)
-    return ndimage.binary_dilation(missing, window, iterations=passes)
+    return binary_dilation(missing, window, iterations=passes)
 
 
 class VPint2(Model):
@@ -225,10 +227,10 @@ class VPint2(Model):
         "ISPRS J. Photogramm. Remote Sens. 216:168-184, doi:10.1016/j.isprsjprs.2024.07.030."
     )
     receptive_field = None
+    options_type = VPint2Options
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(VPint2Options, spec)
         self._nearest = Nearest(ModelSpec("nearest", Nearest.kind))
 
     @property

@@ -220,6 +220,7 @@ class Source(ABC):
             0 where the source names them itself.
         splits: whether it is a dataset of patches in official splits.
         searched: whether a catalogue is searched for a scene, and the answer kept in a lock.
+        made: whether a rule of the workflow fetches its files, which may not be there before.
     """
 
     kind: ClassVar[str]
@@ -229,6 +230,7 @@ class Source(ABC):
     pair_days: ClassVar[int] = 0
     splits: ClassVar[bool] = False
     searched: ClassVar[bool] = False
+    made: ClassVar[bool] = False
 
     @abstractmethod
     def files(self, row: SceneRow) -> Iterable[str]:

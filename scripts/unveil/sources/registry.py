@@ -10,6 +10,7 @@ from unveil.sources.allclear import AllClear
 from unveil.sources.base import Source, SourceSeries
 from unveil.sources.local import Local
 from unveil.sources.npz import Npz
+from unveil.sources.place import PublicPlace
 from unveil.sources.safe import Safe
 from unveil.sources.sen12mscr import Sen12MsCr
 from unveil.sources.sen12mscrts import Sen12MsCrTs
@@ -17,7 +18,16 @@ from unveil.sources.stac.source import Stac
 
 SOURCES: dict[str, Source] = {
     source.kind: source
-    for source in (Local(), Npz(), Safe(), Stac(), Sen12MsCr(), Sen12MsCrTs(), AllClear())
+    for source in (
+        Local(),
+        PublicPlace(),
+        Npz(),
+        Safe(),
+        Stac(),
+        Sen12MsCr(),
+        Sen12MsCrTs(),
+        AllClear(),
+    )
 }
 
 

@@ -9,6 +9,7 @@ has no reference.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,8 +40,10 @@ class Sen12MsCr(Source):
 
     def files(self, row: SceneRow) -> list[str]:
         """List the images of the patch that are there."""
-        self.require_input(row)
-        return [str(path) for path in patch_paths(row).values() if path.exists()]
+        found = [path for path in _names(row).values() if os.path.exists(path)]
+        if not found:
+            self.require_input(row)
+        return found
 
     def patches(self, row: SceneRow) -> list[tuple[str, str]]:
         """List the complete patches of a split that are there, as pairs of name and place.
@@ -98,14 +101,18 @@ def patch_paths(row: SceneRow) -> dict[str, Path]:
     Raises:
         InputError: if the name is not of the dataset's form.
     """
+    return {kind: Path(name) for kind, name in _names(row).items()}
+
+
+def _names(row: SceneRow) -> dict[str, str]:
+    """Name the files as text, as a table may have ten thousand rows."""
     match = match_patch(row, PATCH, like="ROIs1970_fall_139_p839")
-    return {kind: _path(Path(row.path), match, kind) for kind in ("s2_cloudy", "s2", "s1")}
+    return {kind: _name(row.path, match, kind) for kind in ("s2_cloudy", "s2", "s1")}
 
 
-def _path(root: Path, match: re.Match[str], kind: str) -> Path:
+def _name(root: str, match: re.Match[str], kind: str) -> str:
     scene, prefix = match["scene"], f"{match['roi']}_{match['season']}_{kind}"
-    # At once, as a table may have ten thousand.
-    return Path(root, prefix, f"{kind}_{scene}", f"{prefix}_{scene}_{match['patch']}.tif")
+    return os.path.join(root, prefix, f"{kind}_{scene}", f"{prefix}_{scene}_{match['patch']}.tif")
 
 
 def _check(path: Path, grid: Grid, bands: int) -> None:

@@ -14,10 +14,10 @@ from rasterio.warp import reproject, transform_bounds
 from unveil import raster
 from unveil.bands import BANDS, CORE6, band_positions
 from unveil.guarded import reading_input
+from unveil.places.packages import fetch_archive, unpack
+from unveil.places.series import load_series
 from unveil.raster import Grid
 from unveil.scene import is_clear
-from unveil.training.packages import fetch_archive, unpack
-from unveil.training.series.read import load_series
 
 
 def fetch_image(facts: Mapping[str, Any], *, cache: Path, output: Path) -> None:

@@ -17,11 +17,11 @@ from unveil.models.chronos.learning import score_samples
 from unveil.models.chronos.model import CALIBRATION
 from unveil.models.chronos.network import network_arrays as chronos_arrays
 from unveil.models.dsen2cr.network import network_arrays
+from unveil.places.series import Series, load_series
 from unveil.training.card import rounded, write_card, write_weights
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.series.options import SampleOptions
-from unveil.training.series.read import Series, load_series
 from unveil.training.tasks.series import COMPLETE, OVERCAST, SeriesTask
 from unveil.training.tasks.single_image import (
     SingleImageTask,

@@ -2,6 +2,7 @@
 
 Starting Python and TensorFlow takes longer than a small scene or a small model, so jobs serve
 shards of scenes and batches of models; on a large scene, every model has a job of its own.
+So has a user's own model, whose code may end the job of others, unless it shares an environment.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unveil.errors import InputError, did_you_mean
+from unveil.models.registry import is_own
 from unveil.workflow.shards import cut_shards
 from unveil.workflow.tables import Tables
 
@@ -21,6 +23,8 @@ CANDIDATES = "_candidates"
 """Batch of the same models where the place judges them: each answers."""
 METHODS, NETWORKS = "_methods", "_networks"
 """Batches of all models that load no network, and of all networks with small weights."""
+ENVIRONMENT = "_environment-"
+"""Before the number of a batch of models that share an environment of their own."""
 ALONE = "scene-"
 """Before the id of a scene that is a shard by itself, because a user asks for it alone."""
 DATES = "dates-"
@@ -66,15 +70,19 @@ def divide(tables: Tables, settings: Mapping[str, Any]) -> Division:
         for model, row in tables.models.items()
         if model in tables.networks and row.get("weights") in tables.weights
     )
+    apart = _batches_apart(tables.models)
+    taken = {model for models in apart.values() for model in models}
     small = tuple(
         model
         for model in networks
-        if tables.weights[tables.models[model]["weights"]] < settings["light_network_mb"] * 10**6
+        if model not in taken
+        and tables.weights[tables.models[model]["weights"]] < settings["light_network_mb"] * 10**6
     )
-    methods = tuple(model for model in tables.models if model not in networks)
-    batches: dict[str, tuple[str, ...]] = {m: (m,) for m in networks if m not in small}
+    methods = tuple(model for model in tables.models if model not in {*networks, *taken})
+    batches: dict[str, tuple[str, ...]] = {m: (m,) for m in networks if m not in {*small, *taken}}
     batches |= {NETWORKS: small} if small else {}
     batches |= {METHODS: methods} if methods else {}
+    batches |= apart
     large = settings["shard_mb"] * 10**6
     jobs = tuple(
         (batch, shard)
@@ -110,6 +118,25 @@ def _cut(
     """Cut the scenes of a product into shards of its own."""
     cut = cut_shards({scene: tables.sizes[scene] for scene in scenes}, **limits)
     return {shard.replace("shard-", prefix): ids for shard, ids in cut.items()}
+
+
+def _batches_apart(models: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Give own models a batch each, and those of one environment one together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for model, row in models.items():
+        place = row.get("conda") or row.get("container")
+        if place or is_own(row["kind"]):
+            found.setdefault(("", place) if place else (model, ""), []).append(model)
+    several = [ids for ids in found.values() if len(ids) > 1]
+    return {ids[0]: (ids[0],) for ids in found.values() if len(ids) == 1} | {
+        f"{ENVIRONMENT}{number}": tuple(ids) for number, ids in enumerate(several, 1)
+    }
+
+
+def with_networks(division: Division) -> tuple[str, ...]:
+    """Return the batches in which a network runs."""
+    networks = set(division.networks)
+    return tuple(batch for batch, models in division.batches.items() if networks & set(models))
 
 
 def scenes_of(shard: str, division: Division, tables: Tables) -> tuple[str, ...]:

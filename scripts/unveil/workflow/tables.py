@@ -24,7 +24,7 @@ from unveil.config import (
 )
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
-from unveil.models.registry import create
+from unveil.models.registry import facts_of
 from unveil.protocols import PROTOCOLS
 from unveil.records import checksum
 from unveil.sources.registry import source_of
@@ -57,6 +57,7 @@ class Tables:
         searches: name of a lock -> a row that it is searched for.
         candidates: id -> row of the models that may make products, in order of preference.
         planned: whether scenes, sizes and weights were learnt on another machine.
+        elsewhere: models whose packages are in an environment of their own, and not here.
     """
 
     models: Mapping[str, Mapping[str, Any]]
@@ -72,6 +73,7 @@ class Tables:
     searches: Mapping[str, SceneRow] = field(default_factory=dict)
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     planned: bool = False
+    elsewhere: frozenset[str] = frozenset()
 
     @property
     def judged(self) -> dict[str, int]:
@@ -113,6 +115,20 @@ def read_tables(config: Mapping[str, Any], *, file: str, command: str) -> Tables
         weights=_find_weights([*tables.models.values(), *tables.candidates.values()]),
         command=command,
     )
+
+
+def read_model(config: Mapping[str, Any], model: str, *, file: str) -> Tables:
+    """Read one row of the models table, whether it runs or not.
+
+    Args:
+        config: the whole configuration.
+        model: its id.
+        file: the name that errors give the configuration.
+
+    Raises:
+        InputError: if there is no such row, or it will not do.
+    """
+    return _read_what_travels({**config, "run_models": [model]}, file=file)
 
 
 def read_planned_tables(config: Mapping[str, Any], *, file: str) -> Tables:
@@ -181,14 +197,14 @@ def _read_what_travels(config: Mapping[str, Any], *, file: str) -> Tables:
     known = read_models(locate(config["models"]))
     models = select_models(known, config["run_models"], file=file)
     candidates = _candidates(known, config, file=file)
+    every = candidates | models
+    _require_environments(every, file=config["models"])
+    facts = {model: facts_of(ModelSpec.from_row(model, row)) for model, row in every.items()}
     training = Path(locate(config["training"]))
     return Tables(
         models=models,
-        networks=frozenset(
-            model
-            for model, row in (candidates | models).items()
-            if create(ModelSpec.from_row(model, row)).network
-        ),
+        networks=frozenset(model for model, known in facts.items() if known.network),
+        elsewhere=frozenset(model for model in models if not facts[model].here),
         candidates=candidates,
         training=read_training(training) if training.exists() else NO_TRAINING,
         stac=stac_settings(config),
@@ -214,6 +230,41 @@ def _candidates(
         return select_models(known, [wish], file=file, field="cloudfree.model")
     ranked = [model for model in mean_by_model(read_ranking(RANKING)) if model in known]
     return select_models(known, ranked[:MOST_CANDIDATES] or config["run_models"], file=file)
+
+
+def _require_environments(models: Mapping[str, Mapping[str, Any]], *, file: str) -> None:
+    """Refuse files of environments that are not there."""
+    for model, row in models.items():
+        if "conda" in row and not Path(row["conda"]).is_file():
+            raise InputError(
+                f"file not found: {row['conda']}",
+                file=file,
+                field=f"{model}.conda",
+                remedy=f"give its path from the working directory, which is {Path.cwd()}",
+            )
+
+
+def require_deployed(tables: Tables, deployed: Iterable[str]) -> None:
+    """Refuse models whose packages are neither here nor in what their jobs will run in.
+
+    Args:
+        tables: the tables of the run.
+        deployed: ways of deploying software that Snakemake was told, as in ``--sdm``.
+
+    Raises:
+        InputError: naming the first such model, and what to add to the command.
+    """
+    for model in sorted(tables.elsewhere):
+        row = tables.models[model]
+        way = "conda" if "conda" in row else "apptainer"
+        if way not in deployed:
+            raise InputError(
+                f"what {row['kind']} imports is not installed here, and the environment that it "
+                "names is not used",
+                file="models table",
+                field=f"{model}.{'conda' if 'conda' in row else 'container'}",
+                remedy=f"add --sdm {way} to the command, or install it where Unveil runs",
+            )
 
 
 def _find_weights(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

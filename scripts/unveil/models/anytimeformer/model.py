@@ -11,7 +11,6 @@ import numpy as np
 from unveil.bands import band_positions
 from unveil.models.anytimeformer.network import BANDS, DAYS, compile_network, expected_shapes
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
-from unveil.models.options import parse_options
 from unveil.scene import Inputs, Scene
 from unveil.weights.read import read_state
 
@@ -83,13 +82,14 @@ class AnytimeFormer(Model):
         "Remote Sens. Environ. 333:115120, doi:10.1016/j.rse.2025.115120."
     )
     network = True
+    backend = "tensorflow"
     origin = "published"
     receptive_field = 0
     radar_dates = "all"
+    options_type = AnytimeFormerOptions
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = parse_options(AnytimeFormerOptions, spec)
         self._run: Callable[..., np.ndarray] | None = None
 
     @property

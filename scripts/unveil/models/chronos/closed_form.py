@@ -9,7 +9,6 @@ import numpy as np
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.models.chronos.experts import LONGEST, REACH_PX, SceneFit, estimate, fit_scene
 from unveil.models.classical import keep_clear
-from unveil.models.options import NoOptions, parse_options
 from unveil.scene import Inputs, Scene
 
 
@@ -28,7 +27,6 @@ class ClosedForm(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        parse_options(NoOptions, spec)
         self._fit: SceneFit | None = None
 
     @property

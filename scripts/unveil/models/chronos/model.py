@@ -67,15 +67,13 @@ class Chronos(Model):
         "of Satellite Image Time Series, arXiv:2107.07933."
     )
     network = True
+    backend = "tensorflow"
     origin = "trained-here"
 
     def __init__(self, spec: ModelSpec) -> None:
         from unveil.models.chronos.network import SIZES, UNET_REACH_PX
 
         super().__init__(spec)
-        keep = spec.options.get("keep_clear", "true")
-        written = spec.options | {"keep_clear": str(keep).lower()}  # YAML reads true as a bool
-        self.options = parse_options(ChronosOptions, replace(spec, options=written))
         choices = {"size": tuple(SIZES), "keep_clear": KEEP, "adapt": ADAPT, "calibrate": ADAPT}
         for name, allowed in choices.items():
             check_choice(spec, name, getattr(self.options, name), allowed)
@@ -84,6 +82,12 @@ class Chronos(Model):
         self._run: Callable[..., np.ndarray] | None = None
         self._trained: list[np.ndarray] = []
         self._fit: SceneFit | None = None
+
+    def read_options(self, spec: ModelSpec) -> ChronosOptions:
+        """Return the options; YAML reads the ``true`` of ``keep_clear`` as a bool."""
+        keep = spec.options.get("keep_clear", "true")
+        written = spec.options | {"keep_clear": str(keep).lower()}
+        return parse_options(ChronosOptions, replace(spec, options=written))
 
     @property
     def needs(self) -> Needs:

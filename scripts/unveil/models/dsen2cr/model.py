@@ -95,7 +95,6 @@ class Dsen2Cr(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.options = read_options(spec)
         # Each 3x3 convolution looks one pixel further.
         self.receptive_field = (2 * self.options.blocks + 2) * (KERNEL // 2)
         ours = spec.weights is not None and spec.weights.suffix == ".npz"
@@ -103,6 +102,10 @@ class Dsen2Cr(Model):
         self._fill: Fill | None = None
         self._run: Callable[[np.ndarray], np.ndarray] | None = None
         self._to_quantise: Layers | None = None
+
+    def read_options(self, spec: ModelSpec) -> Dsen2CrOptions:
+        """Return the options; bands by any of their names."""
+        return read_options(spec)
 
     @property
     def needs(self) -> Needs:

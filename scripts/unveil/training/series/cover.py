@@ -16,9 +16,9 @@ from unveil.assembly.simulated_clouds import (
     simulate_clouds,
 )
 from unveil.bands import CLEAR, CLOUD
+from unveil.places.series import Series
 from unveil.scene import is_occluded
 from unveil.training.series.options import SampleOptions
-from unveil.training.series.read import Series
 
 
 @dataclass(frozen=True)

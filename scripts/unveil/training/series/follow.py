@@ -8,8 +8,8 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from unveil.places.series import Series
 from unveil.scene import is_clear
-from unveil.training.series.read import Series
 
 PARCELS = 14
 

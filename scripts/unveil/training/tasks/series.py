@@ -15,9 +15,9 @@ import tensorflow as tf
 from unveil.errors import InputError
 from unveil.models.chronos.learning import prepare_sample, sample_loss, score_samples, stack_samples
 from unveil.models.chronos.network import build_network
+from unveil.places.series import Series
 from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.series.options import SampleOptions
-from unveil.training.series.read import Series
 from unveil.training.series.sample import draw_sample
 
 VALIDATION_SAMPLES = 64

@@ -23,10 +23,10 @@ from unveil.errors import InputError
 from unveil.models.chronos.learning import Sample
 from unveil.models.dsen2cr.network import build_network
 from unveil.models.dsen2cr.recipe import UNITS_PER_REFLECTANCE, Fill, fill_values, network_input
+from unveil.places.series import Series
 from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.series.options import SampleOptions
-from unveil.training.series.read import Series
 from unveil.training.series.sample import draw_sample
 
 VALIDATION_SAMPLES = 48

@@ -15,6 +15,8 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -40,22 +42,23 @@ requires-dist = []
 """
 
 
-def fetch_archive(name: str, version: str, *, sha256: str, cache: Path) -> Path:
-    """Return the source archive of a package from the cache, downloaded when it is not there.
+def fetch_archive(name: str, version: str, *, sha256: str, cache: Path, wheel: str = "") -> Path:
+    """Return an archive of a package from the cache, downloaded when it is not there.
 
     Args:
         name: package name.
         version: its exact version.
         sha256: checksum that the archive must have.
         cache: folder of archives; one put there by hand is used, too.
+        wheel: name of the wheel that is wanted; empty for the source archive.
 
     Raises:
         InputError: if uv is missing, the package cannot be resolved or the checksum differs.
     """
-    archive = Path(cache) / f"{name}-{version}.tar.gz"
+    archive = Path(cache) / (wheel or f"{name}-{version}.tar.gz")
     if archive.exists() and raster.sha256(archive) == sha256:
         return archive
-    return fetch_file(_archive_url(name, version), archive, sha256=sha256)
+    return fetch_file(_archive_url(name, version, archive.name), archive, sha256=sha256)
 
 
 def fetch_file(url: str, path: Path, *, sha256: str) -> Path:
@@ -75,14 +78,30 @@ def fetch_file(url: str, path: Path, *, sha256: str) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a source archive into ``folder`` without its first path component.
+    """Unpack a wheel into ``folder``, or a source archive without its first path component.
 
     Raises:
         InputError: if it is damaged, names a path outside the folder, or swells beyond reason.
     """
-    remedy = "remove it and run again"
+    if archive.suffix == ".whl":
+        _unpack_wheel(archive, folder)
+    else:
+        _unpack_source(archive, folder)
+
+
+def _unpack_wheel(archive: Path, folder: Path) -> None:
     with (
-        reading_input(archive, "a source archive", remedy=remedy),
+        reading_input(archive, "a wheel", remedy="remove it and run again"),
+        zipfile.ZipFile(archive) as content,
+    ):
+        declared = sum(member.file_size for member in content.infolist())
+        require_plausible(declared, archive, ratio=ARRAYS_RATIO)
+        content.extractall(folder)  # which leads no path out of the folder
+
+
+def _unpack_source(archive: Path, folder: Path) -> None:
+    with (
+        reading_input(archive, "a source archive", remedy="remove it and run again"),
         tarfile.open(archive) as content,
     ):
         members = content.getmembers()
@@ -94,13 +113,13 @@ def unpack(archive: Path, folder: Path) -> None:
                 content.extract(member, folder, filter="data")
 
 
-def _archive_url(name: str, version: str) -> str:
+def _archive_url(name: str, version: str, archive: str) -> str:
     uv = shutil.which("uv", path=None) or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         raise InputError(
             f"uv is needed to find the package {name}",
             field="training.images",
-            remedy=f"install uv, or put {name}-{version}.tar.gz into the cache by hand",
+            remedy=f"install uv, or put {archive} into the cache by hand",
         )
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     with tempfile.TemporaryDirectory() as folder:
@@ -113,14 +132,19 @@ def _archive_url(name: str, version: str) -> str:
                 f"uv cannot resolve {name}=={version}: {done.stderr.strip()}",
                 field="training.images",
                 remedy="check the network and uv's index settings, "
-                f"or put {name}-{version}.tar.gz into the cache by hand",
+                f"or put {archive} into the cache by hand",
             )
-        return _url_in_lock(project.with_name("uv.lock"), name)
+        return _url_in_lock(project.with_name("uv.lock"), name, archive)
 
 
-def _url_in_lock(lock: Path, name: str) -> str:
+def _url_in_lock(lock: Path, name: str, archive: str) -> str:
     packages = tomllib.loads(lock.read_text())["package"]
     entry = next(package for package in packages if package["name"] == name)
-    source = entry["sdist"]
+    wheels = {_file_name(wheel): wheel for wheel in entry.get("wheels", [])}
+    source = wheels[archive] if archive in wheels else entry["sdist"]
     base = entry["source"]["registry"].rstrip("/") + "/"
     return source["url"] if "url" in source else urljoin(base, source["path"])
+
+
+def _file_name(offered: Mapping[str, str]) -> str:
+    return (offered.get("url") or offered["path"]).rpartition("/")[2]

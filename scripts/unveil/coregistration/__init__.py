@@ -1,0 +1,1 @@
+"""Coregistration: how far frames lie off the target, and their move onto it."""
