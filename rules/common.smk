@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from unveil.config import load_config
 from unveil.models.registry import is_own
 from unveil.sources.registry import source_of
-from unveil.sources.stac.lock import lock_path, make_request
+from unveil.sources.stac.lock import lock_of, make_request
 from unveil.workflow.batches import (
+    CANDIDATES,
     ENVIRONMENT,
     METHODS,
     NETWORKS,
+    PRODUCT,
     check_targets,
     divide,
     models_of,
@@ -20,6 +22,7 @@ from unveil.workflow.batches import (
 from unveil.code import code_of
 from unveil.workflow.own_code import code_of_row
 from unveil.workflow.tables import (
+    RANKING,
     read_model,
     read_planned_tables,
     read_tables,
@@ -47,6 +50,8 @@ except InputError as error:
 DIVISION = divide(TABLES, config["inference"])
 SHARDS, JOBS = list(DIVISION.shards), DIVISION.jobs
 STAC = TABLES.stac
+# of all models that may run, those of products included
+ROWS = {**TABLES.candidates, **TABLES.models}
 SOURCES = config["sources"] | {"stac": STAC}
 
 
@@ -57,9 +62,10 @@ pathvars:
 
 
 wildcard_constraints:
-    batch=r"_methods|_networks|_environment-\d+|[A-Za-z0-9][A-Za-z0-9._-]*",
-    # one of the run, or a scene that is asked for alone
-    shard=r"shard-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
+    batch=r"_methods|_networks|_candidates|_cloudfree|_environment-\d+|[A-Za-z0-9][A-Za-z0-9._-]*",
+    product=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    # one of the run, of a product, or a scene that is asked for alone
+    shard=r"shard-\d+|(dates|judge)-[A-Za-z0-9._-]+-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
 
 
 def placed(folder):

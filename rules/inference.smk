@@ -3,9 +3,12 @@
 # Batches without a network have a rule of their own, so that a cluster's profile can send the
 # others alone to the nodes with GPUs. The names stand in the path, as a store heeds no other
 # constraint of a wildcard.
-WITH_NETWORKS = {*DIVISION.networks, NETWORKS, *with_networks(DIVISION)}
+LEARNT = CANDIDATES if set(TABLES.candidates) & TABLES.networks else NETWORKS
+WITH_NETWORKS = {*DIVISION.networks, NETWORKS, LEARNT, *with_networks(DIVISION)}
 ON_GPU = names_of(WITH_NETWORKS)
-ON_CPU = names_of({*TABLES.models, METHODS, *DIVISION.batches} - WITH_NETWORKS)
+ON_CPU = names_of(
+    {*TABLES.models, METHODS, CANDIDATES, *DIVISION.batches} - WITH_NETWORKS
+)
 
 
 rule infer:

@@ -15,13 +15,13 @@ def get_models(wildcards):
         models = models_of(wildcards.batch, DIVISION, TABLES)
     except InputError as error:
         raise WorkflowError(str(error)) from None
-    return {model: TABLES.models[model] for model in models}
+    return {model: ROWS[model] for model in models}
 
 
 @cache
 def code_of_model(model):
     """Return the checksum of the code behind a model; that of others is no part."""
-    return code_of_row(TABLES.models[model])
+    return code_of_row(ROWS[model])
 
 
 def get_code(wildcards):
@@ -72,7 +72,10 @@ def searched_scenes(wildcards):
 
 def get_locks(wildcards):
     """List the locks of those scenes of a shard that are searched."""
-    return [lock_path(scene, STAC) for scene in searched_scenes(wildcards)]
+    locks = [
+        lock_of(TABLES.scenes[scene], STAC) for scene in searched_scenes(wildcards)
+    ]
+    return list(dict.fromkeys(locks))
 
 
 def place_record(place):

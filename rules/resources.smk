@@ -25,7 +25,7 @@ def sizes_of(scenes):
 @cache
 def kind_of(model):
     """Give the kind of a model, or what one of a user's own was measured to cost."""
-    kind = TABLES.models[model]["kind"]
+    kind = ROWS[model]["kind"]
     return (is_own(kind) and kept_cost(Path(COSTS), model)) or kind
 
 
@@ -36,7 +36,11 @@ def what_is_asked(need, stage):
         sizes = sizes_of(get_scenes(wildcards))
         models = get_models(wildcards) if "batch" in wildcards.keys() else {}
         running = [
-            m for m in models if m not in TABLES.networks or m in DIVISION.networks
+            m
+            for m in models
+            if m not in TABLES.networks
+            or m in DIVISION.networks
+            or m in TABLES.candidates
         ]
         kinds = [kind_of(m) for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds

@@ -53,6 +53,11 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the id of a scene looks like: a plain file name."""
 DECLARED_CLEAR = "unveil:declared_clear"
 """Fact of a frame: who says that it is clear, where nothing has judged it."""
+NO_ACQUISITION = "unveil:no_acquisition"
+"""Fact of a target: why there is no image of its date; all of it is hidden, and shows nothing."""
+HIDDEN_AROUND = "unveil:hidden_around_px"
+"""Fact of a target: pixels around its clouds that models must not take for clear, whose haze and
+rims would stay in the image."""
 JUDGED = "unveil:judged"
 """Fact of the scored set: roles whose clouds were found by detectors, as no mask is delivered."""
 TRUTH_ROLES = ("reference", "occlusion")
@@ -496,7 +501,7 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
             "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
         ],
         "id": f"{scene.id}_{frame.role}_{frame.date}",
-        "geometry": _polygon(box) if box else None,
+        "geometry": polygon(box) if box else None,
         "properties": {
             "datetime": f"{frame.date}T00:00:00Z",
             "proj:code": scene.grid.crs or None,
@@ -543,7 +548,8 @@ def bbox(grid: Grid) -> list[float] | None:
     return [round(value, 7) for value in transform_bounds(grid.crs, "EPSG:4326", *bounds)]
 
 
-def _polygon(box: list[float]) -> dict[str, Any]:
+def polygon(box: list[float]) -> dict[str, Any]:
+    """Return west, south, east, north as a GeoJSON polygon."""
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {"type": "Polygon", "coordinates": [ring]}

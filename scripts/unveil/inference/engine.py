@@ -15,7 +15,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -144,6 +144,12 @@ def run_shard(
                 or run_scene(model, task, folder, device=device.name, finisher=finisher, rule=rule)
             )
         return [item.result() if isinstance(item, Future) else item for item in records]
+
+
+def unanswered(scenes: Sequence[Scene], records: Sequence[Mapping[str, Any]]) -> list[Scene]:
+    """Return the scenes that a model's records do not answer, for the next model to do so."""
+    done = {record["scene"] for record in records if record["status"] == "predicted"}
+    return [scene for scene in scenes if scene.id not in done]
 
 
 def _reason_to_skip(model: Model, scene: Scene) -> str | None:

@@ -20,7 +20,7 @@ from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.registry import DETECTORS
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import DECLARED_CLEAR, Frame, Scene, read_reflectance
+from unveil.scene import DECLARED_CLEAR, HIDDEN_AROUND, Frame, Scene, read_reflectance
 
 OPTICAL_ROLES = ("target", "context", "reference")
 MASK_BANDS = ("CLASS", "CLOUD_PROBABILITY")
@@ -34,6 +34,7 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
     """Write a mask for every optical frame and return the scene with masks and covers.
 
     Nodata (0 or NaN in any band) wins over cloud, cloud over shadow, shadow over snow.
+    A target that says so (:data:`unveil.scene.HIDDEN_AROUND`) is hidden farther around its clouds.
     Frame facts: ``unveil:mask_sources`` (detectors used), ``unveil:mask_notes``,
     ``unveil:mask_votes`` (percent of valid pixels that each called cloud and shadow, not grown),
     ``eo:cloud_cover`` and ``unveil:shadow_cover`` (percent of valid pixels, grown as
@@ -168,11 +169,12 @@ def _classify(frame: Frame, grid: Grid, level: str, options: MaskOptions) -> _Fo
 
 def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) -> Frame:
     found = _classify(frame, scene.grid, scene.level, options)
+    classes = classmap.dilate(found.classes, frame.facts.get(HIDDEN_AROUND, 0))
     name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
     path = folder / "masks" / f"{name}.tif"
     raster.write_cog(
         path,
-        np.stack([found.classes, found.percent]),
+        np.stack([classes, found.percent]),
         scene.grid,
         descriptions=MASK_BANDS,
         nodata=NODATA,

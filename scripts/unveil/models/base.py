@@ -19,7 +19,7 @@ import numpy as np
 from unveil.distribution import NORMAL, Distribution
 from unveil.errors import InputError
 from unveil.models.options import NoOptions, parse_options
-from unveil.scene import Inputs, RadarDates, Scene
+from unveil.scene import NO_ACQUISITION, Inputs, RadarDates, Scene
 
 Origin = Literal["published", "trained-here", "none", "external"]
 
@@ -40,6 +40,8 @@ class Needs:
         min_context: fewest context frames.
         max_context: most context frames it uses (nearest in time are kept); None is all.
         levels: processing levels it is meant for; empty means any.
+        target: whether it looks at the image of the target's date; one that can do with the other
+            dates alone also answers for days without an acquisition.
     """
 
     bands: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class Needs:
     min_context: int = 0
     max_context: int | None = None
     levels: tuple[str, ...] = ()
+    target: bool = True
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,8 @@ def unmet_need(needs: Needs, scene: Scene) -> str | None:
     missing = [name for name in needs.bands if name not in scene.bands]
     if missing:
         return f"needs bands {', '.join(missing)}, which the scene does not have"
+    if needs.target and NO_ACQUISITION in scene.target.facts:
+        return f"needs an image of {scene.target.date}: {scene.target.facts[NO_ACQUISITION]}"
     if needs.radar == "required" and scene.radar is None:
         return "needs Sentinel-1 radar, which the scene does not have"
     if len(scene.context) < needs.min_context:

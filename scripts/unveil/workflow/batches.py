@@ -17,12 +17,20 @@ from unveil.models.registry import is_own
 from unveil.workflow.shards import cut_shards
 from unveil.workflow.tables import Tables
 
+PRODUCT = "_cloudfree"
+"""Batch of the models that may make products; the first that answers does."""
+CANDIDATES = "_candidates"
+"""Batch of the same models where the place judges them: each answers."""
 METHODS, NETWORKS = "_methods", "_networks"
 """Batches of all models that load no network, and of all networks with small weights."""
 ENVIRONMENT = "_environment-"
 """Before the number of a batch of models that share an environment of their own."""
 ALONE = "scene-"
 """Before the id of a scene that is a shard by itself, because a user asks for it alone."""
+DATES = "dates-"
+"""Before the id of a product whose dates are a shard."""
+JUDGES = "judge-"
+"""Before the id of a product whose place judges models by the scenes of a shard."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,10 @@ class Division:
     """Shards and batches of a run.
 
     Attributes:
-        shards: shard -> ids of its scenes, in the order of the table.
+        shards: shard -> ids of its scenes, in the order of the table; without dates of products.
+        products: product -> shards of its dates.
+        judges: product -> shards of the scenes that judge.
+        dates: any of these shards -> ids of its scenes.
         batches: batch -> ids of its models.
         networks: networks whose weights are there; another one only says that they are not.
         jobs: (batch, shard) of every job of inference and of scoring.
@@ -40,6 +51,9 @@ class Division:
     batches: Mapping[str, tuple[str, ...]]
     networks: tuple[str, ...]
     jobs: tuple[tuple[str, str], ...]
+    products: Mapping[str, tuple[str, ...]]
+    judges: Mapping[str, tuple[str, ...]]
+    dates: Mapping[str, tuple[str, ...]]
 
 
 def divide(tables: Tables, settings: Mapping[str, Any]) -> Division:
@@ -49,7 +63,8 @@ def divide(tables: Tables, settings: Mapping[str, Any]) -> Division:
         tables: the tables of the run.
         settings: section ``inference`` of the config.
     """
-    shards = cut_shards(tables.sizes, scenes=settings["shard_size"], megabytes=settings["shard_mb"])
+    limits = {"scenes": settings["shard_size"], "megabytes": settings["shard_mb"]}
+    shards = cut_shards(tables.judged, **limits)
     networks = tuple(
         model
         for model, row in tables.models.items()
@@ -76,7 +91,33 @@ def divide(tables: Tables, settings: Mapping[str, Any]) -> Division:
             tables.models if sum(tables.sizes[scene] for scene in scenes) > large else batches
         )
     )
-    return Division(shards, batches, networks, jobs)
+    products = {
+        name: {f"{ALONE}{name}": ids}
+        if ids == (name,)
+        else _cut(f"{DATES}{name}-", ids, tables, limits)
+        for name, ids in tables.products.items()
+    }
+    judges = {
+        name: _cut(f"{JUDGES}{name}-", ids, tables, limits) for name, ids in tables.judges.items()
+    }
+    cuts = [*products.values(), *judges.values()]
+    return Division(
+        shards,
+        batches,
+        networks,
+        jobs,
+        products={name: tuple(cut) for name, cut in products.items()},
+        judges={name: tuple(cut) for name, cut in judges.items()},
+        dates={shard: ids for cut in cuts for shard, ids in cut.items()},
+    )
+
+
+def _cut(
+    prefix: str, scenes: Iterable[str], tables: Tables, limits: Mapping[str, int]
+) -> dict[str, tuple[str, ...]]:
+    """Cut the scenes of a product into shards of its own."""
+    cut = cut_shards({scene: tables.sizes[scene] for scene in scenes}, **limits)
+    return {shard.replace("shard-", prefix): ids for shard, ids in cut.items()}
 
 
 def _batches_apart(models: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
@@ -104,8 +145,9 @@ def scenes_of(shard: str, division: Division, tables: Tables) -> tuple[str, ...]
     Raises:
         InputError: if there is no such shard or scene, with the nearest id.
     """
-    if shard in division.shards:
-        return division.shards[shard]
+    for known in (division.shards, division.dates):
+        if shard in known:
+            return known[shard]
     scene = shard.removeprefix(ALONE)
     if scene == shard or scene not in tables.scenes:
         raise InputError(
@@ -122,6 +164,8 @@ def models_of(batch: str, division: Division, tables: Tables) -> tuple[str, ...]
     Raises:
         InputError: if there is no such batch or model, with the nearest id.
     """
+    if batch in (PRODUCT, CANDIDATES):
+        return tuple(tables.candidates)
     if batch in division.batches:
         return division.batches[batch]
     if batch not in tables.models:

@@ -92,7 +92,7 @@ class Chronos(Model):
     @property
     def needs(self) -> Needs:
         """At least one context frame; radar joins the regression where there is some."""
-        return Needs(radar="optional", min_context=1, max_context=LONGEST)
+        return Needs(radar="optional", min_context=1, max_context=LONGEST, target=False)
 
     def load(self) -> None:
         """Load the weights.
