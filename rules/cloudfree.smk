@@ -1,27 +1,6 @@
 """Products: cloud-free images of the dates of a place, from the stages that all scenes pass."""
 
 
-def dates_of(wildcards):
-    """List the shards of a product's dates.
-
-    Raises:
-        WorkflowError: if its catalogue was not searched yet, so that nothing tells its dates.
-    """
-    shards = DIVISION.products[wildcards.product]
-    if not shards:
-        raise WorkflowError(
-            f"scene {wildcards.product}: its catalogue was not searched yet, so that nothing tells "
-            "its dates. Remedy: run `snakemake search` with the same --configfile first."
-        )
-    return shards
-
-
-def tables_of_judges(wildcards, ending):
-    """List tables of the scenes by which a place judges models itself."""
-    shards = DIVISION.judges.get(wildcards.product, ())
-    return [f"<results>/metrics/{CANDIDATES}/{shard}{ending}" for shard in shards]
-
-
 rule choose_model:
     """Choose which models make the images of a product, by its own scores where it has any."""
     input:
@@ -53,11 +32,6 @@ rule choose_model:
         "Choosing the models of {wildcards.product}"
     script:
         "../scripts/choose_model.py"
-
-
-def product_of(shard):
-    """Return the product that a shard of dates belongs to."""
-    return next(name for name, cut in DIVISION.products.items() if shard in cut)
 
 
 use rule infer as infer_cloudfree with:

@@ -157,3 +157,29 @@ def get_pages(wildcards):
     checked(config["model"])  # says what is wrong before the first job
     folder = f"{config['results']}/check_model/{config['model']}"
     return {"page": f"{folder}/index.html", "record": f"{folder}/check.json"}
+
+
+def dates_of(wildcards):
+    """List the shards of a product's dates.
+
+    Raises:
+        WorkflowError: if its catalogue was not searched yet, so that nothing tells its dates.
+    """
+    shards = DIVISION.products[wildcards.product]
+    if not shards:
+        raise WorkflowError(
+            f"scene {wildcards.product}: its catalogue was not searched yet, so that nothing tells "
+            "its dates. Remedy: run `snakemake search` with the same --configfile first."
+        )
+    return shards
+
+
+def tables_of_judges(wildcards, ending):
+    """List tables of the scenes by which a place judges models itself."""
+    shards = DIVISION.judges.get(wildcards.product, ())
+    return [f"<results>/metrics/{CANDIDATES}/{shard}{ending}" for shard in shards]
+
+
+def product_of(shard):
+    """Return the product that a shard of dates belongs to."""
+    return next(name for name, cut in DIVISION.products.items() if shard in cut)
