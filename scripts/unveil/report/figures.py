@@ -449,7 +449,7 @@ def picture(
 
     Args:
         rows: the images; of more than ``MAX_ROWS`` an even spread is drawn.
-        columns: ``(key, title)`` in print order.
+        columns: ``(key, title)`` in print order; those without any image are left out.
         labels: scene -> text left of its row.
 
     Returns:
@@ -459,6 +459,8 @@ def picture(
         return None
     spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).round())
     rows = [rows[int(position)] for position in spread]
+    drawn = set().union(*(row.images.get(PICTURE_VIEW, {}) for row in rows))
+    columns = [column for column in columns if column[0] in drawn] or columns
     canvas = _mosaic(rows, [key for key, _ in columns])
     height, width = canvas.shape[:2]
     titles = [_wrap(title) for _, title in columns]
