@@ -26,8 +26,10 @@ include: "rules/scenes.smk"
 include: "rules/masks.smk"
 include: "rules/coregistration.smk"
 include: "rules/inference.smk"
+include: "rules/check.smk"
 include: "rules/metrics.smk"
 include: "rules/report.smk"
+include: "rules/cloudfree.smk"
 include: "rules/evidence.smk"
 include: "rules/weights.smk"
 include: "rules/training.smk"
@@ -41,11 +43,17 @@ if STORED:
 
 
 rule all:
-    """The report, the tables and the manifest: everything, by default."""
+    """The report, the tables and the manifest; of rows of many dates alone, their images."""
     default_target: True
     input:
-        "<results>/report/index.html",
-        "<results>/metrics.csv",
-        "<results>/skipped.csv",
-        "<results>/scenes.csv",
-        "<results>/manifest.json",
+        (
+            [
+                "<results>/report/index.html",
+                "<results>/metrics.csv",
+                "<results>/skipped.csv",
+                "<results>/scenes.csv",
+                "<results>/manifest.json",
+            ]
+            if SHARDS
+            else rules.cloudfree.input
+        ),

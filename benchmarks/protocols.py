@@ -71,6 +71,8 @@ MOST_TRANSPLANTS = 8
 RINGS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 8), (9, 12), (13, 18), (19, 30))
 """Distances from the hidden pixels, in pixels, whose excess is kept."""
 BINS = ((1, 3), (4, 8), (9, 18))
+FAR = (19, 30)
+"""Where little of a veil is left: what differs there is the land, or the level of the day."""
 TOLERANCE, SHARE = 0.01, 0.25
 LEAST_PAIRS, LEAST_PIXELS, LEAST_METHODS = 6, 500, 12
 POOLED_RHO, PLACE_RHO, MEDIAN_SHARE = 0.95, 0.85, 0.30
@@ -409,7 +411,8 @@ def mean_excess(
 
 def excess_table(places: dict[str, dict[str, Any]]) -> str:
     """Return acceptance (a) as Markdown: the excess of real and veiled targets by distance."""
-    lines = ["| place | band | px beyond | real | veiled | | |", "|---|---|---|---|---|---|---|"]
+    far = f"{FAR[0]}–{FAR[1]} px, real and veiled"
+    lines = [f"| place | band | px beyond | real | veiled | {far} | | |", "|---" * 8 + "|"]
     for name, place in places.items():
         if not place["real"]:
             continue
@@ -418,9 +421,41 @@ def excess_table(places: dict[str, dict[str, Any]]) -> str:
                 real, each, pixels = mean_excess(place, "real", band, span)
                 veiled, other, _ = mean_excess(place, "veiled", band, span)
                 verdict, reason = _judge_excess(place, real, veiled, pixels, (each, other))
+                if verdict == "missed":
+                    reason += f"; {name_carrier(place, band, span)}"
+                beyond = [mean_excess(place, t, band, FAR)[0] for t in ("real", "veiled")]
                 where = f"| {name} | {band} | {span[0]}–{span[1]} "
-                lines.append(f"{where}| {real:+.4f} | {veiled:+.4f} | {verdict} | {reason} |")
+                floor = f"{beyond[0]:+.4f} {beyond[1]:+.4f}"
+                lines.append(
+                    f"{where}| {real:+.4f} | {veiled:+.4f} | {floor} | {verdict} | {reason} |"
+                )
     return "\n".join(lines)
+
+
+def name_carrier(place: dict[str, Any], band: str, span: tuple[int, int]) -> str:
+    """Say which pair carries most of a gap, and its gap where little of a veil is left.
+
+    A gap that is as large there is no veil's: the land has changed between the dates of the pair,
+    or the level of the day is another.
+    """
+
+    def apart(pair: dict[str, Any], where: tuple[int, int]) -> np.ndarray:
+        """Return sum and number of pixels of what the veiled target is brighter by."""
+        only = {"pairs": {"": pair}}
+        (real, *_), (veiled, _, pixels) = (
+            mean_excess(only, trial, band, where) for trial in ("real", "veiled")
+        )
+        return np.array([(veiled - real) * pixels if pixels else 0.0, pixels])
+
+    gaps = {key: apart(pair, span) for key, pair in place["pairs"].items()}
+    total = sum(gaps.values())
+    key = max(gaps, key=lambda k: gaps[k][0] * np.sign(total[0]))
+    (gap, pixels), (far, beyond) = gaps[key], apart(place["pairs"][key], FAR)
+    there = f"{far / beyond:+.4f}" if beyond else "none reach"
+    return (
+        f"{gap / total[0]:.0%} of it is {key.partition(' ')[0]} "
+        f"({gap / pixels:+.4f}, at {FAR[0]}–{FAR[1]} px {there})"
+    )
 
 
 def _judge_excess(

@@ -1,7 +1,8 @@
 """What stages and models need by the size of the scene, for ``unveil.workflow.resources``.
 
 Run: ``python benchmarks/resources.py --folder FOLDER`` prints the table; with ``--write`` it
-renews ``tests/unit/measured_resources.tsv``, against which the requests are tested. Every line is a
+renews ``tests/unit/measured_resources.tsv``, against which the requests are tested. ``--models``
+and ``--scenes`` measure some of it, and leave the other lines as they are. Every line is a
 process of its own. Scenes are real chips of the example, repeated to the size wanted. Seconds
 are those of the processors, all cores together, so that a busy machine matters little.
 """
@@ -12,9 +13,8 @@ import argparse
 import csv
 import multiprocessing
 import resource
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -109,9 +109,17 @@ def measured(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def stages(
-    row: SceneRow, size: int, home: Path, config: dict
+    row: SceneRow, size: int, home: Path, config: dict, only: Sequence[str] = ()
 ) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """Give the stages of one scene in order, each with the kind of model and what to do."""
+    """Give the stages of one scene in order, each with the kind of model and what to do.
+
+    Args:
+        row: the scene.
+        size: its edge in pixels.
+        home: its folder.
+        config: the configuration, with the options of inference.
+        only: models to run, without scoring any; none are all.
+    """
     settings = ProtocolSettings(config["seed"])
     models = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 
@@ -147,8 +155,36 @@ def stages(
     yield "coregister_scene", "", coregistering
     chosen = MODELS if size <= ALL_MODELS_PX else MODELS[:1]
     for model in chosen if row.n_context else ["dsen2cr-small"]:
-        yield "infer", models[model]["kind"], partial(inferring, model)
-    yield "score", "", scoring
+        if not only or model in only:
+            yield "infer", models[model]["kind"], partial(inferring, model)
+    if not only:
+        yield "score", "", scoring
+
+
+Line = tuple[str, ...]
+
+
+def read_table() -> list[Line]:
+    """Read the lines of the table, without its header."""
+    with open(TABLE, newline="") as stream:
+        return [tuple(cells) for cells in csv.reader(stream, delimiter="\t")][1:]
+
+
+def put(lines: list[Line], line: Line) -> list[Line]:
+    """Put a line in the place of that of the same scene and kind, else after its like."""
+    keys = [known[:4] for known in lines]
+    if line[:4] in keys:
+        at = keys.index(line[:4])
+        return [*lines[:at], line, *lines[at + 1 :]]
+    alike = [n for n, key in enumerate(keys) if (key[0], *key[2:]) == (line[0], *line[2:4])]
+    at = alike[-1] + 1 if alike else len(lines)
+    return [*lines[:at], line, *lines[at:]]
+
+
+def write_table(lines: list[Line]) -> None:
+    """Write the table that the requests are tested against."""
+    with open(TABLE, "w", newline="") as stream:
+        csv.writer(stream, delimiter="\t", lineterminator="\n").writerows([COLUMNS, *lines])
 
 
 def main() -> None:
@@ -156,26 +192,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder")
     parser.add_argument("--scenes", nargs="*", help="only these, such as 256-4 or L1C-1024")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=(), help="only these")
     parser.add_argument("--write", action="store_true", help="renew the table of the tests")
     args = parser.parse_args()
     config = load_config({})
     keys = ("tile_px", "memory_mb", "gpu", "backend", "precision")
     config["inference_options"] = {key: config["inference"][key] for key in keys}
     config["inference_options"]["backend"] = "tensorflow"
-    targets = [sys.stdout, *([open(TABLE, "w", newline="")] if args.write else [])]
-    writers = [csv.writer(target, delimiter="\t", lineterminator="\n") for target in targets]
-    for writer in writers:
-        writer.writerow(COLUMNS)
+    lines = read_table() if args.models or args.scenes else []
+    print(*COLUMNS, sep="\t")
     for row, size in places(args.folder, args.scenes):
         home = args.folder / "scenes" / row.scene
         for part in ("frames", "sar", "truth", "source_masks", "masks", "coregistered"):
             (home / part).mkdir(parents=True, exist_ok=True)
-        for stage, kind, work in stages(row, size, home, config):
+        for stage, kind, work in stages(row, size, home, config, args.models):
             seconds, mb = measured(work)
-            line = (stage, kind, size**2, row.n_context + 1, f"{seconds:.1f}", f"{mb:.0f}")
-            for writer, target in zip(writers, targets, strict=True):
-                writer.writerow(line)
-                target.flush()
+            if args.models and stage != "infer":
+                continue
+            scene = str(size**2), str(row.n_context + 1)
+            lines = put(lines, (stage, kind, *scene, f"{seconds:.1f}", f"{mb:.0f}"))
+            print(stage, kind, *scene, f"{seconds:.1f}", f"{mb:.0f}", sep="\t", flush=True)
+    if args.write:
+        write_table(lines)
 
 
 if __name__ == "__main__":

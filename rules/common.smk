@@ -4,19 +4,31 @@ from functools import cache
 from types import SimpleNamespace
 
 from unveil.config import load_config
-from unveil.models.registry import class_path
+from unveil.models.registry import is_own
 from unveil.sources.registry import source_of
-from unveil.sources.stac.lock import lock_path, make_request
+from unveil.sources.stac.lock import lock_of, make_request
 from unveil.workflow.batches import (
+    CANDIDATES,
+    ENVIRONMENT,
     METHODS,
     NETWORKS,
+    PRODUCT,
     check_targets,
     divide,
     models_of,
     scenes_of,
+    with_networks,
 )
 from unveil.code import code_of
-from unveil.workflow.tables import read_planned_tables, read_tables, stamp_of
+from unveil.workflow.own_code import code_of_row
+from unveil.workflow.tables import (
+    RANKING,
+    read_model,
+    read_planned_tables,
+    read_tables,
+    require_deployed,
+    stamp_of,
+)
 
 CONFIG_FILE = (
     (", ".join(map(str, workflow.configfiles)) or "config/config.yaml")
@@ -31,12 +43,15 @@ try:
         if ELSEWHERE
         else read_tables(config, file=CONFIG_FILE, command=COMMAND)
     )
+    require_deployed(TABLES, DEPLOYED)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
 DIVISION = divide(TABLES, config["inference"])
 SHARDS, JOBS = list(DIVISION.shards), DIVISION.jobs
 STAC = TABLES.stac
+# of all models that may run, those of products included
+ROWS = {**TABLES.candidates, **TABLES.models}
 SOURCES = config["sources"] | {"stac": STAC}
 
 
@@ -47,9 +62,10 @@ pathvars:
 
 
 wildcard_constraints:
-    batch=r"_methods|_networks|[A-Za-z0-9][A-Za-z0-9._-]*",
-    # one of the run, or a scene that is asked for alone
-    shard=r"shard-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
+    batch=r"_methods|_networks|_candidates|_cloudfree|_environment-\d+|[A-Za-z0-9][A-Za-z0-9._-]*",
+    product=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    # one of the run, of a product, or a scene that is asked for alone
+    shard=r"shard-\d+|(dates|judge)-[A-Za-z0-9._-]+-\d+|scene-[A-Za-z0-9._-]+(?<!\.skipped)",
 
 
 def placed(folder):
@@ -62,6 +78,7 @@ def placed(folder):
 HOME = placed("<results>/scenes")
 PREDICTIONS = placed("<results>/predictions")
 SCORES = placed("<results>/scores")
+COSTS = placed("<results>/costs")
 LOGS = placed("<logs>")
 READY_SHARDS = expand("<results>/shards/{shard}/scene.json", shard=SHARDS)
 RECORDS = [f"<results>/inference/{batch}/{shard}.json" for batch, shard in JOBS]

@@ -3,8 +3,12 @@
 # Batches without a network have a rule of their own, so that a cluster's profile can send the
 # others alone to the nodes with GPUs. The names stand in the path, as a store heeds no other
 # constraint of a wildcard.
-ON_GPU = names_of([*DIVISION.networks, NETWORKS])
-ON_CPU = names_of({*TABLES.models, METHODS} - set(DIVISION.networks))
+LEARNT = CANDIDATES if set(TABLES.candidates) & TABLES.networks else NETWORKS
+WITH_NETWORKS = {*DIVISION.networks, NETWORKS, LEARNT, *with_networks(DIVISION)}
+ON_GPU = names_of(WITH_NETWORKS)
+ON_CPU = names_of(
+    {*TABLES.models, METHODS, CANDIDATES, *DIVISION.batches} - WITH_NETWORKS
+)
 
 
 rule infer:
@@ -21,7 +25,9 @@ rule infer:
     benchmark:
         "<benchmarks>/infer/{batch}/{shard}.tsv"
     conda:
-        "../envs/inference.yaml"
+        get_environment
+    container:
+        get_container
     threads: INFER_THREADS
     resources:
         gpu=0 if config["inference"]["gpu"] == "never" else 1,
@@ -30,6 +36,7 @@ rule infer:
         disk_mb=4000,
     params:
         predictions=PREDICTIONS,
+        costs=COSTS,
         home=HOME,
         models=get_options,
         code=get_code,

@@ -15,19 +15,39 @@ def get_models(wildcards):
         models = models_of(wildcards.batch, DIVISION, TABLES)
     except InputError as error:
         raise WorkflowError(str(error)) from None
-    return {model: TABLES.models[model] for model in models}
+    return {model: ROWS[model] for model in models}
 
 
 @cache
-def code_of_kind(kind):
-    """Return the checksum of the code behind one kind of model; that of others is no part."""
-    return code_of("infer", class_path(kind))
+def code_of_model(model):
+    """Return the checksum of the code behind a model; that of others is no part."""
+    return code_of_row(ROWS[model])
 
 
 def get_code(wildcards):
     """Give the code behind each model of a batch."""
-    models = get_models(wildcards)
-    return {model: code_of_kind(row["kind"]) for model, row in models.items()}
+    return {model: code_of_model(model) for model in get_models(wildcards)}
+
+
+def get_environment(wildcards):
+    """Give the conda environment of a batch: its own, or that of all inference."""
+    return environment_of(first_model(wildcards))
+
+
+def get_container(wildcards):
+    """Give the container of a batch, if it has one of its own."""
+    return first_model(wildcards).get("container")
+
+
+def first_model(wildcards):
+    """Give the first row of a batch; its models share an environment, or have none."""
+    return next(iter(get_models(wildcards).values()))
+
+
+def environment_of(row):
+    """Give the conda environment of a model: its own, or that of all inference."""
+    own = row.get("conda")
+    return str(Path(own).resolve()) if own else "../envs/inference.yaml"
 
 
 def get_options(wildcards):
@@ -52,7 +72,10 @@ def searched_scenes(wildcards):
 
 def get_locks(wildcards):
     """List the locks of those scenes of a shard that are searched."""
-    return [lock_path(scene, STAC) for scene in searched_scenes(wildcards)]
+    locks = [
+        lock_of(TABLES.scenes[scene], STAC) for scene in searched_scenes(wildcards)
+    ]
+    return list(dict.fromkeys(locks))
 
 
 def place_record(place):
@@ -106,3 +129,57 @@ def get_damaged(wildcards):
     from unveil.weights.fetch import is_damaged  # other targets need not load it
 
     return is_damaged(PUBLISHED[wildcards.weights_file], WEIGHTS_FOLDER)
+
+
+@cache
+def checked(model):
+    """Read the row of a model that is checked; it need not be among those that run."""
+    try:
+        table = read_model(config, model, file=CONFIG_FILE)
+        require_deployed(table, DEPLOYED)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+    return table
+
+
+def checked_row(wildcards):
+    """Give the row of the model that is checked."""
+    return checked(wildcards.model).models[wildcards.model]
+
+
+def get_pages(wildcards):
+    """Name the page of the model that the config names, and its record."""
+    if not config["model"]:
+        raise WorkflowError(
+            "No model is named. Remedy: snakemake check_model --config model=ID, "
+            f"with an id of {config['models']}."
+        )
+    checked(config["model"])  # says what is wrong before the first job
+    folder = f"{config['results']}/check_model/{config['model']}"
+    return {"page": f"{folder}/index.html", "record": f"{folder}/check.json"}
+
+
+def dates_of(wildcards):
+    """List the shards of a product's dates.
+
+    Raises:
+        WorkflowError: if its catalogue was not searched yet, so that nothing tells its dates.
+    """
+    shards = DIVISION.products[wildcards.product]
+    if not shards:
+        raise WorkflowError(
+            f"scene {wildcards.product}: its catalogue was not searched yet, so that nothing tells "
+            "its dates. Remedy: run `snakemake search` with the same --configfile first."
+        )
+    return shards
+
+
+def tables_of_judges(wildcards, ending):
+    """List tables of the scenes by which a place judges models itself."""
+    shards = DIVISION.judges.get(wildcards.product, ())
+    return [f"<results>/metrics/{CANDIDATES}/{shard}{ending}" for shard in shards]
+
+
+def product_of(shard):
+    """Return the product that a shard of dates belongs to."""
+    return next(name for name, cut in DIVISION.products.items() if shard in cut)

@@ -1,6 +1,7 @@
 """What jobs ask for: memory, minutes and threads, by their scenes and models."""
 
 from unveil.workflow import resources as requests
+from unveil.workflow.measured import kept_cost
 
 # On two cores one job computes while the other starts TensorFlow, which takes one core.
 TWO_CORES = workflow.resource_settings.cores == 2 and not workflow.remote_exec
@@ -21,6 +22,13 @@ def sizes_of(scenes):
     return [size_of_scene(scene) for scene in scenes]
 
 
+@cache
+def kind_of(model):
+    """Give the kind of a model, or what one of a user's own was measured to cost."""
+    kind = ROWS[model]["kind"]
+    return (is_own(kind) and kept_cost(Path(COSTS), model)) or kind
+
+
 def what_is_asked(need, stage):
     """Let a rule ask for memory or time by its scenes and models, and for more when retried."""
 
@@ -28,9 +36,13 @@ def what_is_asked(need, stage):
         sizes = sizes_of(get_scenes(wildcards))
         models = get_models(wildcards) if "batch" in wildcards.keys() else {}
         running = [
-            m for m in models if m not in TABLES.networks or m in DIVISION.networks
+            m
+            for m in models
+            if m not in TABLES.networks
+            or m in DIVISION.networks
+            or m in TABLES.candidates
         ]
-        kinds = [models[m]["kind"] for m in running] if stage == "infer" else []
+        kinds = [kind_of(m) for m in running] if stage == "infer" else []
         # one score after another; models are a factor of inference by their kinds
         sizes = sizes * len(models) if stage == "score" else sizes
         meeting = (

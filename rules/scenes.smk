@@ -16,7 +16,7 @@ rule search_scene:
         runtime=60,
         disk_mb=1000,
     params:
-        request=lambda wildcards: make_request(TABLES.scenes[wildcards.scene], STAC),
+        request=lambda wildcards: make_request(TABLES.searches[wildcards.scene], STAC),
         settings=STAC,
     message:
         "Searching frames for scene {wildcards.scene}"

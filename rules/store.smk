@@ -6,6 +6,7 @@ file of the working directory also take archives of the input and of weights: 's
 See unveil.workflow.archives.
 """
 
+from unveil.workflow.own_code import files_to_send
 from unveil.workflow.plan import PLAN, write_plan
 from unveil.workflow.tables import refuse_absolute_results
 
@@ -21,7 +22,7 @@ except InputError as error:
 if not SHARED and not ELSEWHERE:
     write_plan(TABLES.scenes, TABLES.sizes, TABLES.weights, TABLES.command)
     # Snakemake sends these with the workflow's own files, tracked by git or not.
-    workflow.configfiles += [str(PLAN), config["models"]]
+    workflow.configfiles += [str(PLAN), config["models"], *files_to_send(TABLES.models)]
 
 
 # --- what travels ------------------------------------------------------------------------
@@ -56,6 +57,18 @@ def sent_weights(batch):
 def get_archives(wildcards):
     """List the archives of a shard's scenes and of a batch's weights."""
     return archives_of(wildcards.shard) + sent_weights(wildcards.batch)
+
+
+def archives_of_product(wildcards):
+    """List the archives of the scenes of a product's dates, and of what cleared them."""
+    return [
+        path
+        for shard in dates_of(wildcards)
+        for path in (
+            *archives_of(shard),
+            f"<results>/inference/{PRODUCT}/{shard}.tar",
+        )
+    ]
 
 
 def input_mb(shard):
@@ -132,7 +145,11 @@ travelling(
     },
     disk_mb=4000,
 )
-for name, batches in (("infer", ON_GPU), ("infer_on_cpu", ON_CPU)):
+for name, batches in (
+    ("infer", ON_GPU),
+    ("infer_on_cpu", ON_CPU),
+    ("infer_cloudfree", PRODUCT),
+):
     travelling(
         names=[name],
         archives=get_archives,
@@ -144,6 +161,11 @@ travelling(
     archives=get_archives,
     predictions=["<results>/inference/{batch}/{shard}.tar"],
     disk_mb=100,
+)
+travelling(
+    names=["make_cloudfree"],
+    archives=archives_of_product,
+    gives={"archives": ["<results>/cloudfree/{product}.tar"]},
 )
 travelling(names=["compare_models"], archives=FACTS)
 travelling(
@@ -174,7 +196,8 @@ if not SHARED:
         """List the locks of a shard, the lock of a scene, or a batch's weights and cards."""
         what = wildcards.what
         if what.startswith("lock-"):
-            return [local(lock_path(what.removeprefix("lock-"), STAC))]
+            row = TABLES.searches[what.removeprefix("lock-")]
+            return [local(lock_of(row, STAC))]
         if not what.startswith("weights-"):
             return [local(lock) for lock in get_locks(SimpleNamespace(shard=what))]
         batch = what.removeprefix("weights-")
@@ -206,7 +229,7 @@ if not SHARED:
         log:
             "<logs>/send/{what}.log",
         wildcard_constraints:
-            what=r"shard-\d+|scene-.+|lock-.+|weights-.+",
+            what=r"shard-\d+|(dates|judge)-.+|scene-.+|lock-.+|weights-.+",
         localrule: True
         conda:
             "../envs/scenes.yaml"
@@ -231,8 +254,10 @@ if CACHE_STORED:
     rule fetch_scene:
         """Fetch what a scene needs of a catalogue's files into an archive."""
         input:
-            lock=lambda wildcards: seen([lock_path(wildcards.scene, STAC)]),
-            archives=sent("lock-{scene}"),
+            lock=lambda wildcards: seen([lock_of(TABLES.scenes[wildcards.scene], STAC)]),
+            archives=lambda wildcards: sent(
+                f"lock-{lock_of(TABLES.scenes[wildcards.scene], STAC).stem}"
+            ),
         output:
             archive=fetched("scenes/{scene}")[0],
         log:

@@ -9,11 +9,7 @@ except InputError as error:
 rule search:
     """Search all scenes with source stac and write their locks; nothing is fetched."""
     input:
-        [
-            local(lock_path(row.scene, STAC))
-            for row in TABLES.scenes.values()
-            if source_of(row).searched
-        ],
+        [local(lock_of(row, STAC)) for row in TABLES.searches.values()],
 
 
 rule scenes:

@@ -29,6 +29,9 @@ SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
 STORED = not SHARED or workflow.storage_settings.default_storage_provider is not None
 ELSEWHERE = not SHARED and workflow.exec_mode != ExecMode.DEFAULT
 
+# Ways of deploying software that jobs are told, as --sdm names them.
+DEPLOYED = {way.name.lower() for way in workflow.deployment_settings.deployment_method}
+
 
 def seen(paths):
     """Declare files of the working directory and of the workflow, where jobs can see them."""

@@ -10,13 +10,14 @@ if TYPE_CHECKING:
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
 from unveil.inference.devices import visible_gpus
-from unveil.inference.engine import InferenceOptions, run_shard
+from unveil.inference.engine import InferenceOptions, run_shard, unanswered
 from unveil.models.base import ModelSpec
-from unveil.models.registry import create
+from unveil.models.registry import create, is_own
 from unveil.predictions import files_of_records
-from unveil.records import write_record
+from unveil.records import read_record, write_record
 from unveil.workflow.archives import pack, unpack, weights_files
 from unveil.workflow.job import Failures, job
+from unveil.workflow.measured import keep_cost
 from unveil.workflow.shards import read_shard
 
 with job(snakemake.log[0]) as log:
@@ -29,7 +30,12 @@ with job(snakemake.log[0]) as log:
     machine = {key: snakemake.config["inference"][key] for key in ("tile_px", "memory_mb")}
     options = InferenceOptions(**params.options, **machine)
     records, failures = {}, Failures("model")
-    for number, (model, row) in enumerate(params.models.items(), 1):
+    models = dict(params.models)
+    choice = snakemake.input.get("choice")  # of a product: the first model that answers
+    if choice:
+        order = read_record(choice, kind="a choice of models")["models"]
+        models = {model: models[model] for model in order}
+    for number, (model, row) in enumerate(models.items(), 1):
         log.info("%s: model %d of %d", model, number, len(params.models))
         with failures.collect(model):
             records[model] = run_shard(
@@ -40,6 +46,10 @@ with job(snakemake.log[0]) as log:
                 code=params.code[model],
                 rule=snakemake.rule,
             )
+            if is_own(row["kind"]):
+                keep_cost(Path(params.costs), model, records[model], scenes, params.code[model])
+        if choice:
+            scenes = unanswered(scenes, records.get(model, []))
     failures.report()
     pack(snakemake.output.get("archives", []), files_of_records(records, Path(params.predictions)))
     write_record(Path(snakemake.output.record), {"models": records}, rule=snakemake.rule)

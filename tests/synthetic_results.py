@@ -216,6 +216,7 @@ def write_tables(
                 "title": title,
                 "kind": kind,
                 "origin": origin,
+                "series": kind not in ("cloudy", "dsen2cr"),
                 "citation": CITATION if kind == "dsen2cr" else "",
                 "weights": f"resources/weights/{model}.h5" if kind == "dsen2cr" else "",
                 "weights_sha256": "ab" * 32 if kind == "dsen2cr" else "",

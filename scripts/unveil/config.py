@@ -42,8 +42,9 @@ MAY_BE_EQUAL = RISING[:3]
 class SceneRow:
     """One row of the scene table; the columns are described in ``scenes.schema.yaml``.
 
-    ``pair`` and ``passed_over`` are no columns: planning numbers the real pairs of a row from 1 on,
-    and says which dates of its place were not considered, and why.
+    ``pair``, ``passed_over`` and ``product`` are no columns: planning numbers the real pairs of a
+    row from 1 on, says which dates of its place were not considered, and why, and names the row of
+    several dates that a scene is one date of.
     """
 
     scene: str
@@ -67,6 +68,9 @@ class SceneRow:
     period: str = ""
     pair: int = 0
     passed_over: str = ""
+    start: str = ""
+    end: str = ""
+    product: str = ""
 
 
 def locate(path: str) -> str:
@@ -306,6 +310,14 @@ def read_models(path: str | Path) -> dict[str, dict[str, Any]]:
             check({model: row}, "models", file=path)
     check(models, "models", file=path)
     require_distinct(models, file=path, field="model")
+    for model, row in models.items():
+        if "conda" in row and "container" in row:
+            raise InputError(
+                "has both 'conda' and 'container'",
+                file=path,
+                field=model,
+                remedy="keep the one that its job is to run in",
+            )
     return models
 
 
@@ -344,9 +356,13 @@ def read_training(path: str | Path) -> dict[str, Any]:
 
 
 def select_models(
-    models: dict[str, dict[str, Any]], wanted: list[str], *, file: str | Path
+    models: dict[str, dict[str, Any]],
+    wanted: list[str],
+    *,
+    file: str | Path,
+    field: str = "run_models",
 ) -> dict[str, dict[str, Any]]:
-    """Return the wanted rows in order, their weights where they are found (:func:`locate`).
+    """Return the wanted rows in order, their files where they are found (:func:`locate`).
 
     Raises:
         InputError: if an id is not in the table, with the nearest one that is.
@@ -356,11 +372,11 @@ def select_models(
             raise InputError(
                 f"model {model!r} is not in the table",
                 file=file,
-                field="run_models",
+                field=field,
                 remedy=did_you_mean(model, list(models)),
             )
-    return {model: _with_weights(models[model]) for model in wanted}
+    return {model: _with_files(models[model]) for model in wanted}
 
 
-def _with_weights(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"weights": locate(row["weights"])} if "weights" in row else row
+def _with_files(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {key: locate(row[key]) for key in ("weights", "conda") if key in row}

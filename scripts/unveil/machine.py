@@ -13,6 +13,7 @@ PACKAGES = (
     "keras",
     "numba",
     "numpy",
+    "onnxruntime",
     "openvino",
     "pandas",
     "rasterio",
@@ -23,6 +24,7 @@ PACKAGES = (
     "snakemake",
     "tensorflow",
     "tensorflow-cpu",
+    "ukis-csmask",
     "unveil",
 )
 

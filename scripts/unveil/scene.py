@@ -53,6 +53,13 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the id of a scene looks like: a plain file name."""
 DECLARED_CLEAR = "unveil:declared_clear"
 """Fact of a frame: who says that it is clear, where nothing has judged it."""
+NO_ACQUISITION = "unveil:no_acquisition"
+"""Fact of a target: why there is no image of its date; all of it is hidden, and shows nothing."""
+HIDDEN_AROUND = "unveil:hidden_around_px"
+"""Fact of a target: pixels around its clouds that models must not take for clear, whose haze and
+rims would stay in the image."""
+JUDGED = "unveil:judged"
+"""Fact of the scored set: roles whose clouds were found by detectors, as no mask is delivered."""
 TRUTH_ROLES = ("reference", "occlusion")
 RadarDates = Literal["target", "paired", "all"]
 """Radar dates that a model wants: the one nearest to the target, those nearest to any of the
@@ -355,11 +362,11 @@ def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, n
     return data[0], np.where(data[1] == UNKNOWN_PROBABILITY, np.nan, percent / 100)
 
 
-def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
-    """Read the scored set: what is hidden, and 255 where the truth is not known, ``(H, W)``.
+def require_occlusion(scene: Scene) -> Frame:
+    """Return the frame of the scored set.
 
     Raises:
-        InputError: if the scene has none, or a damaged one.
+        InputError: if the scene has none.
     """
     frames = scene.with_role("occlusion")
     if not frames:
@@ -369,7 +376,16 @@ def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
             field=f"scene {scene.id}: occlusion",
             remedy="assemble the scene again (snakemake scenes --forcerun assemble_scene)",
         )
-    return raster.read(frames[0].path, window=window)[0]
+    return frames[0]
+
+
+def read_occlusion(scene: Scene, window: Window | None = None) -> np.ndarray:
+    """Read the scored set: what is hidden, and 255 where the truth is not known, ``(H, W)``.
+
+    Raises:
+        InputError: if the scene has none, or a damaged one.
+    """
+    return raster.read(require_occlusion(scene).path, window=window)[0]
 
 
 def save_scene(scene: Scene, path: str | Path) -> None:
@@ -485,7 +501,7 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
             "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
         ],
         "id": f"{scene.id}_{frame.role}_{frame.date}",
-        "geometry": _polygon(box) if box else None,
+        "geometry": polygon(box) if box else None,
         "properties": {
             "datetime": f"{frame.date}T00:00:00Z",
             "proj:code": scene.grid.crs or None,
@@ -532,7 +548,8 @@ def bbox(grid: Grid) -> list[float] | None:
     return [round(value, 7) for value in transform_bounds(grid.crs, "EPSG:4326", *bounds)]
 
 
-def _polygon(box: list[float]) -> dict[str, Any]:
+def polygon(box: list[float]) -> dict[str, Any]:
+    """Return west, south, east, north as a GeoJSON polygon."""
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {"type": "Polygon", "coordinates": [ring]}

@@ -130,11 +130,31 @@ def test_the_picture_opens_on_the_protocol_of_the_first_answer(opened):
     assert chosen == "transplant" and shown == ["transplant"] * 3
 
 
-def test_rows_are_ordered_by_cloud_cover(opened):
-    Select(opened.find_element(By.ID, "pick-protocol")).select_by_value("")
+@pytest.mark.parametrize("protocol", ["transplant", "simulate"])
+def test_rows_of_a_protocol_are_ordered_by_cloud_cover(opened, protocol):
+    Select(opened.find_element(By.ID, "pick-protocol")).select_by_value(protocol)
     notes = opened.find_elements(By.CSS_SELECTOR, "#picture-table tbody th small:first-of-type")
-    covers = [float(note.text.split()[0]) for note in notes]
-    assert covers == sorted(covers)
+    covers = [float(note.text.split()[0]) for note in notes if note.is_displayed()]
+    assert len(covers) > 1 and covers == sorted(covers)
+
+
+def test_two_images_stand_beside_the_scene_on_a_telephone(opened):
+    set_width(opened, 400)
+    seen = opened.execute_script(
+        "const row = document.querySelector('#picture-table tbody tr:not([hidden])');"
+        "const width = document.documentElement.clientWidth;"
+        "const edge = row.cells[0].getBoundingClientRect().right;"
+        "return [...row.querySelectorAll('.chip')].map((chip) => chip.getBoundingClientRect())"
+        ".filter((box) => box.left >= edge - 1 && box.right <= width).length"
+    )
+    assert seen >= 2
+
+
+def test_the_contents_bar_follows(opened):
+    opened.execute_script("document.querySelector('#scenes').scrollIntoView()")
+    current = "return document.querySelector('nav a[aria-current]')?.hash"
+    WebDriverWait(opened, 5).until(lambda page: page.execute_script(current) == "#scenes")
+    assert opened.find_element(By.CSS_SELECTOR, "nav").rect["y"] >= 0
 
 
 def test_a_title_with_a_script_is_inert(opened):

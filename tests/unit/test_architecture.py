@@ -35,8 +35,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("distance", "stored"),
     ),
     STAGES: (
-        *("assembly", "coregistration", "evidence", "inference", "masks", "metrics", "models"),
-        *("report", "sources", "training", "weights"),
+        *("assembly", "cloudfree", "coregistration", "evidence", "inference", "masks"),
+        *("metrics", "models", "report", "sources", "training", "weights"),
     ),
     WORKFLOW: ("workflow",),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from unveil.config import SceneRow
 from unveil.errors import InputError
-from unveil.workflow.batches import check_targets, divide, models_of, scenes_of
+from unveil.workflow.batches import check_targets, divide, models_of, scenes_of, with_networks
 from unveil.workflow.tables import Tables
 
 SETTINGS = {"shard_size": 2, "shard_mb": 100, "light_network_mb": 10}
@@ -39,6 +41,27 @@ def test_small_networks_share_a_job_and_one_without_weights_counts_as_a_method()
         "_methods": ("mean", "absent"),
     }
     assert division.networks == ("small", "large")
+
+
+def test_an_own_model_has_a_job_to_itself_unless_it_shares_an_environment():
+    run = tables(a=1)
+    own = {"kind": "mine.py:Mine"}
+    models = {
+        "mean": {"kind": "damped"},
+        "mine": own,
+        "torch": own | {"conda": "torch.yaml", "weights": "s.npz"},
+        "torch-2": own | {"conda": "torch.yaml"},
+        "boxed": own | {"container": "docker://box"},
+    }
+    division = divide(replace(run, models=models, networks=frozenset({"torch"})), SETTINGS)
+    assert division.batches == {
+        "_methods": ("mean",),
+        "mine": ("mine",),
+        "boxed": ("boxed",),
+        "_environment-1": ("torch", "torch-2"),
+    }
+    assert with_networks(division) == ("_environment-1",)
+    assert models_of("_environment-1", division, run) == ("torch", "torch-2")
 
 
 def test_scenes_fill_shards_in_order_and_a_large_one_has_a_job_a_model():

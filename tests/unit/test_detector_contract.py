@@ -48,8 +48,8 @@ def data_of(scene, window):
 
 def test_the_config_knows_the_registered_detectors_and_no_other():
     rule = load_schema("config")["properties"]["masks"]["properties"]["detectors"]
-    assert rule["items"]["enum"] == rule["default"] == list(DETECTORS)
-    assert MaskOptions().detectors == tuple(DETECTORS)
+    assert rule["items"]["enum"] == list(DETECTORS)
+    assert MaskOptions().detectors == tuple(rule["default"]) == tuple(DETECTORS)
     assert all(detector.name == name for name, detector in DETECTORS.items())
 
 
@@ -63,7 +63,7 @@ def test_it_says_why_it_refuses_what_it_cannot_judge(detector, scene):
 
 @EVERY
 def test_its_votes_are_of_the_window_and_of_what_it_says_it_tells(detector, scene):
-    found = detector(scene.target, scene.grid, MaskOptions())
+    found = detector(scene.target, scene.grid, MaskOptions(), level=scene.level)
     window = Window(0, 0, 48, 60)
     votes = found.vote(data_of(scene, window), window, found.tells)
     nothing = Votes.none((60, 48))
@@ -78,7 +78,7 @@ def test_its_votes_are_of_the_window_and_of_what_it_says_it_tells(detector, scen
 
 @EVERY
 def test_the_middle_of_a_window_with_its_halo_does_not_depend_on_the_window(detector, scene):
-    found = detector(scene.target, scene.grid, MaskOptions(s2cloudless_m=20))
+    found = detector(scene.target, scene.grid, MaskOptions(s2cloudless_m=20), level=scene.level)
     height, width = SHAPE
     whole = Window(0, 0, width, height)
     expected = found.vote(data_of(scene, whole), whole, found.tells)
@@ -102,7 +102,7 @@ def test_it_makes_a_mask_alone_and_grows_it_as_the_config_says(detector, scene, 
         assert (classes[:4, :4] == NODATA).all()
         assert target.facts["unveil:mask_sources"] != []
         covers.append(int((classes == CLOUD).sum()))
-        detector_of_frame = detector(scene.target, scene.grid, options)
+        detector_of_frame = detector(scene.target, scene.grid, options, level=scene.level)
         assert detector_of_frame.growth_px == growth
     assert 0 < covers[0] < covers[1]
 
@@ -110,13 +110,12 @@ def test_it_makes_a_mask_alone_and_grows_it_as_the_config_says(detector, scene, 
 @EVERY
 def test_of_what_two_can_tell_the_first_is_asked(detector, scene, tmp_path):
     if detector.alone:
-        target = mask_scene(scene, tmp_path, MaskOptions()).target
+        target = mask_scene(scene, tmp_path, MaskOptions(combine="first")).target
         assert len(target.facts["unveil:mask_sources"]) == 1
         return
     bare = replace(scene, frames=(replace(scene.target, mask=None),))
-    others = tuple(d.name for d in DETECTORS.values() if not d.alone)
-    target = mask_scene(bare, tmp_path / "all", MaskOptions(dilate_px=0)).target
-    assert target.facts["unveil:mask_sources"] == list(others)
+    every = MaskOptions(detectors=tuple(DETECTORS), combine="first", dilate_px=0)
+    target = mask_scene(bare, tmp_path / "all", every).target
     first = next(d for d in DETECTORS.values() if "cloud" in d.tells and not d.alone)
     options = MaskOptions(detectors=(first.name,), dilate_px=0)
     alone = mask_scene(bare, tmp_path / "first", options).target

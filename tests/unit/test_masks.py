@@ -25,16 +25,22 @@ from unveil.bands import (
     UNKNOWN_PROBABILITY,
 )
 from unveil.errors import InputError
-from unveil.masks.detectors import s2cloudless, thresholds
+from unveil.masks.detectors import coarse, s2cloudless, thresholds
+from unveil.masks.detectors.base import Votes
+from unveil.masks.detectors.registry import DETECTORS
+from unveil.masks.detectors.thresholds import Thresholds
 from unveil.masks.mask_scene import mask_scene, merge, why_unjudged
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene, read_mask
+from unveil.scene import DECLARED_CLEAR, Frame, Scene, read_mask
 
 # Top-of-atmosphere reflectance of two surfaces and a cumulus, B01 ... B12.
 FOREST = (0.12, 0.09, 0.07, 0.05, 0.08, 0.18, 0.22, 0.24, 0.26, 0.08, 0.002, 0.12, 0.06)
 CUMULUS = (0.62, 0.62, 0.60, 0.62, 0.63, 0.64, 0.66, 0.66, 0.66, 0.35, 0.02, 0.50, 0.40)
 DARK = (0.10, 0.07, 0.04, 0.03, 0.03, 0.05, 0.06, 0.06, 0.07, 0.02, 0.001, 0.03, 0.02)
+
+
+WITHOUT_UKIS = MaskOptions(detectors=("source", "s2cloudless", "thresholds"))
 
 
 def grid_of(shape: tuple[int, int]) -> Grid:
@@ -244,7 +250,7 @@ def test_near_covers_every_true_pixel_and_nothing_beyond_its_reach(mask, reach):
 
 def test_percent_rounds_and_marks_the_unknown():
     values = np.array([[0.0, 0.404, 1.0, np.nan]], np.float32)
-    assert s2cloudless.to_percent(values).tolist() == [[0, 40, 100, UNKNOWN_PROBABILITY]]
+    assert coarse.to_percent(values).tolist() == [[0, 40, 100, UNKNOWN_PROBABILITY]]
 
 
 # --- the stage ------------------------------------------------------------------------
@@ -256,8 +262,8 @@ def test_a_delivered_scene_classification_is_used_as_it_is(tmp_path):
     scl[0:16], scl[16:32], scl[32:48], scl[48:56] = 9, 3, 11, 0
     frame = write_frame(tmp_path, painted(labels)[: len(L2A12)], bands=L2A12)
     frame = replace(frame, mask=deliver(tmp_path, scl, "SCL"))
-    masked = mask_scene(scene_of(frame, level="L2A"), tmp_path, MaskOptions(dilate_px=0))
-    target = masked.target
+    options = MaskOptions(combine="first", dilate_px=0)
+    target = mask_scene(scene_of(frame, level="L2A"), tmp_path, options).target
     assert target.mask == tmp_path / "masks" / "2020-06-01.tif"
     assert classes_of(target)[[0, 16, 32, 48, 60], 0].tolist() == [
         CLOUD,
@@ -289,7 +295,7 @@ def test_the_mask_is_a_cog_with_named_bands_and_overviews_without_new_classes(tm
 
 def test_level_1c_without_a_mask_is_judged_by_both_detectors(tmp_path):
     frame = write_frame(tmp_path, painted(cloud_and_shadow((96, 96))))
-    target = mask_scene(scene_of(frame), tmp_path, MaskOptions()).target
+    target = mask_scene(scene_of(frame), tmp_path, WITHOUT_UKIS).target
     classes, percent = raster.read(target.mask)
     assert target.facts["unveil:mask_sources"] == ["s2cloudless", "thresholds"]
     assert (classes[12:28, 12:28] == CLOUD).all()
@@ -299,12 +305,73 @@ def test_level_1c_without_a_mask_is_judged_by_both_detectors(tmp_path):
     assert percent[70:, 70:].max() < 20
 
 
+def cumulus_under(tmp_path, delivered):
+    """Return a frame of forest with a cumulus and its shadow, and a delivered mask."""
+    frame = write_frame(tmp_path, painted(cloud_and_shadow(delivered.shape)))
+    return replace(frame, mask=deliver(tmp_path, delivered, "CLASS"))
+
+
+def test_by_consensus_a_pixel_is_cloud_where_either_of_two_says_so(tmp_path):
+    delivered = np.zeros((96, 96), int)
+    delivered[72:] = CLOUD
+    scene = scene_of(cumulus_under(tmp_path, delivered))
+    found = {}
+    for names in (("source",), ("ukis",), ("source", "ukis")):
+        options = MaskOptions(detectors=names, dilate_px=0)
+        target = mask_scene(scene, tmp_path / "-".join(names), options).target
+        found[names] = classes_of(target) == CLOUD
+    source, ukis, both = found.values()
+    assert source[72:].all() and ukis[12:28, 12:28].mean() > 0.9
+    np.testing.assert_array_equal(both, source | ukis)
+    votes = target.facts["unveil:mask_votes"]
+    assert votes["class"] == {"cloud": 25.0, "shadow": 0.0}
+    assert votes["ukis"]["cloud"] == pytest.approx(100 * ukis.mean(), abs=0.01)
+    assert target.facts["unveil:mask_sources"] == ["class", "ukis"]
+
+
+class Third(Thresholds):
+    """A third voter, which calls the left half of a frame cloud."""
+
+    name, last_resort = "third", False
+    tells = frozenset(("cloud",))
+
+    def vote(self, reflectance, window, asked):
+        shape = reflectance.shape[1:]
+        return Votes.none(shape, cloud=np.broadcast_to(np.arange(shape[1]) < 32, shape))
+
+
+def test_by_consensus_of_three_two_decide(tmp_path, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "third", Third)
+    delivered = np.zeros((64, 64), int)
+    delivered[:, 50:] = CLOUD
+    scene = scene_of(cumulus_under(tmp_path, delivered))
+    options = MaskOptions(detectors=("source", "s2cloudless", "third"), dilate_px=0)
+    cloud = classes_of(mask_scene(scene, tmp_path, options).target) == CLOUD
+    assert cloud[15:25, 15:25].all()  # s2cloudless and the third
+    assert not cloud[:, 40:].any() and not cloud[40:, :8].any()  # one alone
+
+
+def test_what_declares_a_date_clear_is_not_voted_on(tmp_path):
+    frame = cumulus_under(tmp_path, np.zeros((64, 64), int))
+    frame = replace(frame, facts={DECLARED_CLEAR: "scene.yaml"})
+    target = mask_scene(scene_of(frame), tmp_path, MaskOptions()).target
+    assert (classes_of(target) == CLEAR).all()
+    assert target.facts["unveil:mask_sources"] == ["declared clear"]
+
+
+def test_thresholds_are_not_asked_where_networks_tell_as_much(tmp_path):
+    frame = write_frame(tmp_path, painted(cloud_and_shadow((96, 96))))
+    target = mask_scene(scene_of(frame), tmp_path, MaskOptions()).target
+    assert target.facts["unveil:mask_sources"] == ["s2cloudless", "ukis"]
+    assert "thresholds not asked: others tell as much" in target.facts["unveil:mask_notes"]
+
+
 def test_dark_forest_without_any_cloud_is_no_shadow(tmp_path):
     labels = np.zeros((96, 96), int)
     labels[40:60] = 2
     image = painted(labels)
     assert (thresholds.threshold_mask(image, L1C13) == SHADOW).mean() > 0.15
-    target = mask_scene(scene_of(write_frame(tmp_path, image)), tmp_path, MaskOptions()).target
+    target = mask_scene(scene_of(write_frame(tmp_path, image)), tmp_path, WITHOUT_UKIS).target
     assert (classes_of(target) == CLEAR).all()
     assert "shadow not used" in target.facts["unveil:mask_notes"][-1]
 
@@ -356,8 +423,8 @@ def test_clouds_are_grown_but_not_into_nodata(tmp_path):
 
 
 def test_a_frame_that_nothing_can_judge_is_refused_and_not_clear(tmp_path):
-    image = np.full((4, 32, 32), 0.3, np.float32)
-    frame = write_frame(tmp_path, image, bands=("B02", "B03", "B04", "B08"))
+    image = np.full((3, 32, 32), 0.3, np.float32)
+    frame = write_frame(tmp_path, image, bands=("B03", "B04", "B08"))
     with pytest.raises(InputError, match="nothing can judge its clouds.*no mask.*L2A.*Remedy"):
         mask_scene(scene_of(frame, level="L2A"), tmp_path, MaskOptions())
     with pytest.raises(InputError, match="has no mask"):
@@ -426,12 +493,12 @@ def test_means_of_squares_leave_out_what_has_no_data():
     image = np.arange(35, dtype=np.float32).reshape(1, 5, 7)
     image[0, 0, 0] = np.nan
     image[0, 3:, 6] = np.nan
-    found = s2cloudless.block_means(image, 3)[0]
+    found = coarse.block_means(image, 3)[0]
     assert found.shape == (2, 3)
     assert found[0, 0] == pytest.approx(np.nanmean(image[0, :3, :3]))
     assert found[1, 1] == pytest.approx(image[0, 3:, 3:6].mean())
     assert np.isnan(found[1, 2])
-    np.testing.assert_array_equal(s2cloudless.enlarge(found, 3, (5, 7))[3:, 3:6], found[1, 1])
+    np.testing.assert_array_equal(coarse.enlarge(found, 3, (5, 7))[3:, 3:6], found[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -439,12 +506,12 @@ def test_means_of_squares_leave_out_what_has_no_data():
     [(2048, "auto", 1), (2049, "auto", 6), (100, 60, 6), (100, 160, 16), (10_980, 10, 1)],
 )
 def test_large_scenes_are_seen_at_60_m(edge, metres, step):
-    assert s2cloudless.coarse_step(grid_of((edge, edge)), MaskOptions(s2cloudless_m=metres)) == step
+    assert s2cloudless.step_of(grid_of((edge, edge)), MaskOptions(s2cloudless_m=metres)) == step
 
 
 def test_pixels_in_degrees_are_measured_in_metres():
     grid = replace(grid_of((10, 10)), crs="EPSG:4326", transform=(1e-4, 0, 10, 0, -1e-4, 45))
-    assert s2cloudless.coarse_step(grid, MaskOptions(s2cloudless_m=60)) == 5
+    assert s2cloudless.step_of(grid, MaskOptions(s2cloudless_m=60)) == 5
 
 
 def test_windows_of_large_pixels_add_up_to_the_whole_image(tmp_path, monkeypatch):
@@ -456,8 +523,8 @@ def test_windows_of_large_pixels_add_up_to_the_whole_image(tmp_path, monkeypatch
     monkeypatch.setattr(raster, "BLOCK", 128)
     target = mask_scene(scene_of(frame), tmp_path, options).target
     seen = raster.to_reflectance(raster.to_dn(reflectance))
-    probability = s2cloudless.cloud_probability(s2cloudless.block_means(seen, 6), L1C13)
+    probability = s2cloudless.cloud_probability(coarse.block_means(seen, 6), L1C13)
     cloud = s2cloudless.cloud_mask(probability, threshold=0.4, average_over=1)
-    expected = s2cloudless.enlarge(cloud, 6, labels.shape)
+    expected = coarse.enlarge(cloud, 6, labels.shape)
     np.testing.assert_array_equal(classes_of(target) == CLOUD, expected)
     assert (expected == (labels == 1)).mean() > 0.95

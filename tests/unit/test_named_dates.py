@@ -34,7 +34,7 @@ def refused(*words, window_days=0, **columns):
 def test_a_date_without_a_frame_is_named_with_the_nearest_that_is_there(place):
     refused(
         "scene s: target_date", "2020-03-13", "nearest is 2020-03-11",
-        path=place, target_date="2020-03-13",
+        path=place, target_date="2020-03-13", protocol="paired",
     )  # fmt: skip
     refused("scene s: cloud_date", "2020-01-01", path=place, protocol="transplant",
             cloud_date="2020-01-01")  # fmt: skip
@@ -51,6 +51,10 @@ def test_a_target_that_may_move_need_not_be_there(place):
     require_dates([row(place, target_date="2020-03-13")], window_days=5)
 
 
+def test_a_day_whose_ground_is_wanted_needs_no_acquisition(place):
+    require_dates([row(place, target_date="2020-03-13")], window_days=0)
+
+
 def test_columns_that_a_protocol_does_not_read_are_not_held_against_it(place):
     require_dates([row(place, reference_date="1999-01-01", cloud_date="1999-01-01")], window_days=0)
 
@@ -61,7 +65,7 @@ PRODUCT = "S2A_MSIL1C_20210908T042701_N0301_R133_T46RER_20210908T070248.SAFE"
 def test_products_tell_dates_by_their_names(tmp_path):
     (tmp_path / PRODUCT).mkdir()
     refused("2021-09-09", "nearest is 2021-09-08", path=tmp_path, source="safe",
-            target_date="2021-09-09")  # fmt: skip
+            protocol="paired", target_date="2021-09-09")  # fmt: skip
     require_dates([row(tmp_path, "safe", target_date="2021-09-08")], window_days=0)
 
 

@@ -371,11 +371,13 @@ def ten_places(tmp_path_factory):
     return results.inputs()["output"].read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_enough_places_give_a_test_and_a_diagram(ten_places):
     assert "is better than" in ten_places
     assert "Critical-difference diagram" in ten_places
 
 
+@pytest.mark.slow
 def test_a_stated_standard_deviation_has_a_view_and_a_calibration(ten_places, page):
     assert "Standard deviation that the model states" in ten_places
     assert "On the diagonal a model knows its error" in ten_places

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from unveil.config import SceneRow
 from unveil.sources.base import Size
 from unveil.sources.local import tiff_pixels
 from unveil.sources.registry import source_of
-from unveil.workflow import resources
+from unveil.workflow import measured, resources
 
 
 def read(name):
@@ -133,3 +134,53 @@ def test_the_size_of_a_scene_costs_the_header_of_one_frame_read_once(root, tmp_p
     assert source_of(row).size(row, {}) == Size(100 * 100, 3)
     first.unlink()
     assert source_of(row).size(row, {}) == Size(100 * 100, 3)
+
+
+class TestOfAnOwnModel:
+    """What a user's own model was measured to cost at its first use decides what it asks later."""
+
+    SCENES = (SimpleNamespace(id="s", grid=SimpleNamespace(pixels=10**6), context=range(9)),)
+
+    @staticmethod
+    def record(mebibytes, seconds):
+        peak = {"peak_memory_mib": mebibytes, "wall_seconds": seconds}
+        return {"scene": "s", "status": "predicted", **peak}
+
+    def ask(self, folder, pixels=10**6):
+        kind = measured.kept_cost(folder, "mine") or "my_models/mine.py:Mine"
+        size = [Size(pixels, 10)]
+        return (
+            resources.memory_mb("infer", size, kinds=[kind]),
+            resources.minutes("infer", size, kinds=[kind]),
+        )
+
+    def test_the_first_job_asks_for_the_default_and_the_next_for_what_was_measured(self, tmp_path):
+        first = self.ask(tmp_path)
+        measured.keep_cost(tmp_path, "mine", [self.record(400, 60)], self.SCENES, "code")
+        memory, minutes = self.ask(tmp_path)
+        assert (memory < first[0], minutes < first[1]) == (True, True)
+        assert memory > 400 and minutes * 60 > 60
+        assert self.ask(tmp_path, 2 * 10**6) > (memory, minutes)
+
+    def test_the_dearest_job_counts_until_the_code_is_another(self, tmp_path):
+        for mebibytes, code in ((900, "a"), (400, "a")):
+            measured.keep_cost(tmp_path, "mine", [self.record(mebibytes, 60)], self.SCENES, code)
+        dear = self.ask(tmp_path)
+        measured.keep_cost(tmp_path, "mine", [self.record(400, 60)], self.SCENES, "b")
+        assert self.ask(tmp_path) < dear
+
+    def test_a_small_scene_tells_what_a_start_costs_and_nothing_of_pixels(self, tmp_path):
+        small = (SimpleNamespace(id="s", grid=SimpleNamespace(pixels=900), context=range(9)),)
+        measured.keep_cost(tmp_path, "mine", [self.record(3000, 5)], small, "code")
+        assert self.ask(tmp_path, 900)[0] > 3000
+        default = resources.memory_mb("infer", [Size(10**6, 10)], kinds=["mine"])
+        assert self.ask(tmp_path)[0] > default
+        measured.keep_cost(tmp_path, "mine", [self.record(400, 60)], self.SCENES, "code")
+        assert self.ask(tmp_path)[0] < default
+
+    def test_a_damaged_file_and_a_skipped_scene_tell_nothing(self, tmp_path):
+        first = self.ask(tmp_path)
+        skipped = [{"scene": "s", "status": "skipped", "reason": "no"}]
+        measured.keep_cost(tmp_path, "mine", skipped, self.SCENES, "code")
+        (tmp_path / "mine.json").write_text("{")
+        assert self.ask(tmp_path) == first

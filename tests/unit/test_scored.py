@@ -20,7 +20,7 @@ from unveil.masks.mask_scene import judge_frame, mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.metrics.scoring import score_scene
 from unveil.raster import Grid
-from unveil.scene import is_occluded, read_occlusion
+from unveil.scene import JUDGED, is_occluded, read_occlusion
 from unveil.sources.base import SourceSeries, from_array
 
 SHAPE = (90, 80)
@@ -153,6 +153,7 @@ def test_images_without_a_mask_are_judged_with_fixed_settings(tmp_path):
     scene = assemble(row, series, tmp_path, SETTINGS, judge=judge_frame)
     classes = read_occlusion(scene)
     assert is_occluded(classes[30:60, 20:50]).all() and not is_occluded(classes[:20]).any()
+    assert scene.with_role("occlusion")[0].facts[JUDGED] == ["target", "reference"]
     first, *others = (counts(mask_scene(scene, tmp_path, options), tmp_path) for options in MASKS)
     assert all(found == first for found in others)
 

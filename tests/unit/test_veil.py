@@ -30,11 +30,17 @@ from unveil.composites import geometric_median
 from unveil.config import SceneRow, fill_defaults, load_schema
 from unveil.distance import distance_from
 from unveil.errors import InputError
-from unveil.masks.mask_scene import judge_frame
+from unveil.masks.mask_scene import judge_frame, mask_scene
+from unveil.masks.options import MaskOptions
+from unveil.models.base import ModelSpec
+from unveil.models.chronos import adaptation
+from unveil.models.chronos.model import CALIBRATION, Chronos
+from unveil.models.chronos.network import build_network, network_arrays
 from unveil.raster import Grid
-from unveil.scene import is_occluded
+from unveil.scene import is_occluded, read_inputs
 from unveil.sources.registry import open_source
 from unveil.sources.selection import Limits
+from unveil.weights.arrays import write_arrays
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), 40, 40)
 SETTINGS = ProtocolSettings(seed=7)
@@ -157,6 +163,54 @@ def test_dates_chosen_by_the_workflow_leak_no_truth_either(place, tmp_path):
     first, again = inputs_of(before), inputs_of(made(row, tmp_path / "after"))
     for key, data in first.items():
         np.testing.assert_array_equal(data, again[key], err_msg=str(key))
+
+
+@pytest.fixture
+def learner(tmp_path, monkeypatch):
+    """The network chronos that adapts to a scene and checks its deviations there, in few steps."""
+    few = {"LESSONS": 12, "EXAMS": 8, "TRIALS": 4, "ROUNDS": 1}
+    few |= {"FEWEST_EXAMS": 1, "FEWEST_HIDDEN": 1}
+    for name, number in few.items():
+        monkeypatch.setattr(adaptation, name, number)
+    arrays = network_arrays(build_network("small"))
+    off = {name: array + np.float32(0.05) for name, array in arrays.items()}  # much to learn
+    path = tmp_path / "weights.npz"
+    write_arrays(path, off | {CALIBRATION: np.full(2, 1.5, np.float32)})
+    # The rounds end it, never the clock.
+    options = {"adapt": "scene", "calibrate": "scene", "adapt_minutes": 600}
+    model = Chronos(ModelSpec("c", "chronos", weights=path, options=options))
+    model.load()
+    return model
+
+
+def predicted(model, scene, folder):
+    """What a model answers for a scene whose masks are made as in the workflow."""
+    seen = mask_scene(scene, folder, MaskOptions()).without_truth()
+    inputs = read_inputs(seen)
+    model.prepare(seen, [inputs])
+    return model.predict(inputs)
+
+
+@pytest.mark.slow
+def test_what_a_model_learns_from_a_scene_knows_no_truth_under_cloud(place, tmp_path, learner):
+    vary(place)
+    auto = row_of(place, target_date="auto", cloud_date="", n_targets=5, cloud_levels="0.3")
+
+    def answer(folder):
+        rows = expand_scenes([auto], SETTINGS, tmp_path / "cache", limits=LIMITS)
+        (row,) = (row for row in rows if row.target_date == TRUTH)
+        scene = made(row, tmp_path / folder)
+        return scene, predicted(learner, scene, tmp_path / folder)
+
+    scene, first = answer("before")
+    adapted = learner._network.get_weights()
+    assert any((a != b).any() for a, b in zip(adapted, learner._trained, strict=True))
+    assert learner._factor != pytest.approx(1.5)
+    spoil(place, is_occluded(pixels(scene, "occlusion")[0]))
+    changed, again = answer("after")
+    assert (pixels(scene, "reference") != pixels(changed, "reference")).any()
+    np.testing.assert_array_equal(first.reflectance, again.reflectance)
+    np.testing.assert_array_equal(first.std, again.std)
 
 
 def test_the_veil_knows_nothing_of_the_withheld_date(place, tmp_path):

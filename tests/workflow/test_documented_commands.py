@@ -78,7 +78,11 @@ def in_sentences():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Lay out a checkout, with the files that the documentation speaks of."""
-    folder = tmp_path_factory.mktemp("docs")
+    return lay_out(tmp_path_factory.mktemp("docs"))
+
+
+def lay_out(folder):
+    """Fill a folder with a checkout and with the files of every page."""
     for path in ROOT.iterdir():
         if path.name not in ("results", ".snakemake", ".cache", ".git", ".venv", "tests"):
             (folder / path.name).symlink_to(path)
@@ -92,21 +96,24 @@ def folder(tmp_path_factory):
     for _, _, mark, text in ALL:
         if mark.startswith("file "):
             for inside in (folder, folder / "elsewhere"):
-                (inside / mark.removeprefix("file ")).write_text(text)
+                path = inside / mark.removeprefix("file ")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
     return folder
 
 
-def run(command, folder):
-    """Run a command of the documentation in a shell."""
+def run(command, folder, search=ROOT / "scripts"):
+    """Run a command of the documentation in a shell; return what it says."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command.replace("PATH/", f"{ROOT}/")],
         cwd=folder,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "scripts")},
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(search)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout + done.stderr
 
 
 def planned(command):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from unveil.assembly import usable
 from unveil.assembly.dates import choose_dates, is_settled, may_move, name_dates, sample_dates
 from unveil.assembly.floor import measure_floor
 from unveil.assembly.measure import Detect, measure_looks
+from unveil.assembly.no_acquisition import with_target
 from unveil.assembly.protocols.base import MadeTarget, ProtocolSettings
 from unveil.assembly.protocols.registry import maker_of
 from unveil.assembly.scored import Judge, share_hidden
@@ -54,9 +57,11 @@ def assemble_row(
         InputError: whatever is wrong with the input, with its remedy.
     """
     source = source_of(row)
-    series = usable.keep_judged(source.open(row, sources), refusal)
+    series = usable.keep_judged(_open(row, sources), refusal)
     series = usable.keep_water(series)
     limits, sample = Limits(**sources["selection"]), source.official_cloud(sources)
+    if row.product or not (limits.window_days or source.splits):
+        series = with_target(row, series)
     if is_settled(row, series, limits):
         return assemble(name_dates(row, series), series, folder, settings, judge=judge)
     series = _of_one_set_of_bands(row, series, limits)
@@ -66,6 +71,30 @@ def assemble_row(
     else:
         row, series = choose_dates(row, series, looks, limits)
     return assemble(row, series, folder, settings, judge=judge)
+
+
+@dataclass
+class _Opened:
+    """The source that the dates of a product share, opened once a process."""
+
+    row: SceneRow | None = None
+    series: SourceSeries | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_SHARED = _Opened()
+
+
+def _open(row: SceneRow, sources: Mapping[str, Any]) -> SourceSeries:
+    """Open the source of a row; the next date of a product takes what the last one opened."""
+    source = source_of(row)
+    if not row.product or source.searched:
+        return source.open(row, sources)
+    product = replace(row, scene=row.product, target_date="")
+    with _SHARED.lock:
+        if _SHARED.series is None or _SHARED.row != product:
+            _SHARED.row, _SHARED.series = product, source.open(product, sources)
+        return _SHARED.series
 
 
 def _of_one_set_of_bands(row: SceneRow, series: SourceSeries, limits: Limits) -> SourceSeries:

@@ -35,7 +35,7 @@ def is_settled(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
 
 def may_move(row: SceneRow, series: SourceSeries, limits: Limits) -> bool:
     """Whether the target may be another date than the wanted one; a planned one may not."""
-    if row.pair:
+    if row.pair or row.product:
         return False
     choice = PROTOCOLS[row.protocol].clouds == "real" and len(series.optical) > 1
     return choice and limits.window_days > 0

@@ -41,8 +41,10 @@ def require_dates(rows: Iterable[SceneRow], *, window_days: int) -> None:
 def _named(row: SceneRow, window_days: int) -> dict[str, str]:
     """Return the dates that a row's protocol will look for, by column."""
     protocol = PROTOCOLS[row.protocol]
+    # The ground of any day may be asked for, but not of a patch, whose dates are all there are.
+    any_day = protocol.truth == "none" and not source_of(row).splits
     asked = {
-        "target_date": protocol.clouds != "real" or not window_days,
+        "target_date": not any_day and (protocol.clouds != "real" or not window_days),
         "reference_date": protocol.truth == "another date",
         "cloud_date": protocol.clouds == "lent",
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ from unveil.sources.selection import (
 
 LOG = logging.getLogger(__name__)
 
+JUDGING_PAIRS, FEWEST_PAIRS = 6, 3
+"""Real pairs by which a place judges models itself: as many as there are, from so few on."""
+JUDGING_COVERS = "0.3,0.7"
+"""Covers of the transplants that judge where there are too few pairs."""
 MOST_NAMED = 3
 """Dates that a message explains."""
 
@@ -113,6 +118,32 @@ def plan_pairs(row: SceneRow, cache: Path, limits: Limits) -> list[SceneRow]:
             require_pairs(found.looks, wish, limits, row=row), start=1
         )
     ]
+
+
+def plan_judges(
+    row: SceneRow, settings: ProtocolSettings, cache: Path, limits: Limits
+) -> list[SceneRow]:
+    """Return few scenes by which a place judges models itself: real pairs, or transplants.
+
+    A place without as many as it takes has none.
+
+    Args:
+        row: of a product (``product`` is its id).
+        settings: the seed.
+        cache: folder where surveys are kept.
+        limits: section ``sources.selection`` of the config.
+    """
+    if not source_of(row).surveyed:
+        return []
+    wish = replace(row, scene=f"{row.product}-judge", target_date="auto", reference_date="")
+    for count in range(JUDGING_PAIRS, FEWEST_PAIRS - 1, -1):
+        with suppress(InputError):
+            pairs = replace(wish, protocol="paired", n_targets=count)
+            return plan_pairs(pairs, cache, limits)
+    with suppress(InputError):
+        lent = replace(wish, protocol="transplant", n_targets=2, cloud_levels=JUDGING_COVERS)
+        return plan_place(lent, settings, cache)
+    return []
 
 
 def _in_id(date: str, cover: float) -> str:

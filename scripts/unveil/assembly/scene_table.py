@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from unveil.assembly.product_dates import is_series
 from unveil.assembly.protocols.base import BadCell
 from unveil.assembly.protocols.registry import maker_of
 from unveil.config import SceneRow, check, is_valid, load_schema, locate, require_distinct
@@ -149,9 +150,9 @@ def _truth_value(cell: str) -> bool:
 
 
 def _check_row(row: SceneRow, *, file: Path, line: int) -> None:
-    for name in ("target_date", "reference_date", "cloud_date"):
+    for name in ("target_date", "reference_date", "cloud_date", "start", "end"):
         value = getattr(row, name)
-        if value and value != "auto":
+        if value and value != "auto" and not (name == "target_date" and is_series(row)):
             try:
                 dt.date.fromisoformat(value)
             except ValueError as error:
@@ -194,7 +195,7 @@ def _complaint(row: SceneRow) -> BadCell | None:
             f"'auto' with source {source.kind} and protocol {protocol.id}",
             f"give a date; auto is for {_target_auto()}",
         )
-    bad = _complaint_of_pairs(row)
+    bad = _complaint_of_pairs(row) or _complaint_of_dates(row)
     if bad:
         return bad
     if row.reference_date == "auto" and protocol.truth != "another date":
@@ -232,6 +233,29 @@ def _complaint_of_pairs(row: SceneRow) -> BadCell | None:
             "period",
             f"target_date 'auto' with source {source.kind} without a period",
             "write the first and the last date of a target, e.g. 2023-04-01/2023-09-30",
+        )
+    return None
+
+
+def _complaint_of_dates(row: SceneRow) -> BadCell | None:
+    """Return what is wrong with a row of many dates."""
+    if not is_series(row):
+        if row.start or row.end:
+            return BadCell(
+                "start" if row.start else "end",
+                f"{row.start or row.end!r} with target_date {row.target_date!r}",
+                "leave it empty; start and end are for every, monthly and steps such as 10D",
+            )
+        return None
+    if PROTOCOLS[row.protocol].truth != "none":
+        return BadCell(
+            "target_date",
+            f"{row.target_date!r} with protocol {row.protocol}",
+            "write protocol none, whose images are made by `snakemake cloudfree`; or name a date",
+        )
+    if row.start and row.end and row.start > row.end:
+        return BadCell(
+            "end", f"{row.end!r} before start {row.start}", "write the earlier date first"
         )
     return None
 

@@ -28,7 +28,7 @@ from unveil import raster
 from unveil.bands import NODATA
 from unveil.classes import HIDDEN_GROWTH_PX
 from unveil.raster import Grid
-from unveil.scene import Frame, is_clear, is_occluded
+from unveil.scene import JUDGED, Frame, is_clear, is_occluded
 from unveil.sources.base import SourceRaster
 
 TRUTH_MARGIN_PX = 5
@@ -63,7 +63,8 @@ def scored_set(
         judge: finds clouds where no mask is delivered.
     """
     own = grown(classes_in(truth, grid, level, judge), grid, TRUTH_MARGIN_PX)
-    seen = (truth, target) if hidden is None else (truth,)
+    seen = (target, truth) if hidden is None else (truth,)
+    judged = [frame.role for frame in seen if frame.mask is None]
     hides = (
         grown(classes_in(target, grid, level, judge), grid, HIDDEN_GROWTH_PX)
         if hidden is None
@@ -76,7 +77,7 @@ def scored_set(
             known &= (raster.read(frame.path, window=window) != 0).all(axis=0)
         return np.where(known, hides(window), NODATA)[None].astype(np.uint8)
 
-    return SourceRaster(("CLASS",), read)
+    return SourceRaster(("CLASS",), read, {JUDGED: judged} if judged else {})
 
 
 def classes_in(frame: Frame, grid: Grid, level: str, judge: Judge) -> ReadClasses:

@@ -1,7 +1,7 @@
 """Which device a network runs on: one GPU per job, never shared by two local jobs.
 
 Snakemake counts GPUs but never says which one a job may use, and TensorFlow takes every GPU
-it sees. So a job claims one by a lock, and hides the others, before TensorFlow starts.
+it sees. So a job claims one by a lock, and hides the others, before any library starts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import importlib.util
 import logging
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 BFLOAT16_GPU_CAPABILITY = (8, 0)
 POLL_SECONDS = 0.5
 CUDA = "TensorFlow with CUDA is installed by `make environment GPU=1` and in conda's environments."
+NONE = "-1"
+"""What CUDA takes for no GPU."""
 _CLAIMS = contextlib.ExitStack()
 
 
@@ -96,29 +99,50 @@ def claim_gpu(candidates: Sequence[str], folder: Path) -> Iterator[str]:
 
 
 @cache
-def claim_device(gpu: str) -> Device:
-    """Claim what networks run on, hide everything else from TensorFlow, and start it.
+def claim_device(gpu: str, backend: str = "tensorflow") -> Device:
+    """Claim what networks run on, hide everything else from their library, and start TensorFlow.
 
     The claim lasts as long as the process: TensorFlow never leaves a GPU that it has started.
+    Another library is left to its model, which finds the GPU as the only one.
 
     Args:
         gpu: ``required``, ``preferred`` or ``never``.
+        backend: the library that computes; any but ``tensorflow`` is a user's own model's.
 
     Raises:
         InputError: if a GPU is required and none is visible, with the remedy.
     """
+    chosen = _claim(gpu)
+    if backend != "tensorflow":
+        return Device(f"GPU {chosen} ({_name_of(chosen)})", "GPU") if chosen != NONE else _cpu()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    device = _start_gpu() if chosen != NONE else None
+    if device is None and gpu == "required":
+        raise _no_gpu("TensorFlow sees none")
+    if device is None and chosen != NONE:
+        LOG.warning("TensorFlow sees none of the GPUs (%s): computing on the CPU. %s", chosen, CUDA)
+    return device or _cpu()
+
+
+@cache
+def _claim(gpu: str) -> str:
+    """Claim one GPU for as long as the process lives, for whichever libraries, and hide others."""
     candidates = visible_gpus() if gpu != "never" else []
     if gpu == "required" and not candidates:
         raise _no_gpu("none is visible")
-    chosen = _CLAIMS.enter_context(claim_gpu(candidates, lock_folder())) if candidates else "-1"
+    chosen = _CLAIMS.enter_context(claim_gpu(candidates, lock_folder())) if candidates else NONE
     os.environ["CUDA_VISIBLE_DEVICES"] = chosen
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    device = _start_gpu() if candidates else None
-    if device is None and gpu == "required":
-        raise _no_gpu("TensorFlow sees none")
-    if device is None and candidates:
-        LOG.warning("TensorFlow sees none of the GPUs (%s): computing on the CPU. %s", chosen, CUDA)
-    return device or _cpu()
+    return chosen
+
+
+def _name_of(gpu: str) -> str:
+    """Return what the driver calls a GPU."""
+    words = ["nvidia-smi", f"--id={gpu}", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def _cpu() -> Device:

@@ -15,7 +15,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -28,7 +28,14 @@ from tqdm import tqdm
 from unveil import raster
 from unveil.errors import SceneSkipped
 from unveil.inference.blame import blaming, is_out_of_memory, require_prediction
-from unveil.inference.devices import CPU, Device, choose_backend, choose_precision, claim_device
+from unveil.inference.devices import (
+    BACKENDS,
+    CPU,
+    Device,
+    choose_backend,
+    choose_precision,
+    claim_device,
+)
 from unveil.inference.output import Finisher, Writer
 from unveil.inference.tiles import Tile, cut, even_tile
 from unveil.machine import versions
@@ -139,6 +146,12 @@ def run_shard(
         return [item.result() if isinstance(item, Future) else item for item in records]
 
 
+def unanswered(scenes: Sequence[Scene], records: Sequence[Mapping[str, Any]]) -> list[Scene]:
+    """Return the scenes that a model's records do not answer, for the next model to do so."""
+    done = {record["scene"] for record in records if record["status"] == "predicted"}
+    return [scene for scene in scenes if scene.id not in done]
+
+
 def _reason_to_skip(model: Model, scene: Scene) -> str | None:
     with blaming(model, scene):
         return model.skip(scene)
@@ -189,9 +202,11 @@ def one_ahead(
 
 def start(model: Model, options: InferenceOptions) -> Device:
     """Claim a device for as long as the process lives, and load the model on it."""
-    device = CPU
+    device, ours = CPU, False
     if model.network:
-        device = claim_device(options.gpu)
+        ours = model.backend in BACKENDS  # not the library of a user's own model
+        device = claim_device(options.gpu, "tensorflow" if ours else model.backend)
+    if model.network and ours:
         model.backend, reason = choose_backend(
             options.backend,
             precision=options.precision,
@@ -209,7 +224,9 @@ def start(model: Model, options: InferenceOptions) -> Device:
     LOG.info("running %s on %s", model.spec.id, place)
     with blaming(model):
         model.load()
-    if model.spec.weights and model.weights_checksum:
+    if model.spec.weights and model.spec.weights.is_file():
+        # Only a user's own class may not have looked at it.
+        model.weights_checksum = model.weights_checksum or raster.sha256(model.spec.weights)
         require_known(model.spec.weights, model.weights_checksum)
     return device
 

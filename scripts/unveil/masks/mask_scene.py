@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import SupportsInt
 
 import numpy as np
 from rasterio.enums import Resampling
@@ -19,11 +20,13 @@ from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.registry import DETECTORS
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import Frame, Scene, read_reflectance
+from unveil.scene import DECLARED_CLEAR, HIDDEN_AROUND, Frame, Scene, read_reflectance
 
 OPTICAL_ROLES = ("target", "context", "reference")
 MASK_BANDS = ("CLASS", "CLOUD_PROBABILITY")
-FIXED = MaskOptions(dilate_px=0)
+VOTED = frozenset(("cloud", "shadow"))
+"""Fields that several detectors decide together."""
+FIXED = MaskOptions(detectors=("source", "s2cloudless", "thresholds"), combine="first", dilate_px=0)
 """How clouds are found where scenes are made, whatever the config says of this stage."""
 
 
@@ -31,7 +34,9 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
     """Write a mask for every optical frame and return the scene with masks and covers.
 
     Nodata (0 or NaN in any band) wins over cloud, cloud over shadow, shadow over snow.
+    A target that says so (:data:`unveil.scene.HIDDEN_AROUND`) is hidden farther around its clouds.
     Frame facts: ``unveil:mask_sources`` (detectors used), ``unveil:mask_notes``,
+    ``unveil:mask_votes`` (percent of valid pixels that each called cloud and shadow, not grown),
     ``eo:cloud_cover`` and ``unveil:shadow_cover`` (percent of valid pixels, grown as
     written).
 
@@ -75,13 +80,17 @@ def detect_clouds(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
 def choose_detectors(
     frame: Frame, level: str, options: MaskOptions
 ) -> tuple[list[type[Detector]], list[str]]:
-    """Return the detectors that apply to a frame, and why the others do not."""
+    """Return the detectors that apply to a frame, and why the others do not.
+
+    Somebody's word that a date is clear is not voted on.
+    """
+    believed = options.combine == "first" or DECLARED_CLEAR in frame.facts
     used, refused = [], []
     for detector in (DETECTORS[name] for name in DETECTORS if name in options.detectors):
         reason = detector.refusal(frame, level)
         if reason:
             refused.append(reason)
-        elif detector.alone:
+        elif detector.alone and believed:
             return [detector], []
         else:
             used.append(detector)
@@ -112,14 +121,27 @@ def judge_frame(frame: Frame, grid: Grid, level: str) -> np.ndarray:
     Raises:
         InputError: if no detector can judge it.
     """
-    classes, *_ = _classify(frame, grid, level, FIXED)
-    return classes
+    return _classify(frame, grid, level, FIXED).classes
 
 
-def _classify(
-    frame: Frame, grid: Grid, level: str, options: MaskOptions
-) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Return classes, percent of cloud, the labels of the detectors, and their notes."""
+@dataclass(frozen=True)
+class _Found:
+    """The mask of a frame.
+
+    Attributes:
+        classes: ``(H, W)`` uint8, grown.
+        percent: ``(H, W)`` uint8, probability of cloud, 255 where unknown.
+        votes: detector, as facts call it -> field -> percent of valid pixels.
+        notes: what detectors say.
+    """
+
+    classes: np.ndarray
+    percent: np.ndarray
+    votes: dict[str, dict[str, float]]
+    notes: list[str]
+
+
+def _classify(frame: Frame, grid: Grid, level: str, options: MaskOptions) -> _Found:
     used, notes = choose_detectors(frame, level, options)
     if not used:
         raise InputError(
@@ -128,62 +150,98 @@ def _classify(
             field=frame.date,
             remedy="deliver a mask, or name a detector in masks.detectors that applies",
         )
-    detectors = [detector(frame, grid, options) for detector in used]
-    votes = _collect(frame, grid, detectors)
-    for detector in detectors:
+    asked = _share_out(used, together=options.combine == "consensus")
+    notes += [f"{d.name} not asked: others tell as much" for d in used if not asked[d]]
+    fields = {d(frame, grid, options, level=level): asked[d] for d in used if asked[d]}
+    votes, counts = _collect(frame, grid, fields)
+    for detector in fields:
         notes += detector.settle(votes)
     classes = merge(cloud=votes.cloud, shadow=votes.shadow, snow=votes.snow, missing=votes.missing)
-    classes = classmap.dilate(classes, max((d.growth_px for d in detectors), default=0))
+    classes = classmap.dilate(classes, max(d.growth_px for d in fields))
     votes.percent[votes.missing] = UNKNOWN_PROBABILITY
-    return classes, votes.percent, [detector.label for detector in detectors], notes
+    valid = np.count_nonzero(~votes.missing)
+    shares = {
+        detector.label: {field: _percent(count, valid) for field, count in counts[detector].items()}
+        for detector in fields
+    }
+    return _Found(classes, votes.percent, shares, notes)
 
 
 def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) -> Frame:
-    classes, percent, labels, notes = _classify(frame, scene.grid, scene.level, options)
+    found = _classify(frame, scene.grid, scene.level, options)
+    classes = classmap.dilate(found.classes, frame.facts.get(HIDDEN_AROUND, 0))
     name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
     path = folder / "masks" / f"{name}.tif"
     raster.write_cog(
         path,
-        np.stack([classes, percent]),
+        np.stack([classes, found.percent]),
         scene.grid,
         descriptions=MASK_BANDS,
         nodata=NODATA,
         overviews=Resampling.mode,
     )
+    valid = np.count_nonzero(found.classes != NODATA)
     facts = {
-        "unveil:mask_sources": labels,
-        "unveil:mask_notes": notes,
-        "eo:cloud_cover": _percent(classes, CLOUD),
-        "unveil:shadow_cover": _percent(classes, SHADOW),
+        "unveil:mask_sources": list(found.votes),
+        "unveil:mask_votes": found.votes,
+        "unveil:mask_notes": found.notes,
+        "eo:cloud_cover": _percent(np.count_nonzero(found.classes == CLOUD), valid),
+        "unveil:shadow_cover": _percent(np.count_nonzero(found.classes == SHADOW), valid),
     }
     return replace(frame, mask=path, facts=frame.facts | facts)
 
 
-def _collect(frame: Frame, grid: Grid, detectors: Sequence[Detector]) -> Votes:
-    """Ask detectors block by block; a halo makes the blocks agree with the whole image."""
-    votes, asked = Votes.none(grid.shape), _share_out(detectors)
+def _collect(
+    frame: Frame, grid: Grid, detectors: dict[Detector, frozenset[str]]
+) -> tuple[Votes, dict[Detector, dict[str, int]]]:
+    """Ask detectors block by block; a halo makes the blocks agree with the whole image.
+
+    Args:
+        frame: an optical frame.
+        grid: its grid.
+        detectors: each with the fields that it is asked for.
+
+    Returns:
+        What at least half of those who were asked say, and how many valid pixels each found.
+    """
+    votes = Votes.none(grid.shape)
+    counts = {
+        detector: dict.fromkeys(sorted(fields & VOTED), 0) for detector, fields in detectors.items()
+    }
+    voters = {field: sum(field in fields for fields in detectors.values()) for field in VOTED}
     step = math.lcm(*(detector.step for detector in detectors))
     # Whole coarse pixels, and windows that start on one.
-    halo = step * -(-max((d.halo_px for d in detectors), default=0) // step)
+    halo = step * -(-max(d.halo_px for d in detectors) // step)
     for window in grid.windows(step * (raster.BLOCK // step)):
         outer = grid.with_halo(window, halo)
         inner = raster.within(window, outer)
         here = window.toslices()
         data = read_reflectance(frame, frame.bands, outer)
         votes.missing[here] = ~np.isfinite(data).all(axis=0)[inner]
-        for detector, fields in zip(detectors, asked, strict=True):
+        tally = {field: np.zeros(votes.missing[here].shape, np.uint8) for field in VOTED}
+        for detector, fields in detectors.items():
             found = detector.vote(data, outer, fields)
             votes.missing[here] |= found.missing[inner]
-            for field in fields - {"missing"}:
+            for field in fields - VOTED - {"missing"}:
                 getattr(votes, field)[here] = getattr(found, field)[inner]
-    return votes
+            for field in fields & VOTED:
+                said = getattr(found, field)[inner]
+                tally[field] += said
+                counts[detector][field] += int(np.count_nonzero(said & ~votes.missing[here]))
+        for field, number in tally.items():
+            getattr(votes, field)[here] = (number > 0) & (2 * number >= voters[field])
+    return votes, counts
 
 
-def _share_out(detectors: Sequence[Detector]) -> list[frozenset[str]]:
-    """Return what each detector is asked for: what it can tell and none before it could."""
-    asked: list[frozenset[str]] = []
+def _share_out(
+    detectors: Sequence[type[Detector]], *, together: bool
+) -> dict[type[Detector], frozenset[str]]:
+    """Return what each is asked for: what none before it can tell, and what all decide together."""
+    asked: dict[type[Detector], frozenset[str]] = {}
     for detector in detectors:
-        asked.append(detector.tells.difference(*asked))
+        new = detector.tells.difference(*asked.values())
+        votes = together and not detector.last_resort
+        asked[detector] = new | (detector.tells & VOTED if votes else frozenset())
     return asked
 
 
@@ -197,6 +255,5 @@ def merge(
     return classes
 
 
-def _percent(classes: np.ndarray, code: int) -> float:
-    valid = int(np.count_nonzero(classes != NODATA))
-    return round(100 * int(np.count_nonzero(classes == code)) / valid, 2) if valid else 0.0
+def _percent(count: SupportsInt, valid: SupportsInt) -> float:
+    return round(100 * int(count) / int(valid), 2) if int(valid) else 0.0

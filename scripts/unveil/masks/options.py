@@ -13,6 +13,9 @@ class MaskOptions:
     Attributes:
         detectors: names of the detectors that may be used
             (:mod:`unveil.masks.detectors.registry`), each where it applies.
+        combine: what counts where several can tell: by ``consensus`` a pixel is cloud, or shadow,
+            where at least half of them say so; by ``first`` it is what the first of them says,
+            and a delivered mask is asked alone.
         cloud_probability: s2cloudless probability from which a pixel is cloud.
         average_over: radius in pixels over which s2cloudless probabilities are averaged
             before the threshold.
@@ -23,7 +26,8 @@ class MaskOptions:
         dilate_px: pixels by which cloud and shadow are grown.
     """
 
-    detectors: tuple[str, ...] = ("source", "s2cloudless", "thresholds")
+    detectors: tuple[str, ...] = ("source", "s2cloudless", "ukis", "thresholds")
+    combine: Literal["consensus", "first"] = "consensus"
     cloud_probability: float = 0.4
     average_over: int = 4
     s2cloudless_m: float | Literal["auto"] = "auto"

@@ -13,14 +13,21 @@ from unveil.guarded import reading_input
 from unveil.metrics.registry import METRICS
 from unveil.metrics.tables import COLUMNS, TABLES, check_header
 
-SCORES = dict.fromkeys(COLUMNS, str) | {
-    "cloud_cover": float,
-    "value": float,
-    "n_pixels": np.int64,
-}
+WORDS = ("protocol", "band", "metric", "unit")
+"""Columns of words of ours. Read as categories, "001" of other columns would be the number 1."""
+
+SCORES: dict[str, type | str] = (
+    dict.fromkeys(COLUMNS, str)
+    | dict.fromkeys(WORDS, "category")
+    | {
+        "cloud_cover": float,
+        "value": float,
+        "n_pixels": np.int64,
+    }
+)
 
 
-def read_table(path: str | Path, columns: Mapping[str, type], *, remedy: str) -> pd.DataFrame:
+def read_table(path: str | Path, columns: Mapping[str, type | str], *, remedy: str) -> pd.DataFrame:
     """Read the named columns of a CSV table.
 
     A scene may be called ``001``, a model ``NA``: only columns of numbers are numbers, and
@@ -28,7 +35,8 @@ def read_table(path: str | Path, columns: Mapping[str, type], *, remedy: str) ->
 
     Args:
         path: the table.
-        columns: name -> type (``str``, ``float``, ``bool`` ...).
+        columns: name -> type (``str``, ``float``, ``bool`` ...), or ``category`` for text that
+            repeats in millions of rows.
         remedy: what to do about a bad one.
 
     Raises:
@@ -65,10 +73,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         with open(path, encoding="utf-8-sig") as stream:
             check_header(stream.readline(), path, COLUMNS)
     table = read_table(path, SCORES, remedy=remedy)
-    unknown = sorted(set(table["metric"]) - set(METRICS))
+    unknown = sorted(set(table["metric"].cat.categories) - set(METRICS))
     if unknown:
         raise InputError(f"metric {unknown[0]!r} is not known", file=path, remedy=remedy)
-    # Categories save memory in millions of rows. Made from text, or "001" would be the number 1.
+    # Categories save memory in millions of rows.
     text = [name for name, kind in SCORES.items() if kind is str]
     return table.astype(dict.fromkeys(text, "category"))
 

@@ -134,4 +134,5 @@ def print_value(value: float, metric: str) -> str:
         return "–"
     if value in (float("inf"), float("-inf")):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.{METRICS[metric].decimals}f}".replace("-", "−")
+    text = f"{value:z.{METRICS[metric].decimals}f}"  # z: a zero has no sign
+    return text.replace("-", "−")

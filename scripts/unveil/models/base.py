@@ -19,7 +19,7 @@ import numpy as np
 from unveil.distribution import NORMAL, Distribution
 from unveil.errors import InputError
 from unveil.models.options import NoOptions, parse_options
-from unveil.scene import Inputs, RadarDates, Scene
+from unveil.scene import NO_ACQUISITION, Inputs, RadarDates, Scene
 
 Origin = Literal["published", "trained-here", "none", "external"]
 
@@ -40,6 +40,8 @@ class Needs:
         min_context: fewest context frames.
         max_context: most context frames it uses (nearest in time are kept); None is all.
         levels: processing levels it is meant for; empty means any.
+        target: whether it looks at the image of the target's date; one that can do with the other
+            dates alone also answers for days without an acquisition.
     """
 
     bands: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class Needs:
     min_context: int = 0
     max_context: int | None = None
     levels: tuple[str, ...] = ()
+    target: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,15 @@ class Facts:
         network: whether it is a neural network.
         citation: what to cite.
         origin: where its weights come from.
+        series: whether it looks at other dates than the target's; None where that is not known.
+        here: whether the packages that it imports are installed where this process runs.
     """
 
     network: bool
     citation: str
     origin: Origin
+    series: bool | None = None
+    here: bool = True
 
 
 class Model(ABC):
@@ -133,8 +140,9 @@ class Model(ABC):
 
     Attributes:
         options: of its row, an ``options_type``.
-        backend: library that computes, ``numpy``, ``tensorflow`` or ``openvino``; the engine
-            sets it and ``precision`` before ``load``.
+        backend: library that computes; of a network with TensorFlow the engine sets it and
+            ``precision`` before ``load``, to ``tensorflow`` or ``openvino``. Any other name, as
+            ``torch``, is left alone: the model finds one GPU, or none, and uses it itself.
         precision: what it computes in; ``prepare`` may change it for a scene.
         precision_note: why that is not what was asked for, or what is known of its cost.
         notes: what is to be said of its answer for a scene, such as a fallback; ``prepare`` and
@@ -175,7 +183,8 @@ class Model(ABC):
     @property
     def facts(self) -> Facts:
         """What is known of it before it runs."""
-        return Facts(self.network, self.citation, self.origin)
+        series = None if self.origin == "external" else self.needs.max_context != 0
+        return Facts(self.network, self.citation, self.origin, series)
 
     @property
     @abstractmethod
@@ -222,6 +231,8 @@ def unmet_need(needs: Needs, scene: Scene) -> str | None:
     missing = [name for name in needs.bands if name not in scene.bands]
     if missing:
         return f"needs bands {', '.join(missing)}, which the scene does not have"
+    if needs.target and NO_ACQUISITION in scene.target.facts:
+        return f"needs an image of {scene.target.date}: {scene.target.facts[NO_ACQUISITION]}"
     if needs.radar == "required" and scene.radar is None:
         return "needs Sentinel-1 radar, which the scene does not have"
     if len(scene.context) < needs.min_context:

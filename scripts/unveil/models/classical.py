@@ -82,7 +82,7 @@ class _Classical(Model):
     @property
     def needs(self) -> Needs:
         """At least one context frame."""
-        return Needs(min_context=1)
+        return Needs(min_context=1, target=False)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Keep clear target pixels, estimate the others."""

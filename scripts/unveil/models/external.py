@@ -56,7 +56,7 @@ class External(Model):
     @property
     def needs(self) -> Needs:
         """Nothing but the delivered file."""
-        return Needs()
+        return Needs(target=False)
 
     options_type = ExternalOptions
 

@@ -16,6 +16,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_args
@@ -263,7 +264,8 @@ def _import_package(kind: str) -> types.ModuleType:
 
 def _read_facts(spec: ModelSpec) -> Facts:
     """Read what a class says of itself as plain values; of a package that is not here, nothing."""
-    default = Facts(spec.weights is not None, f"Own method, {spec.kind}", "none")
+    network = spec.weights is not None
+    default = Facts(network, f"Own method, {spec.kind}", "none", here=False)
     if not is_file(spec.kind):
         return default
     place, name = split_kind(spec.kind)
@@ -272,7 +274,8 @@ def _read_facts(spec: ModelSpec) -> Facts:
     if mine is None:
         raise _missing_class(spec.kind, [node.name for node in classes])
     defined = {node.name for node in mine.body if isinstance(node, ast.FunctionDef)}
-    inherits = [ast.unparse(base).rpartition(".")[2] for base in mine.bases] != ["Model"]
+    ours = ("Model", "base.Model", "unveil.models.base.Model")
+    inherits = not any(ast.unparse(base) in ours for base in mine.bases)
     if not inherits and (lacking := sorted({"needs", "predict"} - defined)):
         raise _lacking(spec.kind, lacking)
     values: dict[str, Any] = {"network": False} if not inherits else {}
@@ -280,11 +283,12 @@ def _read_facts(spec: ModelSpec) -> Facts:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             if isinstance(node.value, ast.Constant):
                 values[node.targets[0].id] = node.value.value
-    for field in ("network", "citation", "origin"):
+    known = {field: values[field] for field in ("network", "citation", "origin") if field in values}
+    for field, value in known.items():
         fits, wanted = FIELDS[field]
-        if field in values and not fits(values[field]):
-            raise _error(spec.kind, f"found {values[field]!r}", field, f"give {wanted}")
-    return Facts(**{key: values.get(key, value) for key, value in vars(default).items()})
+        if not fits(value):
+            raise _error(spec.kind, f"found {value!r}", field, f"give {wanted}")
+    return replace(default, **known)
 
 
 # --- errors -----------------------------------------------------------------------------

@@ -85,7 +85,9 @@ def create(spec: ModelSpec) -> Model:
     Raises:
         InputError: if the kind is unknown, an own class will not do, or an option is wrong.
     """
-    return _own().create_own(spec) if is_own(spec.kind) else model_class(spec.kind)(spec)
+    if is_own(spec.kind):
+        return _own().create_own(spec)
+    return model_class(spec.kind)(spec)
 
 
 def facts_of(spec: ModelSpec) -> Facts:

@@ -85,7 +85,7 @@ class Regressed(Model):
     @property
     def needs(self) -> Needs:
         """At least one context frame."""
-        return Needs(min_context=1)
+        return Needs(min_context=1, target=False)
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Fit the scene's regression from the sums over its tiles."""

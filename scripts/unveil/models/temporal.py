@@ -71,7 +71,7 @@ class Temporal(Model):
     @property
     def needs(self) -> Needs:
         """At least one context frame."""
-        return Needs(min_context=1)
+        return Needs(min_context=1, target=False)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Estimate what is not kept; NaN where the target has no data or nothing is clear."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ MARKERS = "osD^vPX<>ph*"
 MOST_COLOURS = 7
 """Models with a colour of their own, the best ones; more cannot be told apart."""
 
+FLOOR = "floor: what the dates of the pairs differ by, after one line per band"
 OTHERS = "the other models"
 PALE = "#c9cfd6"
 MARGIN_DEGREES, LEAST_SPAN = 3.0, (60.0, 24.0)
@@ -170,6 +172,7 @@ def _points_and_lines(
                     style_of_band = {"color": look.colour, "alpha": 0.15, "lw": 0}
                     axis.fill_between(line["position"], low, high, **style_of_band)
                 axis.plot([], [], look.marker, linestyle="-", label=look.label, **style)
+            _draw_floor(findings, protocol, axis)
             _log_axis(axis)
             axis.set(xlabel=label, xlim=(0, 1.04 * rows["x"].max()))
         _finish(figure, list(axes.values()), "MAE under cloud (reflectance)")
@@ -206,6 +209,7 @@ def mae_by_band(findings: Findings) -> Figure | None:
                 x = np.arange(len(bands)) + width * (number - (len(drawn) - 1) / 2)
                 height = mean.reindex(bands)
                 axis.bar(x, height, width * 0.94, color=look.colour, label=look.label)
+            _draw_floor(findings, protocol, axis)
             axis.set_xticks(range(len(bands)), bands)
             axis.grid(axis="x", visible=False)
             axis.set(ylabel="MAE under cloud (reflectance)")
@@ -250,6 +254,7 @@ def cost(findings: Findings) -> Figure | None:
                     point["seconds"], point["mean"], look.marker, color=look.colour,
                     markersize=7, markeredgecolor="none", label=label,
                 )  # fmt: skip
+            _draw_floor(findings, protocol, axis)
             axis.set_xscale("log")
             _log_axis(axis)
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -444,7 +449,7 @@ def picture(
 
     Args:
         rows: the images; of more than ``MAX_ROWS`` an even spread is drawn.
-        columns: ``(key, title)`` in print order.
+        columns: ``(key, title)`` in print order; those without any image are left out.
         labels: scene -> text left of its row.
 
     Returns:
@@ -454,6 +459,8 @@ def picture(
         return None
     spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).round())
     rows = [rows[int(position)] for position in spread]
+    drawn = set().union(*(row.images.get(PICTURE_VIEW, {}) for row in rows))
+    columns = [column for column in columns if column[0] in drawn] or columns
     canvas = _mosaic(rows, [key for key, _ in columns])
     height, width = canvas.shape[:2]
     titles = [_wrap(title) for _, title in columns]
@@ -504,7 +511,9 @@ def save(figure: Figure | None, path: Path, *, empty: str) -> None:
     """Write a figure as PNG on white; where there is none, one that says ``empty``."""
     figure = figure or placeholder(empty)
     with plt.rc_context(STYLE), raster.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, facecolor="white")
+        # Imagery hardly compresses: more effort costs seconds and saves a twentieth.
+        fast = {"compress_level": 1}
+        figure.savefig(temporary, dpi=DPI, facecolor="white", pil_kwargs=fast)
     plt.close(figure)
 
 
@@ -556,10 +565,11 @@ def _protocols_with_methods(findings: Findings, rows: pd.DataFrame) -> np.ndarra
 
 def chart_colours(findings: Findings) -> dict[str, str]:
     """Return a colour for every model: the figures' own where it has one, else from a wheel."""
-    order = best_of_each(findings)
+    twins = findings.twins
+    order = [model for model in best_of_each(findings) if model not in twins]
     wheel = [matplotlib.colors.to_hex(c) for c in sns.husl_palette(max(len(order), 1), l=0.55)]
     colours = dict(zip(order, wheel, strict=False)) | palette(order)
-    return {model: colours.get(model, FAINT) for model in findings.methods}
+    return {m: colours.get(twins.get(m, m), FAINT) for m in findings.methods}
 
 
 @dataclass(frozen=True)
@@ -575,12 +585,16 @@ class Look:
 
 def looks(findings: Findings, models: Iterable[str]) -> list[Look]:
     """Return how models are drawn, those in colour last, so that they lie on top."""
-    present = set(models)
-    order = best_of_each(findings)
+    twins = findings.twins
+    present = set(models) - set(twins)
+    order = [model for model in best_of_each(findings) if model not in twins]
+    alike = Counter(twins.values())
     colours, markers = palette(order), dict(zip(order, MARKERS, strict=False))
     found = []
     for model in (m for m in findings.methods if m in present):
         title = findings.methods[model].title
+        if alike[model]:
+            title += f" (and {alike[model]} with the same pixels)"
         if findings.methods[model].is_baseline:
             found.append(Look(model, FAINT, MARKERS[-1], title, True))
         elif model in colours:
@@ -607,6 +621,13 @@ def _panels(protocols: Iterable[str], *, width: float, height: float, rows: int 
     for name, axis in found.items():
         axis.set_title(title_of(name))
     return figure, found
+
+
+def _draw_floor(findings: Findings, protocol: str, axis: plt.Axes) -> None:
+    """Draw the floor of real pairs as a line: below it no error of theirs means anything."""
+    floor = findings.floors.get(protocol)
+    if floor and floor["line"] > 0:
+        axis.axhline(floor["line"], label=FLOOR, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
 
 
 def _log_axis(axis) -> None:

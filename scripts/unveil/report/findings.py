@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from unveil.errors import InputError
 from unveil.guarded import read_json, reading_input
 from unveil.metrics.levels import check_bounds
 from unveil.metrics.reading import read_scores, read_statistics, read_table
+from unveil.metrics.registry import IN_PAPERS
 from unveil.metrics.tables import BASELINE, PAPERS, SKIPPED_COLUMNS
 from unveil.scene import Frame, Scene, cloud_cover, load_scene
 
 MASK_PREVIEW = 512
+NO_WEIGHTS = "weights not fetched"
+"""How the reason begins that models without weights give."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Method:
         weights: file of the weights, empty without.
         sha256: checksum of the weights, empty without.
         parameters: learned numbers in the weights, None without.
+        series: True where it looks at other dates, too, False where at the target alone, None
+            where that is not known.
     """
 
     id: str
@@ -82,6 +88,7 @@ class Method:
     weights: str = ""
     sha256: str = ""
     parameters: int | None = None
+    series: bool | None = None
 
     @property
     def is_baseline(self) -> bool:
@@ -140,6 +147,47 @@ class Findings:
         table = self.skipped
         rows = table[(table["scene"] == scene) & table["model"].isin([model, ""])]
         return list(dict.fromkeys(rows["reason"]))
+
+    @cached_property
+    def twins(self) -> dict[str, str]:
+        """Models that give the pixels of another one under cloud: model -> the first such.
+
+        Told by their scores: every metric of hidden pixels is the same on every scene.
+        """
+        rows = self.scores[self.scores["region"] == "occluded"].dropna(subset=["value"])
+        wide = rows[rows["metric"].isin(IN_PAPERS)].pivot(
+            index=["scene", "metric"], columns="model", values="value"
+        )
+        found: dict[bytes, str] = {}
+        twins = {}
+        for model in (m for m in self.methods if m in wide):
+            values = wide[model].fillna(-1.0).to_numpy().tobytes()
+            if model != found.setdefault(values, model):
+                twins[model] = found[values]
+        return twins
+
+    @cached_property
+    def floors(self) -> dict[str, dict[str, Any]]:
+        """By protocol what the dates of its pairs differ by themselves, mean over scenes."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for scene in self.scenes.values():
+            if "floor" in scene.facts:
+                pair = (scene.facts["floor"], scene.facts["floor_after_line"])
+                found.setdefault(scene.protocol, []).append(pair)
+        return {
+            protocol: {
+                "n": len(pairs),
+                "raw": float(np.mean([raw for raw, _ in pairs])),
+                "line": float(np.mean([line for _, line in pairs])),
+            }
+            for protocol, pairs in found.items()
+        }
+
+    def without_weights(self) -> list[str]:
+        """Return the models that never ran for want of their weights."""
+        rows = self.skipped
+        lacking = set(rows.loc[rows["reason"].str.startswith(NO_WEIGHTS), "model"])
+        return [m for m in self.methods if m in lacking and m not in set(self.scores["model"])]
 
 
 def read_findings(
@@ -208,6 +256,7 @@ def read_methods(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
             weights=str(entry.get("weights") or ""),
             sha256=str(entry.get("weights_sha256") or ""),
             parameters=entry.get("parameters"),
+            series=entry.get("series"),
         )
     return methods
 

@@ -8,19 +8,22 @@ from unveil.metrics.levels import ALL
 from unveil.protocols import PROTOCOLS
 from unveil.report.findings import Findings, select
 
+REAL = "paired"
+"""The protocol of real pairs, which is believed most."""
+
 
 def best_first(findings: Findings, protocol: str = "") -> list[str]:
     """Return the models in the order of their error under cloud, best first.
 
-    The order is that of ``protocol``, then of the protocol that compares most models, and so
-    on for those that have no score there. Models without any score come last; the cloudy
-    input itself comes first of all, because it is what the others start from.
+    The order is that of ``protocol``, then of real pairs, then of the protocol that compares most
+    models, and so on for those that have no score there. Models without any score come last; the
+    cloudy input itself comes first of all, because it is what the others start from.
     """
     wanted = {"level": ALL, "region": "occluded", "band": "all", "metric": "MAE"}
     rows = select(findings.statistics.pooled, **wanted).dropna(subset=["value"])
     means = rows.set_index(["protocol", "model"])["value"]
     sizes = means.groupby(level="protocol").size()
-    names = sorted(sizes.index, key=lambda name: (name != protocol, -sizes[name]))
+    names = sorted(sizes.index, key=lambda name: (name != protocol, name != REAL, -sizes[name]))
     order = [model for name in names for model in means[name].sort_values(kind="stable").index]
     place = {model: number for number, model in enumerate(dict.fromkeys(order))}
     return sorted(

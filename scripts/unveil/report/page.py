@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,36 @@ from markupsafe import Markup
 from unveil import raster
 from unveil.metrics.registry import IN_PAPERS, METRICS, print_value
 from unveil.metrics.tables import harmless
-from unveil.protocols import PROTOCOLS
+from unveil.protocols import PROTOCOLS, title_of
 from unveil.report import figures as charts
+from unveil.report.context.agreement import agreement_context
 from unveil.report.context.answer import answers, comparisons
 from unveil.report.context.charts import charts_context
+from unveil.report.context.claim import claim_picture, claims
 from unveil.report.context.papers import papers_context
-from unveil.report.context.picture import Picture, draw_picture, picture_context, row_label
+from unveil.report.context.picture import (
+    Picture,
+    answered_rows,
+    draw_picture,
+    picture_context,
+    row_label,
+)
 from unveil.report.context.provenance import bibtex, provenance_context
 from unveil.report.context.scenes import scenes_context, skip_groups
 from unveil.report.context.scores import make_tables, pooled_scores, strata_context, tables_context
 from unveil.report.findings import Findings, ReportOptions, read_citations, read_findings
+from unveil.report.order import REAL
 from unveil.report.places import Place, find_places, read_outline, to_geojson
 from unveil.report.spectra import Spectra
-from unveil.report.words import REGION_TEXT, figure_value, percent, pixel_size, plural, probability
+from unveil.report.words import (
+    REGION_TEXT,
+    figure_value,
+    percent,
+    pixel_size,
+    plural,
+    probability,
+    region_name,
+)
 
 LOG = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
@@ -145,6 +163,8 @@ def make_context(
     """Return what the templates print, section by section."""
     tables = make_tables(findings, options.cloud_levels)
     found = answers(findings, tables, options)
+    shown = picture_context(findings, picture)
+    claimed = claims(findings, options)
     return {
         "options": options,
         "counts": count(findings),
@@ -154,7 +174,11 @@ def make_context(
         "papers": papers_context(findings, tables),
         "strata": strata_context(findings, options),
         "charts": charts_context(findings, picture.pixels),
-        "picture": picture_context(findings, picture),
+        "picture": shown,
+        "claims": claimed,
+        "claim_picture": claim_picture(findings, claimed, picture, shown),
+        "agreement": agreement_context(findings),
+        "real": REAL,
         "tables": tables_context(findings, tables),
         "curves": {name: Markup(charts.inline(svg)) for name, svg in curves.items() if svg},
         "skips": skip_groups(findings),
@@ -201,6 +225,8 @@ def make_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # browsers refuse NaN
+    environment.filters["protocol_title"] = title_of
+    environment.filters["region"] = region_name
     environment.filters["percent"] = percent
     environment.filters["mae"] = lambda value: print_value(value, "MAE")
     environment.filters["score"] = print_value
@@ -216,9 +242,10 @@ def write_figures(
 ) -> None:
     """Write the files named in ``FIGURES`` that are no curves."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = {row.scene: row_label(findings, row) for row in picture.rows}
-    empty = "There is no scene to show." if not picture.rows else ""
-    figure = charts.picture(picture.rows, picture.columns, labels)
+    rows = answered_rows(picture)
+    labels = {row.scene: row_label(findings, row) for row in rows}
+    empty = "There is no scene to show." if not rows else ""
+    figure = charts.picture(rows, picture.columns, labels)
     charts.save(figure, folder / "picture.png", empty=empty)
     environment = make_environment()
     for name in ("metrics_table.html", "skipped.html"):
@@ -241,13 +268,16 @@ def write_curves(curves: Mapping[str, str], folder: Path) -> None:
         _write(folder / f"{name}.svg", charts.on_white(shown))
 
 
-def count(findings: Findings) -> dict[str, int]:
+def count(findings: Findings) -> dict[str, Any]:
     """Count what the run compared."""
     scored = set(findings.scores.dropna(subset=["value"])["model"])
+    missing = findings.without_weights()
     return {
         "scenes": len(findings.scenes),
+        "by_protocol": Counter(scene.protocol for scene in findings.scenes.values()),
         "places": len({scene.place for scene in findings.scenes.values()}),
         "methods": len(findings.methods),
         "scored": len(scored),
-        "skips": len(findings.skipped),
+        "without_weights": len(missing),
+        "skips": int((~findings.skipped["model"].isin(missing)).sum()),
     }

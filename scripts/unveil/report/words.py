@@ -24,6 +24,14 @@ REGION_TEXT = {
     "haze": "pixels under thin cloud that lets the ground through, whatever the mask calls them",
 }
 
+REGION_NAMES = {"occluded": "hidden", "clear_kept": "clear, against the input"}
+"""Printed names of regions that are jargon in the tables."""
+
+
+def region_name(region: str) -> str:
+    """Return the printed name of a region."""
+    return REGION_NAMES.get(region, region.replace("_", " "))
+
 
 def percent(fraction: float) -> str:
     """Return a fraction as printed percent; "unknown" for NaN."""

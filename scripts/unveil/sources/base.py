@@ -274,6 +274,23 @@ class Source(ABC):
         """
         return None
 
+    def product_dates(self, row: SceneRow, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """List the dates with an acquisition; None where a search will tell them.
+
+        Raises:
+            InputError: if this source cannot tell.
+        """
+        known = self.known_dates(row)
+        if known is None:
+            raise InputError(
+                f"target_date {row.target_date!r}, but source {self.kind} does not tell its dates",
+                file=row.path,
+                field=f"scene {row.scene}: target_date",
+                remedy="name a date, or use source local, safe (products under their own names) "
+                "or stac",
+            )
+        return known
+
     def patches(self, row: SceneRow) -> list[tuple[str, str]]:
         """List the patches of a row's split that are there, as pairs of name and place.
 

@@ -20,20 +20,21 @@ NO_PARAMETERS = ("optimizer", "running_", "moving_", "num_batches_tracked")
 def describe_model(row: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Return title, kind, citation, origin and weights of one row of the model table."""
     from unveil.models.base import ModelSpec
-    from unveil.models.registry import create
+    from unveil.models.registry import facts_of, is_own
 
     spec = ModelSpec.from_row(model, row)
-    created = create(spec)
+    facts = facts_of(spec)
     weights = spec.weights if spec.weights and spec.weights.exists() else None
     return {
         "title": spec.title,
         "kind": spec.kind,
-        "citation": created.citation,
-        "origin": created.origin,
-        "series": None if created.origin == "external" else created.needs.max_context != 0,
+        "citation": facts.citation,
+        "origin": facts.origin,
+        "series": facts.series,
         "weights": str(spec.weights or ""),
         "weights_sha256": raster.sha256(weights) if weights else "",
-        "parameters": count_parameters(weights) if weights else None,
+        # of a format that only its own code can read
+        "parameters": count_parameters(weights) if weights and not is_own(spec.kind) else None,
     }
 
 

@@ -32,6 +32,18 @@ def code_of_row(row: Mapping[str, Any]) -> str:
     return f"{code} {row['container']}" if "container" in row else code
 
 
+def files_to_send(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the files of own models and environments that machines elsewhere lack.
+
+    Absolute paths are of a volume that every machine mounts.
+    """
+    rows = models.values()
+    kinds = [row["kind"] for row in rows if is_own(row["kind"])]
+    files = [path for kind in kinds for path in own_files(kind)]
+    files += [Path(row["conda"]) for row in rows if "conda" in row]
+    return sorted({str(path) for path in files if not path.is_absolute()})
+
+
 def code_of_own(kind: str) -> str:
     """Return the SHA-256 of the code behind an own kind: its files, and what they import of ours.
 

@@ -64,7 +64,7 @@ _METHOD = Cost(150, 0, 120, seconds_per_mpx_frame=0.6)
 _NETWORK = Cost(1100, 500, 150, seconds=15, seconds_per_mpx=60, seconds_per_mpx_frame=12)
 COSTS = {
     "assemble_scene": Cost(150, 500, 10, 20, seconds_per_mpx=13, seconds_per_mpx_frame=0.7),
-    "mask_scene": Cost(250, 80, 0, 10, seconds=5, seconds_per_mpx=35, seconds_per_mpx_frame=0.3),
+    "mask_scene": Cost(700, 80, 0, 11, seconds=10, seconds_per_mpx=30, seconds_per_mpx_frame=1.0),
     "coregister_scene": Cost(150, 60, 50, seconds_per_mpx_frame=0.5),
     "infer": Cost(150),  # of models that all lack their weights
     "score": Cost(150, 450, seconds_per_mpx=10),
@@ -95,7 +95,7 @@ def memory_mb(
     stage: str,
     sizes: Sequence[Size],
     *,
-    kinds: Sequence[str] = (),
+    kinds: Sequence[str | Cost] = (),
     attempt: int = 1,
     at_once: int = 1,
 ) -> int:
@@ -106,7 +106,8 @@ def memory_mb(
     Args:
         stage: name of the rule, as in :data:`COSTS`.
         sizes: the scenes that the job serves.
-        kinds: kinds of the models that it runs, for the stage ``infer``.
+        kinds: kinds of the models that it runs, or what they were measured to cost, for the stage
+            ``infer``.
         attempt: 1 for the first.
         at_once: scenes in work at the same time.
     """
@@ -120,7 +121,7 @@ def memory_mb(
 
 
 def minutes(
-    stage: str, sizes: Sequence[Size], *, kinds: Sequence[str] = (), attempt: int = 1
+    stage: str, sizes: Sequence[Size], *, kinds: Sequence[str | Cost] = (), attempt: int = 1
 ) -> int:
     """Return the time that a job asks for, twice as much at each further attempt.
 
@@ -137,5 +138,6 @@ def minutes(
     return max(10, -(-round(seconds) // 60)) * 2 ** (attempt - 1)
 
 
-def _costs(stage: str, kinds: Sequence[str]) -> list[Cost]:
-    return [COSTS.get(kind, UNMEASURED) for kind in kinds] or [COSTS[stage]]
+def _costs(stage: str, kinds: Sequence[str | Cost]) -> list[Cost]:
+    costs = [k if isinstance(k, Cost) else COSTS.get(k, UNMEASURED) for k in kinds]
+    return costs or [COSTS[stage]]

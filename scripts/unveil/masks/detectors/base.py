@@ -46,17 +46,20 @@ class Detector(ABC):
     """One way to find clouds in one frame.
 
     It is made for a frame to which it applies, and may read all of it then; it votes window by
-    window. Of two detectors that tell the same, the one registered first is asked.
+    window. Of detectors that tell the same, all vote, or the one registered first is believed
+    (:attr:`unveil.masks.options.MaskOptions.combine`).
 
     Args:
         frame: the frame; ``frame.mask`` is what the source delivered, if anything.
         grid: its grid.
         options: settings of the stage.
+        level: processing level of the frame, ``L1C`` or ``L2A``.
 
     Class attributes:
         name: what ``masks.detectors`` of the config says.
         tells: the fields of :class:`Votes` that it can fill.
-        alone: whether no other is asked where it applies.
+        alone: whether no other is asked where it applies and the first is believed.
+        last_resort: whether it is asked only for what no other can tell.
 
     Attributes:
         label: what the frame's facts call it.
@@ -68,12 +71,13 @@ class Detector(ABC):
     name: ClassVar[str]
     tells: ClassVar[frozenset[str]]
     alone: ClassVar[bool] = False
+    last_resort: ClassVar[bool] = False
 
     step: int = 1
     halo_px: int = 0
 
-    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
-        self.frame, self.grid, self.options = frame, grid, options
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:
+        self.frame, self.grid, self.options, self.level = frame, grid, options, level
         self.label = self.name
         self.growth_px = options.dilate_px
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from unveil.bands import S2CLOUDLESS10, UNKNOWN_PROBABILITY, band_positions
+from unveil.bands import S2CLOUDLESS10, band_positions
 from unveil.errors import InputError
 from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.boosted_trees import Trees, probability_of, read_trees
+from unveil.masks.detectors.coarse import block_means, coarse_step, enlarge, to_percent
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
 from unveil.scene import Frame
@@ -37,7 +37,6 @@ FULL_DETAIL_PIXELS = 2048**2
 """Largest scene on which it looks at every pixel: a whole tile would take it hours."""
 COARSE_M = 60.0
 """Its pixels on larger scenes: those of the bands B01, B09 and B10 that it uses."""
-METRES_A_DEGREE = 111_320.0
 
 
 class S2Cloudless(Detector):
@@ -46,9 +45,9 @@ class S2Cloudless(Detector):
     name = "s2cloudless"
     tells = frozenset(("cloud", "percent"))
 
-    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
-        super().__init__(frame, grid, options)
-        self.step = coarse_step(grid, options)
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:
+        super().__init__(frame, grid, options, level=level)
+        self.step = step_of(grid, options)
         self.radius = round(options.average_over / self.step)
         self.halo_px = (self.radius + 1) * self.step
 
@@ -157,42 +156,9 @@ def _detector() -> S2PixelCloudDetector:
     return S2PixelCloudDetector()
 
 
-def coarse_step(grid: Grid, options: MaskOptions) -> int:
+def step_of(grid: Grid, options: MaskOptions) -> int:
     """Return how many pixels along an edge s2cloudless sees as one."""
     wanted = options.s2cloudless_m
     if wanted == "auto":
         wanted = COARSE_M if grid.pixels > FULL_DETAIL_PIXELS else 0.0
-    degrees = grid.crs and CRS.from_user_input(grid.crs).is_geographic
-    pixel_m = abs(grid.transform[0]) * (METRES_A_DEGREE if degrees else 1.0)
-    return max(1, round(wanted / pixel_m))
-
-
-def block_means(image: np.ndarray, step: int) -> np.ndarray:
-    """Return the means of squares of ``step`` pixels, ``(B, h, w)``; NaN pixels do not count.
-
-    Squares at the right and lower edge may be smaller.
-    """
-    if step == 1:
-        return image
-    valid = np.isfinite(image)
-    rows, cols = (np.arange(0, size, step) for size in image.shape[1:])
-
-    def add_up(values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(np.add.reduceat(values, rows, axis=1), cols, axis=2)
-
-    total, count = add_up(np.where(valid, image, 0)), add_up(valid.astype(np.float32))
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-
-
-def enlarge(image: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray:
-    """Return each pixel ``(h, w)`` as a square of ``step`` pixels, cut to ``shape``."""
-    if step == 1:
-        return image
-    return image.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]
-
-
-def to_percent(probability: np.ndarray) -> np.ndarray:
-    """Return uint8 percent of a probability 0...1, 255 where it is NaN."""
-    known = np.isfinite(probability)
-    percent = np.rint(np.where(known, probability, 0) * 100)
-    return np.where(known, percent, UNKNOWN_PROBABILITY).astype(np.uint8)
+    return coarse_step(grid, wanted)

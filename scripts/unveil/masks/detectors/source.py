@@ -16,7 +16,7 @@ from unveil.scene import DECLARED_CLEAR, Frame
 
 
 class DeliveredMask(Detector):
-    """The classes of whoever made the image; where there are some, nobody else is asked.
+    """The classes of whoever made the image.
 
     Raises:
         InputError: if the mask is damaged or lies on another grid.
@@ -26,8 +26,8 @@ class DeliveredMask(Detector):
     tells = frozenset(("cloud", "shadow", "snow", "missing"))
     alone = True
 
-    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
-        super().__init__(frame, grid, options)
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:
+        super().__init__(frame, grid, options, level=level)
         if frame.mask is None:
             raise InputError("the source delivers no mask", file=frame.path, field="mask")
         self.mask = frame.mask

@@ -65,10 +65,11 @@ class Thresholds(Detector):
 
     name = "thresholds"
     tells = frozenset(("cloud", "shadow"))
+    last_resort = True
     halo_px = HALO
 
-    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions) -> None:
-        super().__init__(frame, grid, options)
+    def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:
+        super().__init__(frame, grid, options, level=level)
         blocks = (read_reflectance(frame, _SHADOW_BANDS, window) for window in grid.windows())
         self.statistics = shadow_statistics(blocks, _SHADOW_BANDS)
 

@@ -82,6 +82,7 @@ class AnytimeFormer(Model):
         "Remote Sens. Environ. 333:115120, doi:10.1016/j.rse.2025.115120."
     )
     network = True
+    backend = "tensorflow"
     origin = "published"
     receptive_field = 0
     radar_dates = "all"

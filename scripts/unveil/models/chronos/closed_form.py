@@ -32,7 +32,7 @@ class ClosedForm(Model):
     @property
     def needs(self) -> Needs:
         """Those of ``chronos``."""
-        return Needs(radar="optional", min_context=1, max_context=LONGEST)
+        return Needs(radar="optional", min_context=1, max_context=LONGEST, target=False)
 
     def prepare(self, scene: Scene, tiles: Sequence[Inputs]) -> None:
         """Fit the closed forms of the scene."""

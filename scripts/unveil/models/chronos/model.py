@@ -67,6 +67,7 @@ class Chronos(Model):
         "of Satellite Image Time Series, arXiv:2107.07933."
     )
     network = True
+    backend = "tensorflow"
     origin = "trained-here"
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -91,7 +92,7 @@ class Chronos(Model):
     @property
     def needs(self) -> Needs:
         """At least one context frame; radar joins the regression where there is some."""
-        return Needs(radar="optional", min_context=1, max_context=LONGEST)
+        return Needs(radar="optional", min_context=1, max_context=LONGEST, target=False)
 
     def load(self) -> None:
         """Load the weights.

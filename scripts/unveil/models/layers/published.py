@@ -25,6 +25,7 @@ class SequenceNetwork(Model):
     """
 
     network = True
+    backend = "tensorflow"
     origin = "published"
     state_key: ClassVar[str]
     _graph: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None

@@ -83,7 +83,7 @@ class Verdict:
 def answers(
     findings: Findings, tables: Sequence[Table], options: ReportOptions
 ) -> list[dict[str, Any]]:
-    """Return the verdicts of each protocol, the one that compares most models first."""
+    """Return the verdicts of each protocol, real pairs first."""
     found: list[dict[str, Any]] = []
     for table in tables:
         if table.region != "occluded" or "MAE" not in table.metrics:
@@ -91,18 +91,16 @@ def answers(
         verdicts = answer(findings, table, min_places=options.min_places)
         if verdicts:
             *levels, overall = verdicts
-            stand = table.stands["MAE", len(table.labels) - 1]
             found.append(
                 {
                     "protocol": table.protocol,
                     "levels": levels,
                     "overall": overall,
-                    "n_ranked": len(stand.ranked),
                     "caveats": caveats(findings, table),
                     "others": outside_ranking(findings, overall, table.protocol),
                 }
             )
-    return sorted(found, key=lambda e: (-e["n_ranked"], -e["overall"].n_places))
+    return found  # tables come in the order of trust
 
 
 def answer(findings: Findings, table: Table, *, min_places: int) -> list[Verdict]:
@@ -132,6 +130,8 @@ def _judge(findings: Findings, errors: pd.DataFrame) -> Verdict:
     # Variants of one network are no rivals: under cloud they often give the same.
     shared = findings.methods[best].sha256
     rivals = [m for m in others if not shared or findings.methods[m].sha256 != shared]
+    # That clouds are worse than a method is no news; that they are better is.
+    rivals = [m for m in rivals if m not in baseline]
     runner = rivals[0] if rivals else ""
     return Verdict(
         label="",

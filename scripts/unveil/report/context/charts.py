@@ -24,7 +24,8 @@ SHOWN_IN_CHARTS = 6
 
 def charts_context(findings: Findings, pixels: Sequence[Spectra]) -> dict[str, Any]:
     """Return the data of the interactive charts, JSON-able: models, scenes, pixels."""
-    order = best_first(findings)
+    twins = findings.twins
+    order = [model for model in best_first(findings) if model not in twins]
     chosen = pick_scenes(findings.cover, MAX_EXPLORED)
     days = scene_scores(findings, region="occluded", metric="days_to_clear_look").max(axis=1)
     values = {}
@@ -32,7 +33,7 @@ def charts_context(findings: Findings, pixels: Sequence[Spectra]) -> dict[str, A
         wide = scene_scores(findings, region="occluded", metric=metric).reindex(chosen)
         values[metric] = {model: _rounded(wide[model]) for model in order if model in wide}
     scored = [model for model in order if any(model in of for of in values.values())]
-    shown = best_of_each(findings)[:SHOWN_IN_CHARTS]
+    shown = [m for m in best_of_each(findings) if m not in twins][:SHOWN_IN_CHARTS]
     most = findings.scores.groupby("protocol")["model"].nunique()
     of_most = [p for p in pixels if findings.scenes[p.scene].protocol == most.idxmax()]
     first = of_most[len(of_most) // 2] if of_most else None
@@ -58,6 +59,7 @@ def charts_context(findings: Findings, pixels: Sequence[Spectra]) -> dict[str, A
             for name in chosen
         ],
         "values": values,
+        "floors": {protocol: rounded(floor["line"]) for protocol, floor in findings.floors.items()},
         "log": [metric for metric in values if METRICS[metric].logarithmic],
         "pixels": [
             {

@@ -11,6 +11,7 @@ import pandas as pd
 
 from unveil.metrics.registry import best_first as ranked_by
 from unveil.predictions import find_images
+from unveil.protocols import PROTOCOLS
 from unveil.report import images
 from unveil.report.findings import (
     Findings,
@@ -58,6 +59,7 @@ def draw_picture(
         scene_id: find_images(predictions, [m.id for m in shown], scene_id) for scene_id in chosen
     }
     used = {model for paths in found.values() for model in paths}
+    chosen = order_by_protocol(findings, chosen)
     size = images.thumbnail_size(len(chosen), len(used) + 3, options.chip_px)
     rows = [
         images.make_row(findings.scenes[scene_id], found[scene_id], options, size)
@@ -75,6 +77,19 @@ def draw_picture(
         for pixel in pixels_of(findings.scenes[scene_id], found[scene_id], size)
     ]
     return Picture(rows, columns, [m for m in shown if m.id not in used], pixels)
+
+
+def order_by_protocol(findings: Findings, scenes: Sequence[str]) -> list[str]:
+    """Return scenes with real pairs first, each protocol from clear to cloudy."""
+    trust = list(PROTOCOLS)
+    return sorted(scenes, key=lambda scene: trust.index(findings.scenes[scene].protocol))
+
+
+def answered_rows(picture: Picture) -> list[Row]:
+    """Return the rows that at least half as many models answered as the one of most."""
+    counts = {row.scene: len(set().union(*row.images.values())) for row in picture.rows}
+    most = max(counts.values(), default=0)
+    return [row for row in picture.rows if 2 * counts[row.scene] >= most]
 
 
 def pixels_of(scene: Scene, predictions: Mapping[str, Path], size: int) -> list[Spectra]:

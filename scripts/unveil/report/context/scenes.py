@@ -74,28 +74,11 @@ def scenes_context(findings: Findings, rows: Sequence[Row]) -> dict[str, Any]:
         )
     details = [_details(findings, findings.scenes[s], errors, films.get(s, ())) for s in detailed]
     return {
-        "floors": floors(findings),
+        "floors": findings.floors,
         "index": index,
         "details": details,
         "warnings": source_warnings(findings),
         "notes": model_notes(findings),
-    }
-
-
-def floors(findings: Findings) -> dict[str, dict[str, Any]]:
-    """Return by protocol what the dates of its pairs differ by themselves, mean over scenes."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for scene in findings.scenes.values():
-        if "floor" in scene.facts:
-            pair = (scene.facts["floor"], scene.facts["floor_after_line"])
-            found.setdefault(scene.protocol, []).append(pair)
-    return {
-        protocol: {
-            "n": len(pairs),
-            "raw": float(np.mean([raw for raw, _ in pairs])),
-            "line": float(np.mean([line for _, line in pairs])),
-        }
-        for protocol, pairs in found.items()
     }
 
 

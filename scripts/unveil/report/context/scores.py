@@ -14,6 +14,7 @@ from unveil.metrics.registry import METRICS, in_print_order, print_value
 from unveil.protocols import PROTOCOLS
 from unveil.report.findings import Findings, ReportOptions
 from unveil.report.order import best_first, order_by
+from unveil.report.words import percent, region_name
 
 ALL_LEVELS = "all levels"
 REGION_ORDER = (
@@ -28,8 +29,8 @@ SIDES = {
 STRATA = {
     "days_to_clear_look": ("days to a clear look", "scenes, by the median of hidden pixels"),
     "never_seen_fraction": (
-        "Never seen",
-        "scenes, by the share of hidden pixels without a clear look",
+        "hidden pixels without a clear look",
+        "scenes, by the share of hidden pixels that no frame shows clear",
     ),
     "season": ("season", "scenes, by the date of the target and the hemisphere"),
     "land_cover": ("land cover", "hidden pixels, by class; each model on its own bands"),
@@ -47,7 +48,7 @@ class Cell:
         n_scenes: scenes in it.
         n_places: places in it.
         ranked: True when it stands on the common scenes and may be compared.
-        rank: 1 for the best, 2 for the second; 0 otherwise.
+        rank: 1 for the lowest printed number or its like, 2 for the next one; 0 otherwise.
     """
 
     value: float
@@ -126,8 +127,10 @@ def _make_table(findings: Findings, rows: pd.DataFrame, bounds: Sequence[float])
         for position, level in enumerate(levels):
             inside = columns.get((metric, level), rows[:0].set_index("model"))
             stands[metric, position] = _stand(inside, labels[position])
+            numbers = _printed_in_order(inside, metric)
+            rows_of = {row.Index: row for row in inside.itertuples()}
             for model in models:
-                cells[metric, model, position] = _cell(inside, model, metric)
+                cells[metric, model, position] = _cell(rows_of.get(model), metric, numbers)
     return Table(protocol, region, labels, metrics, models, stands, cells)
 
 
@@ -145,20 +148,37 @@ def _stand(rows: pd.DataFrame, label: str) -> Stand:
     )
 
 
-def _cell(rows: pd.DataFrame, model: str, metric: str) -> Cell:
-    """Return a cell; the first two of at least two ranked models are marked."""
-    if model not in rows.index:
+def _cell(row: Any, metric: str, numbers: Sequence[str]) -> Cell:
+    """Return a cell of a row of pooled values, None for a model without one.
+
+    Args:
+        row: the row.
+        metric: the metric.
+        numbers: of the ranked models as printed, the best first: the first two are marked.
+    """
+    if row is None:
         return Cell(math.nan, print_value(math.nan, metric), 0, 0, ranked=False, rank=0)
-    row = rows.loc[model]
-    marked = row["rank"] <= 2 and rows["rank"].count() > 1
+    text = print_value(row.value, metric)
+    marked = row.rank == row.rank and text in numbers[:2]
     return Cell(
-        value=float(row["value"]),
-        text=print_value(row["value"], metric),
-        n_scenes=int(row["n_scenes"]),
-        n_places=int(row["n_places"]),
-        ranked=bool(row["ranked"]),
-        rank=int(row["rank"]) if marked else 0,
+        value=float(row.value),
+        text=text,
+        n_scenes=int(row.n_scenes),
+        n_places=int(row.n_places),
+        ranked=bool(row.ranked),
+        rank=numbers.index(text) + 1 if marked else 0,
     )
+
+
+def _printed_in_order(rows: pd.DataFrame, metric: str) -> list[str]:
+    """Return the numbers of ranked models as printed, the best first, each once.
+
+    Nothing for a single ranked model, which is better than none.
+    """
+    ranked = rows[rows["rank"].notna()].sort_values("rank")
+    if len(ranked) < 2:
+        return []
+    return list(dict.fromkeys(print_value(value, metric) for value in ranked["value"]))
 
 
 def tables_context(findings: Findings, tables: Sequence[Table]) -> dict[str, Any]:
@@ -168,6 +188,7 @@ def tables_context(findings: Findings, tables: Sequence[Table]) -> dict[str, Any
     return {
         "protocols": list(dict.fromkeys(table.protocol for table in tables)),
         "regions": regions,
+        "region_names": {region: region_name(region) for region in regions},
         "metrics": metrics,
         "units": {metric: METRICS[metric].printed_unit for metric in metrics},
         "heads": {metric: METRICS[metric].head for metric in metrics},
@@ -258,6 +279,21 @@ def strata_context(findings: Findings, options: ReportOptions) -> list[dict[str,
     return found
 
 
+def stratum_name(fact: str, level: str) -> str:
+    """Return the printed name of a stratum, such as "up to 15 days" for "2: to 15"."""
+    name = level.partition(": ")[2] or level.replace("_", " ")
+    words, _, edge = name.rpartition(" ")
+    if words not in ("to", "above"):
+        return name
+    if fact == "days_to_clear_look":
+        amount = f"{edge} days"
+    else:
+        amount = percent(float(edge))
+    if float(edge) == 0:
+        return "none"
+    return f"{'up to' if words == 'to' else 'more than'} {amount}"
+
+
 def _stratum(
     findings: Findings, rows: pd.DataFrame, options: ReportOptions
 ) -> dict[str, Any] | None:
@@ -277,7 +313,7 @@ def _stratum(
         verdict = "not distinguishable" if alike else "apart in rank"
     return {
         "protocol": best["protocol"],
-        "level": str(best["level"]).partition(": ")[2] or str(best["level"]).replace("_", " "),
+        "level": stratum_name(best["by"], str(best["level"])),
         "best": findings.methods[best["model"]].title,
         "mae": best["mean"],
         "low": best["low"],

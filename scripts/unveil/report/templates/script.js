@@ -101,7 +101,7 @@
       }));
       const what = table.dataset.kind === "levels" ? tables.heads[metric] : tables.levels[level];
       $(".what", table.caption).textContent = what;
-      $(".region", table.caption).textContent = region.replaceAll("_", " ");
+      $(".region", table.caption).textContent = tables.region_names[region];
       resort(table);
     }
   };
@@ -280,6 +280,8 @@
           return log && !(value > 0) ? null : value;
         }),
       })).filter((one) => one.values.some((value) => value !== null));
+    const floor = metric === "MAE" && chartData.floors[protocol];
+    if (floor) series.push({ label: "floor of the pairs", colour: style("--ink"), width: 1.2, dash: [2, 4], size: 1, values: order.map(() => floor) });
     draw(explore, {
       x: order.map((i) => found[i][axis]), xLabel: $("#explore-x").selectedOptions[0].textContent,
       yLabel: chartData.metrics[metric], log, series,
@@ -324,6 +326,27 @@
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawCharts(); } });
   drawCharts();
+
+  // --- the contents bar follows ---------------------------------------------------------
+  const links = $$("nav a"), sections = links.map((link) => $(link.hash)).filter(Boolean);
+  const follow = () => {
+    const current = sections.findLast((section) => section.getBoundingClientRect().top < 120);
+    for (const link of links) {
+      const here = current && link.hash === `#${current.id}`;
+      if (here === (link.getAttribute("aria-current") === "true")) continue;
+      link.toggleAttribute("aria-current", here);
+      if (!here) continue;
+      link.setAttribute("aria-current", "true");
+      const list = link.closest("ul");
+      list.scrollLeft = link.offsetLeft - list.offsetLeft - 40;
+    }
+  };
+  let asked = false;
+  addEventListener("scroll", () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => { asked = false; follow(); });
+  }, { passive: true });
 
   // --- anchors -------------------------------------------------------------------------
   const openAnchor = () => {

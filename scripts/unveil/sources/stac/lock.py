@@ -48,7 +48,7 @@ def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
         "area": row.area,
         "box": list(area_box(row.area)),
         "optical": optical.id,
-        "target_date": row.target_date,
+        "target_date": "" if row.product else row.target_date,
         "protocol": row.protocol,
         "reference_date": "" if row.reference_date == "auto" else row.reference_date,
         "cloud_date": row.cloud_date,
@@ -58,6 +58,7 @@ def make_request(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
         "selection": settings["selection"],
         "bands": list(sort_bands(settings["bands"] or known)),
         **_pairs_asked(row),
+        **({"dates": [row.start, row.end]} if row.product else {}),
     }
 
 
@@ -89,6 +90,23 @@ def request_pixels(request: Mapping[str, Any]) -> int:
 def request_bytes(request: Mapping[str, Any]) -> int:
     """Return about how many bytes of pixels a request asks for."""
     return request_pixels(request) * (request["n_context"] + 2) * len(request["bands"]) * 2
+
+
+def lock_of(row: SceneRow, settings: Mapping[str, Any]) -> Path:
+    """Return where the lock of a row is kept; the dates of one product share theirs."""
+    return lock_path(row.product or row.scene, settings)
+
+
+def locked_dates(row: SceneRow, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the dates that the lock of a product lists; None before there is one.
+
+    Raises:
+        InputError: if the lock is damaged or of another request.
+    """
+    path = lock_of(row, settings)
+    if not path.exists():
+        return None
+    return tuple(sorted(read_lock(path, make_request(row, settings))["cover"]))
 
 
 def lock_path(scene: str, settings: Mapping[str, Any]) -> Path:

@@ -38,11 +38,11 @@ from unveil.remote.signing import make_signer
 from unveil.sources import radiometry
 from unveil.sources.base import SourceRaster, SourceSeries
 from unveil.sources.radiometry import Offset
-from unveil.sources.selection import Acquisition, parse_time
+from unveil.sources.selection import Acquisition, choose_context, choose_radar, parse_time
 from unveil.sources.stac.lock import (
     MASK,
     get_preset,
-    lock_path,
+    lock_of,
     make_request,
     ranges_folder,
     read_lock,
@@ -200,7 +200,7 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
     Raises:
         InputError: if the lock does not fit, or a file cannot be had or read.
     """
-    lock = read_lock(lock_path(row.scene, settings), make_request(row, settings))
+    lock = _lock_of_scene(row, settings)
     scratch = tempfile.TemporaryDirectory(prefix="unveil-stac-")
     optical, *radar_jobs = _jobs(row, settings, lock, Path(scratch.name))
     grid = optical.grid
@@ -238,7 +238,7 @@ def open_stac(row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
             "licence": optical.preset.licence,
             "attribution": optical.preset.attribution,
             "resampling": f"{settings['resampling']} where pixels do not coincide",
-            "lock": lock_path(row.scene, settings).as_posix(),
+            "lock": lock_of(row, settings).as_posix(),
             "cover_of_dates": {date: seen["occluded"] for date, seen in lock["cover"].items()},
             **({"no_reference": "; ".join(notes)} if notes else {}),
             **facts,
@@ -259,7 +259,7 @@ def fetch_stac(row: SceneRow, settings: Mapping[str, Any]) -> list[RangeCache]:
     Raises:
         InputError: if the lock does not fit, or a file cannot be had.
     """
-    lock = read_lock(lock_path(row.scene, settings), make_request(row, settings))
+    lock = _lock_of_scene(row, settings)
     jobs = _jobs(row, settings, lock, Path())
     for job in jobs:
         for parts in _fetch(job, lock["items"]).values():
@@ -267,6 +267,26 @@ def fetch_stac(row: SceneRow, settings: Mapping[str, Any]) -> list[RangeCache]:
                 for each in chain.from_iterable(parts.values()):
                     _calibrator(job.cache, each, job.preset)  # its tables are files of their own
     return [job.cache for job in jobs]
+
+
+def _lock_of_scene(row: SceneRow, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the lock of a row; of a product's, what one of its dates needs.
+
+    Raises:
+        InputError: if the lock does not fit.
+    """
+    lock = read_lock(lock_of(row, settings), make_request(row, settings))
+    if not row.product:
+        return lock
+    passes: dict[str, set[str]] = {"optical": set(), "radar": set()}
+    for item in lock["items"]:
+        passes[item["kind"]].add(item["date"])
+    own = {row.target_date} & passes["optical"]
+    context = choose_context(sorted(passes["optical"]), row.target_date, row.n_context, own)
+    radar = choose_radar(sorted(passes["radar"]), row.target_date, context)
+    used = {"optical": {*own, *context}, "radar": set(radar)}
+    items = [item for item in lock["items"] if item["date"] in used[item["kind"]]]
+    return lock | {"items": items, "chosen": lock["chosen"] | {"target": row.target_date}}
 
 
 def _jobs(

@@ -217,6 +217,9 @@ def _wanted_dates(request: Mapping[str, Any]) -> tuple[str, str]:
     if request["target_date"] == "auto":
         first, last = request["pairs"]["period"]
         return first, last
+    if "dates" in request:
+        first, last = request["dates"]
+        return first, last
     return request["target_date"], request["target_date"]
 
 
@@ -473,6 +476,9 @@ def _choose(
     limits, protocol = Limits(**request["selection"]), PROTOCOLS[request["protocol"]]
     notes: list[str] = []
     reference, donor = request["reference_date"], request["cloud_date"]
+    if "dates" in request:  # of a product: each job chooses the looks of its date
+        dates = [look.date for look in looks]
+        return {"target": "", "reference": "", "donor": "", "context": dates}, notes
     if request["target_date"] == "auto":
         target, reference = _choose_pair(looks, request, limits)
         return _with_context(looks, request, target, reference, donor), notes
@@ -637,9 +643,12 @@ def _choose_passes(
     preset: Preset,
 ) -> list[tuple[str, _Found]]:
     """Search the radar passes of the chosen optical dates; return dates and items."""
-    reach = max(selection.days_between(look.date, chosen["target"]) for look in wanted)
+    dates = [look.date for look in wanted]
+    centre = chosen["target"] or dates[len(dates) // 2]
+    reach = max(selection.days_between(date, centre) for date in dates)
     limits = Limits(**request["selection"])
-    around = {**request, "target_date": chosen["target"]}
+    around = {key: value for key, value in request.items() if key != "dates"}
+    around["target_date"] = centre
     found, _ = _find(preset, reach + limits.radar_days, SAR2, around, settings)
     by_id = {f.seen_as.id: f for f in found}
     looks = [
@@ -647,7 +656,7 @@ def _choose_passes(
         for look in selection.group_looks(f.seen_as for f in found)
     ]
     looks = selection.one_look_a_day(look for look in looks if look.valid >= limits.place_share)
-    target = next(look for look in wanted if look.date == chosen["target"])
+    target = next(look for look in wanted if look.date == centre)
     others = [look.time for look in wanted if look.date in chosen["context"]]
     passes = selection.choose_passes(looks, target.time, others, max_days=limits.radar_days)
     return [(look.date, found) for look in passes for found in _members(look, by_id)]

@@ -10,9 +10,16 @@ from typing import Any
 
 from unveil import raster
 from unveil.config import SceneRow
+from unveil.errors import InputError
 from unveil.sources.base import Size, Source, SourceSeries
 from unveil.sources.pairs import PAIR_DAYS
-from unveil.sources.stac.lock import lock_path, make_request, request_bytes, request_pixels
+from unveil.sources.stac.lock import (
+    lock_of,
+    locked_dates,
+    make_request,
+    request_bytes,
+    request_pixels,
+)
 
 
 class Stac(Source):
@@ -38,13 +45,27 @@ class Stac(Source):
         request = make_request(row, settings["stac"])
         return Size(request_pixels(request), row.n_context + 1)
 
+    def product_dates(self, row: SceneRow, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """List the dates of the lock; None before there is one.
+
+        Raises:
+            InputError: without a start and an end, or if the lock does not fit.
+        """
+        if not (row.start and row.end):
+            raise InputError(
+                f"target_date {row.target_date!r} without start and end",
+                field=f"scene {row.scene}: start",
+                remedy="write the first and the last date in columns start and end, YYYY-MM-DD",
+            )
+        return locked_dates(row, settings["stac"])
+
     def input_bytes(self, row: SceneRow, settings: Mapping[str, Any]) -> int:
         """Return about how many bytes of pixels are asked for."""
         return request_bytes(make_request(row, settings["stac"]))
 
     def made_from(self, row: SceneRow, settings: Mapping[str, Any]) -> str:
         """Return the checksum of the lock."""
-        return raster.sha256(lock_path(row.scene, settings["stac"]))
+        return raster.sha256(lock_of(row, settings["stac"]))
 
     def open(self, row: SceneRow, settings: Mapping[str, Any]) -> SourceSeries:
         """Fetch the scene of a lock and bring it onto one grid.

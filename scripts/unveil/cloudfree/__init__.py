@@ -1,0 +1,1 @@
+"""The stage cloudfree: images that people use, of dates without a truth."""

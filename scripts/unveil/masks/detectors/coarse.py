@@ -1,0 +1,49 @@
+"""Detectors that see pixels larger than the scene's own: to them and back."""
+
+from __future__ import annotations
+
+import numpy as np
+from rasterio.crs import CRS
+
+from unveil.bands import UNKNOWN_PROBABILITY
+from unveil.raster import Grid
+
+METRES_A_DEGREE = 111_320.0
+
+
+def coarse_step(grid: Grid, metres: float) -> int:
+    """Return how many pixels of a grid along an edge make one of about so many metres."""
+    degrees = grid.crs and CRS.from_user_input(grid.crs).is_geographic
+    pixel_m = abs(grid.transform[0]) * (METRES_A_DEGREE if degrees else 1.0)
+    return max(1, round(metres / pixel_m))
+
+
+def block_means(image: np.ndarray, step: int) -> np.ndarray:
+    """Return the means of squares of ``step`` pixels, ``(B, h, w)``; NaN pixels do not count.
+
+    Squares at the right and lower edge may be smaller.
+    """
+    if step == 1:
+        return image
+    valid = np.isfinite(image)
+    rows, cols = (np.arange(0, size, step) for size in image.shape[1:])
+
+    def add_up(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(values, rows, axis=1), cols, axis=2)
+
+    total, count = add_up(np.where(valid, image, 0)), add_up(valid.astype(np.float32))
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def enlarge(image: np.ndarray, step: int, shape: tuple[int, int]) -> np.ndarray:
+    """Return each pixel ``(h, w)`` as a square of ``step`` pixels, cut to ``shape``."""
+    if step == 1:
+        return image
+    return image.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]
+
+
+def to_percent(probability: np.ndarray) -> np.ndarray:
+    """Return uint8 percent of a probability 0...1, 255 where it is NaN."""
+    known = np.isfinite(probability)
+    percent = np.rint(np.where(known, probability, 0) * 100)
+    return np.where(known, percent, UNKNOWN_PROBABILITY).astype(np.uint8)
