@@ -149,6 +149,13 @@ def test_every_method_stands_with_its_places_scenes_and_what_it_knew(blocks):
     assert records[0]["against `m1`"].startswith("−0.0020")
 
 
+def test_every_place_is_shown_by_itself(blocks):
+    table = tables(blocks, "Real pairs")[1]
+    assert table.head[1:] == [f"{p} ({n} scene{'s' * (n > 1)})" for p, n in sorted(PLACES.items())]
+    (row,) = (row for row in table.rows if row[0] == "`m2`")
+    assert row[1] == f"{error('antwerp', 'm2'):.4f}"
+
+
 def test_places_that_judge_stand_apart_with_their_scenes(blocks):
     (table,) = tables(blocks, "Places that judge")
     assert table.head[1:3] == ["antwerp, real pairs", "sweden, real pairs"]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from unveil.evidence.document import Block, Heading, Paragraph, Table
 from unveil.evidence.knowledge import UNKNOWN
-from unveil.evidence.scores import Evidence, agreement, best_of, gaps, summarise
+from unveil.evidence.scores import Evidence, agreement, best_of, gaps, over_places, summarise
 from unveil.metrics.intervals import Interval
 from unveil.metrics.reading import read_table
 from unveil.metrics.tables import SKIPPED_COLUMNS
@@ -134,8 +134,7 @@ def _introduction(context: Context) -> Iterator[Block]:
     if best:
         yield Paragraph(
             f"The best simple method, by its mean over all real pairs, is `{best}`. It is chosen "
-            "once and stands in every table; no network is worth its weights that does not pass "
-            "it."
+            "once, over all of them, and stands in bold in every table."
         )
 
 
@@ -146,6 +145,8 @@ def _protocol(context: Context, protocol: str) -> Iterator[Block]:
     if protocol == "paired":
         yield Paragraph(_floor_text(context.evidence.floors))
     yield _overall_table(context, rows, protocol)
+    yield Paragraph("By place, mean over its scenes:")
+    yield _place_table(context, rows)
     yield Paragraph("By cover, mean over places with its interval:")
     yield _cover_table(context, rows, protocol)
 
@@ -197,6 +198,21 @@ def sorted_by_mean(methods: Sequence[Method], means: Mapping[str, Interval]) -> 
     most = max((mean.n_places for mean in means.values()), default=0)
     some = (method for method in methods if method.id in means)
     return sorted(some, key=lambda m: (means[m.id].n_places < most, means[m.id].mean))
+
+
+def _place_table(context: Context, rows: pd.DataFrame) -> Table:
+    table = over_places(rows, "MAE")
+    scenes = rows.groupby("place")["scene"].nunique()
+    heads = [f"{place} ({_count(int(scenes[place]), 'scene')})" for place in table.index]
+    lines = [
+        [_named(method.id, context.best_simple), *map(_plain, table[method.id])]
+        for method in sorted_by_mean(context.methods, summarise(rows, "MAE"))
+    ]
+    return Table(["method", *heads], lines)
+
+
+def _plain(value: float) -> str:
+    return "–" if np.isnan(value) else _number(value, sign=False)
 
 
 def _cover_table(context: Context, rows: pd.DataFrame, protocol: str) -> Table:
@@ -347,7 +363,7 @@ def _named(name: str, best: str) -> str:
 
 def _answered(own: pd.DataFrame) -> str:
     share = float(own["answered"].mean()) if "answered" in own else 1.0
-    return "" if share >= WHOLE or np.isnan(share) else f", of {share:.0%} of the pixels"
+    return "" if share >= WHOLE or np.isnan(share) else f", of {100 * share:.0f} % of the pixels"
 
 
 def _interval(value: Interval | None, *, sign: bool = False) -> str:
@@ -386,7 +402,7 @@ def _mean_and_count(group: pd.DataFrame, name: str) -> str:
 
 def _agreed(found: tuple[float, int]) -> str:
     rho, methods = found
-    return "–" if np.isnan(rho) else f"{rho:.2f} ({methods})"
+    return "–" if np.isnan(rho) else f"{rho:.2f} ({methods})".replace("-", "−")
 
 
 def numbers(context: Context) -> pd.DataFrame:
