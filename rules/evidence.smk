@@ -43,7 +43,7 @@ rule write_evidence:
 rule evidence:
     """All methods on public places: the document, its page, and the report of the run."""
 
-    # With a configuration of its own:  snakemake --configfile config/evidence.yaml evidence
+    # With a configuration of its own:  snakemake evidence --configfile config/evidence.yaml
     input:
         rules.write_evidence.output,
         "<results>/report/index.html",

@@ -60,6 +60,8 @@ def write_config(folder: Path, rows: list[str], **config) -> None:
         "scenes": "scenes.tsv",
         "models": "models.yaml",
         "run_models": list(models),
+        # as made: ukis calls all of these smooth made places cloud
+        "masks": {"detectors": ["source", "s2cloudless", "thresholds"], "combine": "first"},
         **config,
     }
     (folder / "mine.yaml").write_text(yaml.safe_dump(settings))

@@ -94,7 +94,7 @@ def write_images(
         inside: which pixels belong to the place.
         tags: what is said in the files, such as date and model.
     """
-    with rasterio.open(image) as dataset:
+    with raster.open_raster(image) as dataset:
         bands = tuple(dataset.descriptions)
     moments = _Moments(len(bands))
     counts = np.zeros(max(provenance.CLASSES) + 2, np.int64)
@@ -209,7 +209,7 @@ def shown_bands(bands: Sequence[str]) -> tuple[str, str, str]:
 
 def read_small(path: Path, bands: Sequence[str], shown: Sequence[str]) -> np.ndarray:
     """Read bands of an image at the size of a preview, ``(3, h, w)`` float32 DN, NaN nodata."""
-    with rasterio.open(path) as dataset:
+    with raster.open_raster(path) as dataset:
         scale = min(1.0, BROWSE_PX / max(dataset.shape))
         shape = tuple(max(1, round(side * scale)) for side in dataset.shape)
         numbers = [list(bands).index(name) + 1 for name in shown]

@@ -19,7 +19,7 @@ from unveil.metrics.tables import SKIPPED_COLUMNS
 from unveil.places.table import Place
 
 TITLE = "Evidence from public places"
-COMMAND = "snakemake --configfile config/evidence.yaml evidence"
+COMMAND = "snakemake evidence --configfile config/evidence.yaml"
 TITLES = {
     "paired": "Real pairs",
     "transplant": "Veiled transplants",

@@ -14,7 +14,7 @@ from tests.workflow.test_documented_commands import blocks, commands, lay_out, r
 
 from unveil import raster
 
-MINE = "tests/workflow/test_own_models.py"
+MINE = "tests/workflow/test_own_model_rules.py"
 COMMANDS = [
     c for _, mark, text in blocks("docs/add-a-model.md") if mark == MINE for c in commands(text)
 ]
