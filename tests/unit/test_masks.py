@@ -351,6 +351,27 @@ def test_by_consensus_of_three_two_decide(tmp_path, monkeypatch):
     assert not cloud[:, 40:].any() and not cloud[40:, :8].any()  # one alone
 
 
+class Everywhere(Third):
+    """A voter on ground that it does not know, to which all is cloud."""
+
+    name = "everywhere"
+
+    def vote(self, reflectance, window, asked):
+        return Votes.none(reflectance.shape[1:], cloud=np.ones(reflectance.shape[1:], bool))
+
+
+@pytest.mark.parametrize(("hidden", "heard"), [(0, False), (2, False), (20, True)])
+def test_whoever_calls_a_clear_image_overcast_is_not_heard(tmp_path, monkeypatch, hidden, heard):
+    monkeypatch.setitem(DETECTORS, "everywhere", Everywhere)
+    delivered = np.zeros((64, 64), int)
+    delivered[:hidden] = CLOUD
+    scene = scene_of(cumulus_under(tmp_path, delivered))
+    options = MaskOptions(detectors=("source", "everywhere"), dilate_px=0)
+    target = mask_scene(scene, tmp_path, options).target
+    assert (classes_of(target) == CLOUD).mean() == (1 if heard else hidden / 64)
+    assert any("not heard" in note for note in target.facts["unveil:mask_notes"]) is not heard
+
+
 def test_what_declares_a_date_clear_is_not_voted_on(tmp_path):
     frame = cumulus_under(tmp_path, np.zeros((64, 64), int))
     frame = replace(frame, facts={DECLARED_CLEAR: "scene.yaml"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import SupportsInt
@@ -18,6 +18,7 @@ from unveil.errors import InputError
 from unveil.masks.detectors import s2cloudless
 from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.registry import DETECTORS
+from unveil.masks.detectors.source import DeliveredMask
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
 from unveil.scene import DECLARED_CLEAR, HIDDEN_AROUND, Frame, Scene, read_reflectance
@@ -28,6 +29,8 @@ VOTED = frozenset(("cloud", "shadow"))
 """Fields that several detectors decide together."""
 FIXED = MaskOptions(detectors=("source", "s2cloudless", "thresholds"), combine="first", dilate_px=0)
 """How clouds are found where scenes are made, whatever the config says of this stage."""
+NEXT_TO_NOTHING, NEARLY_ALL = 0.05, 0.9
+"""Shares of an image with which a delivered mask and another detector contradict each other."""
 
 
 def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
@@ -154,6 +157,12 @@ def _classify(frame: Frame, grid: Grid, level: str, options: MaskOptions) -> _Fo
     notes += [f"{d.name} not asked: others tell as much" for d in used if not asked[d]]
     fields = {d(frame, grid, options, level=level): asked[d] for d in used if asked[d]}
     votes, counts = _collect(frame, grid, fields)
+    if at_odds := _at_odds(counts, int(np.count_nonzero(~votes.missing))):
+        notes += [
+            f"{d.name} not heard: all is cloud to it, and clear as delivered" for d in at_odds
+        ]
+        fields = {detector: asked for detector, asked in fields.items() if detector not in at_odds}
+        votes, counts = _collect(frame, grid, fields)
     for detector in fields:
         notes += detector.settle(votes)
     classes = merge(cloud=votes.cloud, shadow=votes.shadow, snow=votes.snow, missing=votes.missing)
@@ -253,6 +262,17 @@ def merge(
     for code, where in ((SNOW, snow), (SHADOW, shadow), (CLOUD, cloud), (NODATA, missing)):
         classes[where] = code
     return classes
+
+
+def _at_odds(counts: Mapping[Detector, Mapping[str, int]], valid: int) -> list[Detector]:
+    """Return the detectors to which all is cloud where the delivered mask hides next to nothing.
+
+    One of the two is wrong altogether, and a network is on ground that it does not know.
+    """
+    hidden = [sum(found.values()) for d, found in counts.items() if isinstance(d, DeliveredMask)]
+    if not hidden or hidden[0] > NEXT_TO_NOTHING * valid:
+        return []
+    return [d for d, found in counts.items() if found.get("cloud", 0) >= NEARLY_ALL * valid]
 
 
 def _percent(count: SupportsInt, valid: SupportsInt) -> float:
