@@ -372,6 +372,14 @@ def test_whoever_calls_a_clear_image_overcast_is_not_heard(tmp_path, monkeypatch
     assert any("not heard" in note for note in target.facts["unveil:mask_notes"]) is not heard
 
 
+def test_an_image_without_data_is_nodata_whoever_judges_it(tmp_path):
+    delivered = deliver(tmp_path, np.zeros((64, 64), int), "CLASS")
+    frame = write_frame(tmp_path, np.full((13, 64, 64), np.nan, np.float32))
+    frame = replace(frame, mask=delivered)
+    target = mask_scene(scene_of(frame), tmp_path, MaskOptions()).target
+    assert (classes_of(target) == NODATA).all()
+
+
 def test_what_declares_a_date_clear_is_not_voted_on(tmp_path):
     frame = cumulus_under(tmp_path, np.zeros((64, 64), int))
     frame = replace(frame, facts={DECLARED_CLEAR: "scene.yaml"})

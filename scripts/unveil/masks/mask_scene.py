@@ -270,7 +270,7 @@ def _at_odds(counts: Mapping[Detector, Mapping[str, int]], valid: int) -> list[D
     One of the two is wrong altogether, and a network is on ground that it does not know.
     """
     hidden = [sum(found.values()) for d, found in counts.items() if isinstance(d, DeliveredMask)]
-    if not hidden or hidden[0] > NEXT_TO_NOTHING * valid:
+    if not valid or not hidden or hidden[0] > NEXT_TO_NOTHING * valid:
         return []
     return [d for d, found in counts.items() if found.get("cloud", 0) >= NEARLY_ALL * valid]
 
