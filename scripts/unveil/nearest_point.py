@@ -208,11 +208,13 @@ def _bend(block: Block) -> None:
         inverse = 1.0 / block.distance[p]
         block.sharpness[p] += block.closeness[p] * inverse
         block.bend[p] = block.closeness[p] * inverse * inverse
+    bent = block.least  # not known yet
     for b in range(bands):
+        for p in range(lanes):
+            bent[p] = block.bend[p] * block.offset[b, p]
         for c in range(b, bands):
             for p in range(lanes):
-                bent = block.bend[p] * block.offset[b, p]
-                block.curvature[b, c, p] -= bent * block.offset[c, p]
+                block.curvature[b, c, p] -= bent[p] * block.offset[c, p]
 
 
 @compiled
