@@ -19,7 +19,7 @@ def size_of_scene(scene):
 @cache
 def sizes_of(scenes):
     """Find out how large the scenes of a shard will be."""
-    return [size_of_scene(scene) for scene in scenes]
+    return tuple(size_of_scene(scene) for scene in scenes)
 
 
 @cache
@@ -42,15 +42,21 @@ def what_is_asked(need, stage):
             or m in DIVISION.networks
             or m in TABLES.candidates
         ]
-        kinds = [kind_of(m) for m in running] if stage == "infer" else []
+        kinds = tuple(kind_of(m) for m in running) if stage == "infer" else ()
         # one score after another; models are a factor of inference by their kinds
         sizes = sizes * len(models) if stage == "score" else sizes
         meeting = (
             {"at_once": threads} if need is requests.memory_mb and not models else {}
         )
-        return need(stage, sizes, kinds=kinds, attempt=attempt, **meeting)
+        return estimate(need, stage, sizes, kinds=kinds, attempt=attempt, **meeting)
 
     return asked
+
+
+@cache
+def estimate(need, stage, sizes, **circumstances):
+    """Say what is needed; most shards have scenes of the same sizes."""
+    return need(stage, sizes, **circumstances)
 
 
 def memory(stage):
