@@ -3,8 +3,8 @@
 Per scene, a ridge regression leads from composites of clear looks to the target date,
 fitted where the target is clear; what it leaves over at the clear pixels is spread to
 their neighbourhood by a normalised Gaussian. Regression on clear pixels is old in gap
-filling (Zeng et al. 2013, WLR, RSE 131:182-194, doi:10.1016/j.rse.2012.12.012; Zhu et
-al. 2012, NSPI, RSE 124:49-60, doi:10.1016/j.rse.2012.04.019); the composites at several
+filling (Zeng et al. 2013, WLR, RSE 131:182-194, doi:10.1016/j.rse.2012.12.012; Zhu, Liu &
+Chen 2012, GNSPI, RSE 124:49-60, doi:10.1016/j.rse.2012.04.019); the composites at several
 time constants are ours.
 """
 
@@ -72,7 +72,7 @@ class Regressed(Model):
     kind = "regressed"
     citation = (
         "Unveil's own training-free method; regression on clear pixels after WLR (Zeng et al. "
-        "2013, doi:10.1016/j.rse.2012.12.012) and NSPI (Zhu et al. 2012, "
+        "2013, doi:10.1016/j.rse.2012.12.012) and GNSPI (Zhu, Liu & Chen 2012, "
         "doi:10.1016/j.rse.2012.04.019)."
     )
     options_type = RegressedOptions
