@@ -161,30 +161,47 @@ def uncrtaints(golden: Path) -> Arrays:
 
 
 def utilise(golden: Path) -> Arrays:
-    """U-TILISE (EarthNet) on a sequence with a padded frame.
+    """U-TILISE (EarthNet) on a sequence with a padded frame."""
+    case = "padded_last_frame"
+    vectors = read(golden / "D_utilise_earthnet.npz", "state/", f"{case}/")
+    return {
+        **utilise_weights(vectors, 20461),
+        "input_dn": np.rint(vectors[f"{case}/input"].astype(np.float64) * 1e4).astype(np.float32),
+        "days": vectors[f"{case}/days"],
+        "output": vectors[f"{case}/output"][..., ::3, ::3],
+        "attention": vectors[f"{case}/attention_head_b_tout_tin_h_w"],
+    }
+
+
+def utilise_sen12mscrts(golden: Path) -> Arrays:
+    """U-TILISE (SEN12MS-CR-TS): 13 bands, five levels."""
+    vectors = read(golden / "D_utilise_sen12mscrts.npz", "state/", "main/")
+    return {
+        **utilise_weights(vectors, 20471),
+        "input_dn": np.rint(vectors["main/input"].astype(np.float64) * 1e4).astype(np.float32),
+        "days": vectors["main/days"],
+        "output": vectors["main/output"][..., ::4, ::4],
+    }
+
+
+def utilise_weights(vectors: Arrays, seed: int) -> Arrays:
+    """Return how U-TILISE's weights are drawn again.
 
     Its authors' initialisation draws layer by layer: kernels by Glorot & Bengio, in these vectors
     twice as wide in the last layers; biases with a standard deviation of 1, here a tenth. The
     norms are not drawn in turn; the attention's weights and the smallest bias are drawn otherwise.
+    Before, PyTorch drew all weights once, and some of the attention's again.
     """
-    case = "padded_last_frame"
-    vectors = read(golden / "D_utilise_earthnet.npz", "state/", f"{case}/")
     state = state_of(vectors)
     draws: dict[str, Draw] = {}
-    place = 1_079_556
+    place = sum(array.size for array in state.values()) + 3584
     for name, array in state.items():
         wide = 2 if name.startswith("out_conv") else 1
         if array.size >= 16 and "norm" not in name and "attention_heads" not in name:
             scale = wide * glorot(array.shape) if name.endswith("weight") else 0.1
             draws[name] = (place, scale, True)
         place += 0 if "norm" in name else array.size
-    return {
-        **redrawn(state, 20461, draws),
-        "input_dn": np.rint(vectors[f"{case}/input"].astype(np.float64) * 1e4).astype(np.float32),
-        "days": vectors[f"{case}/days"],
-        "output": vectors[f"{case}/output"][..., ::3, ::3],
-        "attention": vectors[f"{case}/attention_head_b_tout_tin_h_w"],
-    }
+    return redrawn(state, seed, draws)
 
 
 def utilise_input(golden: Path) -> Arrays:
@@ -235,6 +252,7 @@ CUTS = {
     "threshold_mask": threshold_mask,
     "uncrtaints": uncrtaints,
     "utilise": utilise,
+    "utilise_sen12mscrts": utilise_sen12mscrts,
     "utilise_input": utilise_input,
     "anytimeformer_input": anytimeformer_input,
     "vpint2": vpint2,

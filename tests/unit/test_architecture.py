@@ -17,11 +17,13 @@ PACKAGE = "unveil"
 FIELD, STAGES, WORKFLOW, RULES = range(4)
 FLOORS: dict[int, tuple[str, ...]] = {
     FIELD: (
-        *("bands", "classes", "code", "composites", "config", "distance", "errors", "gdal"),
+        *("bands", "classes", "code", "compiled", "composites", "config", "distance", "errors"),
+        "gdal",
         *(
             "guarded",
             "hdf5",
             "machine",
+            "nearest_point",
             "places",
             "distribution",
             "predictions",

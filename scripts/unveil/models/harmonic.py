@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unveil.composites import solve_symmetric
 from unveil.models.classical import fading_weights
 from unveil.models.robust_line import HAZE_BANDS, bounded_weights
 from unveil.models.temporal import Temporal, TemporalOptions
@@ -113,4 +112,28 @@ def _solve(weights: np.ndarray, waves: np.ndarray, right: np.ndarray, ridge: flo
     penalty = np.full(count, ridge)
     penalty[0] = 1e-9
     system[np.arange(count), np.arange(count)] += penalty[:, None]
-    return solve_symmetric(system, right)[0]
+    return _solve_symmetric(system, right)
+
+
+def _solve_symmetric(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the solutions ``(P, N)`` of N small systems.
+
+    Plain elimination over all pixels at once: LAPACK, called for each, takes ten times longer.
+
+    Args:
+        matrix: ``(P, P, N)``, symmetric and positive definite; only the upper half is read,
+            and spent.
+        right: ``(P, N)``.
+    """
+    solution = right.copy()
+    count = len(right)
+    for j in range(count):
+        ratio = matrix[j, j + 1 :] / matrix[j, j]
+        for i in range(j + 1, count):
+            matrix[i, i:] -= ratio[i - j - 1] * matrix[j, i:]
+        solution[j + 1 :] -= ratio * solution[j]
+    for j in reversed(range(count)):
+        solution[j] /= matrix[j, j]
+        for i in range(j):
+            solution[i] -= matrix[i, j] * solution[j]
+    return solution

@@ -157,13 +157,10 @@ def _cores() -> int:
 
 @cache
 def _compiled() -> Callable[..., None]:
-    """Compile :func:`_run`, or read what an earlier process compiled where a folder is writable."""
-    from numba import njit  # lazy: takes a second
+    """Return :func:`_run`, compiled."""
+    from unveil.compiled import compiled  # lazy: imports Numba
 
-    try:
-        return njit(cache=True, nogil=True)(_run)
-    except RuntimeError:  # neither beside this file nor in the user's cache
-        return njit(nogil=True)(_run)
+    return compiled(_run)
 
 
 def _run(
