@@ -33,9 +33,6 @@ COLUMNS = (
     *("scene", "source", "path", "target_date", "protocol", "place"),
     *("reference_date", "cloud_date", "cloud_level", "veil"),
 )
-LEFT_OUT = ("worldcereal-1", "worldcereal-2", "sabina")
-"""Places that wait for a quieter machine: two with radar of 157 dates, one of 256 x 256 px; none of
-them judges. Without it, every place with a size takes part."""
 PAIRS, MORE_PAIRS = 6, 12
 """Most real pairs of a place; the second of places that validate or develop, with long series."""
 QUARTERS = (1,)
@@ -98,7 +95,7 @@ def main() -> None:
     writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n", restval="")
     writer.writeheader()
     faults = []
-    for place in (p for p in read_places().values() if p.size and p.id not in LEFT_OUT):
+    for place in (p for p in read_places().values() if p.size):
         found = find_candidates(place, given.places)
         writer.writerows(rows_of(place, found))
         pairs = len(find_pairs(found.looks, Wish(), limits()))
