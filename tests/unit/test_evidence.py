@@ -11,7 +11,7 @@ import pytest
 from unveil.evidence.document import Heading, Paragraph, Table, to_html, to_markdown
 from unveil.evidence.scores import Evidence, agreement, best_of, gaps, summarise
 from unveil.evidence.write import SILENT, Context, Method, by_cover, numbers, write_blocks
-from unveil.metrics.intervals import place_intervals
+from unveil.metrics.intervals import error_intervals
 from unveil.places.table import read_places
 
 METHODS = [f"m{number}" for number in range(10)]
@@ -87,7 +87,7 @@ def test_a_place_with_many_scenes_weighs_as_much_as_one_with_a_single_scene():
     mean = summarise(table, "MAE")["m1"]
     each = [np.mean([error(p, "m1", scene) for scene in range(n)]) for p, n in PLACES.items()]
     assert (mean.mean, mean.n_places) == (pytest.approx(np.mean(each)), 4)
-    (expected,) = place_intervals(np.array(each)[:, None])
+    (expected,) = error_intervals(np.array(each)[:, None])
     assert (mean.low, mean.high) == pytest.approx((expected.low, expected.high))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unveil.metrics.intervals import Interval, place_intervals
+from unveil.metrics.intervals import Interval, error_intervals, place_intervals
 from unveil.metrics.reading import read_scores
 from unveil.scene import Scene, load_scene
 
@@ -90,11 +90,11 @@ def over_places(rows: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def summarise(rows: pd.DataFrame, value: str) -> dict[str, Interval]:
-    """Return the mean over places of every method with its interval."""
+    """Return the mean error over places of every method with its interval."""
     table = over_places(rows.dropna(subset=[value]), value)
     if table.empty:
         return {}
-    return dict(zip(table.columns, place_intervals(table.to_numpy()), strict=True))
+    return dict(zip(table.columns, error_intervals(table.to_numpy()), strict=True))
 
 
 def gaps(bands: pd.DataFrame, against: str) -> dict[str, Interval]:
