@@ -3,8 +3,8 @@
 Run: ``python benchmarks/coverage.py`` prints the tables of docs/statistics.md. Made-up places and
 dates of known mean: errors and differences over places, skewed, heavy-tailed and not, and series of
 dates whose log errors resemble their neighbours by .40 and .67, as measured on two places. Beside
-the printed intervals stand those that they replaced. A cell is the percent of intervals that hold the truth;
-95 is wanted.
+the printed intervals stand those that they replaced. A cell is the percent of intervals that hold
+the truth; 95 is wanted.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def log_normal(spread: float) -> Draw:
 
 def odd_place(rng: np.random.Generator, n: int, repeats: int) -> np.ndarray:
     """Errors that differ little over places, but are fivefold at one place of eight; mean 1."""
-    return log_normal(0.35)(rng, n, repeats) * np.where(rng.random((n, repeats)) < 1 / 8, 5, 1) / 1.5
+    usual = log_normal(0.35)(rng, n, repeats)
+    return usual * np.where(rng.random((n, repeats)) < 1 / 8, 5, 1) / 1.5
 
 
 ERRORS: dict[str, Draw] = {
