@@ -36,6 +36,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align
 th, td { vertical-align: top; min-width: 4rem; }
 td:first-child, th:first-child { white-space: nowrap; }
 code { font-size: .9em; }
+small { white-space: nowrap; font-size: .9em; opacity: .8; }
 """
 
 
@@ -113,7 +114,8 @@ def _anchor(heading: Heading) -> str:
 
 
 def _cell(text: str) -> str:
-    return f"<td>{_inline(text)}</td>"
+    shown = re.sub(r"\(([^()]+ to [^()]+)\)", r"<small>(\1)</small>", _inline(text))
+    return f"<td>{shown}</td>"
 
 
 def _inline(text: str) -> str:

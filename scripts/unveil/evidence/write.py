@@ -142,9 +142,9 @@ def _introduction(context: Context) -> Iterator[Block]:
         "others; so each place stands beside. In brackets the 95 % interval over places "
         "([statistics.md](statistics.md)). The place is the unit: with so few, intervals are wide, "
         "and methods whose intervals overlap may still differ. Two columns compare methods on the "
-        "same scenes and bands: *minus* is the difference, mean over places, and *times* the "
-        "ratio, in which every place counts alike (geometric mean over places). *answered* is the "
-        "share of the hidden pixels that have a value at all."
+        "same scenes and bands: **minus** is the difference, mean over places, and **times** the "
+        "ratio, in which every place counts alike (geometric mean over places). **answered** is "
+        "the share of the hidden pixels that have a value at all."
     )
     best = context.best_simple
     if best:
@@ -310,18 +310,21 @@ def _judging(context: Context) -> Iterator[Block]:
 
 
 def _agreement(context: Context) -> Iterator[Block]:
-    pairs = context.rows("paired")
-    others = {p: rows for p in TITLES if p != "paired" and len(rows := context.rows(p))}
-    if pairs.empty or not others:
+    inputs = [method.id for method in context.methods if method.family == "baseline"]
+    table = context.answered[~context.answered["model"].isin(inputs)]
+    protocols = {p: rows for p in TITLES if len(rows := table[table["protocol"] == p])}
+    others = {p: rows for p, rows in protocols.items() if p != "paired"}
+    if "paired" not in protocols or not others:
         return
+    pairs = protocols["paired"]
     yield Heading("Do the protocols agree?")
     yield Paragraph(
-        "Ranks of the methods, 1 is best, by the geometric mean over the places that have every "
-        "protocol, so that each place counts alike, all covers together. Below, how alike "
+        "Ranks of the methods, 1 is best, without the cloudy input, by the geometric mean over the "
+        "places that have every protocol, so that each counts alike, all covers together. Below, how alike "
         "transplants and real pairs rank: Spearman's rank correlation, 1 where the order is the "
         "same, −1 where it is turned around; in brackets the number of methods that have both."
     )
-    yield _rank_table(context, {"paired": pairs, **others})
+    yield _rank_table(context, protocols)
     lines = []
     for place in ("", *sorted(pairs["place"].unique())):
         one = pairs[pairs["place"] == place] if place else pairs
