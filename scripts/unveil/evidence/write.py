@@ -320,9 +320,9 @@ def _agreement(context: Context) -> Iterator[Block]:
     yield Heading("Do the protocols agree?")
     yield Paragraph(
         "Ranks of the methods, 1 is best, without the cloudy input, by the geometric mean over the "
-        "places that have every protocol, so that each counts alike, all covers together. Below, how alike "
-        "transplants and real pairs rank: Spearman's rank correlation, 1 where the order is the "
-        "same, −1 where it is turned around; in brackets the number of methods that have both."
+        "places that have every protocol, so that each counts alike, all covers together. Below, "
+        "how alike transplants and real pairs rank: Spearman's rank correlation, 1 where the order "
+        "is the same, −1 where it is turned around; in brackets the number of methods with both."
     )
     yield _rank_table(context, protocols)
     lines = []
