@@ -68,6 +68,13 @@ def page(results):
     return results.inputs()["output"].read_text(encoding="utf-8")
 
 
+def test_of_thousands_of_scenes_a_figure_draws_an_even_choice():
+    points = pd.DataFrame({"x": np.random.default_rng(1).permutation(2001), "value": 1.0})
+    found = charts.spread(points, 401)
+    assert found["x"].tolist() == list(range(0, 2001, 5))
+    assert len(charts.spread(points[:300], 401)) == 300
+
+
 def test_warnings_of_sources_are_listed_with_their_scene(results):
     findings = read(results)
     first = next(iter(findings.scenes.values()))
