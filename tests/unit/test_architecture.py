@@ -32,7 +32,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "remote",
             "scene",
         ),
-        *("distance", "stored"),
+        *("excess", "stored"),
     ),
     STAGES: (
         *("assembly", "cloudfree", "coregistration", "evidence", "inference", "masks"),
