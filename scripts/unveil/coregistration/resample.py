@@ -45,6 +45,11 @@ def shift_mask(source: Path, destination: Path, grid: Grid, shift: tuple[float, 
     _shift(source, destination, grid, shift, mover=move_mask, nodata=NODATA)
 
 
+def shift_veil(source: Path, destination: Path, grid: Grid, shift: tuple[float, float]) -> None:
+    """Write a raster of excess (uint16, nodata 0), which is smooth, with its content moved."""
+    _shift(source, destination, grid, shift, mover=move_veil, nodata=0)
+
+
 def move_image(image: np.ndarray, part: tuple[float, float]) -> np.ndarray:
     """Return reflectance moved by ``-part`` pixels, each part in [0, 1).
 
@@ -60,6 +65,17 @@ def move_image(image: np.ndarray, part: tuple[float, float]) -> np.ndarray:
         moved = np.where(_touches(~known, part, _cubic), linear, moved)
         moved = np.where(_touches(~known, part, _linear), 0, moved)
     return moved.astype(image.dtype)
+
+
+def move_veil(veil: np.ndarray, part: tuple[float, float]) -> np.ndarray:
+    """Return an excess moved by ``-part`` pixels, each part in [0, 1), by the linear kernel.
+
+    Args:
+        veil: ``(1, H + 4, W + 4)`` uint16, nodata 0.
+        part: rows and columns.
+    """
+    moved = np.rint(_moved(veil.astype(np.float32), part, _linear))
+    return np.where(_touches(veil == 0, part, _linear), 0, moved).astype(veil.dtype)
 
 
 def move_mask(mask: np.ndarray, part: tuple[float, float]) -> np.ndarray:

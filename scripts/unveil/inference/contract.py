@@ -17,12 +17,12 @@ from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12, UNKNOWN_PROBABILITY
 from unveil.errors import InputError, SceneSkipped
 from unveil.inference.blame import blaming, require_prediction
-from unveil.inference.engine import InferenceOptions, limit_context, run_shard, start
+from unveil.inference.engine import InferenceOptions, limit_context, read, run_shard, start
 from unveil.inference.tiles import Joint, cut
 from unveil.models.base import Model, ModelSpec, Needs
 from unveil.models.registry import create
 from unveil.raster import Grid
-from unveil.scene import Frame, Inputs, Scene, read_inputs
+from unveil.scene import Frame, Scene
 
 SHAPE = (40, 40)
 TIMED_SHAPE = (320, 320)
@@ -149,14 +149,11 @@ def answer(
     _load(model, options)
     tiles = cut(scene.grid, model, tile_px)
 
-    def read(window: Any) -> Inputs:
-        return read_inputs(scene, window=window, radar=model.radar_dates)
-
     result, joint = None, Joint(tiles)
     with blaming(model, scene):
-        model.prepare(scene, [read(tile.core) for tile in tiles])
+        model.prepare(scene, [read(model, scene, tile.core) for tile in tiles])
     for tile in tiles:
-        inputs = read(tile.outer)
+        inputs = read(model, scene, tile.outer)
         with blaming(model, scene):
             prediction = model.predict(inputs)
         require_prediction(prediction, inputs, model, scene)
@@ -216,7 +213,7 @@ def check_inputs_untouched(case: Case) -> str:
     model = create(case.spec)
     scene = limit_context(case.scene.without_truth(), model.needs.max_context)
     _load(model, case.options)
-    given, kept = (read_inputs(scene, radar=model.radar_dates) for _ in range(2))
+    given, kept = (read(model, scene) for _ in range(2))
     with blaming(model, scene):
         model.prepare(scene, [given])
         model.predict(given)

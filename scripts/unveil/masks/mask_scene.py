@@ -1,4 +1,4 @@
-"""The masks stage: one class raster and cloud probability for every optical frame."""
+"""The masks stage: classes, cloud probability and the excess of cloud and haze of every frame."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.registry import DETECTORS
 from unveil.masks.detectors.source import DeliveredMask
 from unveil.masks.options import MaskOptions
+from unveil.masks.veil import estimate_veils
 from unveil.raster import Grid
 from unveil.scene import DECLARED_CLEAR, HIDDEN_AROUND, Frame, Scene, read_reflectance
 
@@ -34,7 +35,7 @@ NEXT_TO_NOTHING, NEARLY_ALL = 0.05, 0.9
 
 
 def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
-    """Write a mask for every optical frame and return the scene with masks and covers.
+    """Write masks and veils of optical frames and return the scene with them and their covers.
 
     Nodata (0 or NaN in any band) wins over cloud, cloud over shadow, shadow over snow.
     A target that says so (:data:`unveil.scene.HIDDEN_AROUND`) is hidden farther around its clouds.
@@ -57,7 +58,7 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
     for frame in scene.frames:
         optical = frame.role in OPTICAL_ROLES
         done.append(_mask_frame(scene, frame, folder, options) if optical else frame)
-    return replace(scene, frames=tuple(done))
+    return estimate_veils(replace(scene, frames=tuple(done)), folder)
 
 
 def detect_clouds(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
