@@ -483,7 +483,10 @@ def test_no_choice_of_masks_moves_the_truth_of_another_day(tmp_path, land):
     row = SceneRow("s", "local", "p", day, "paired", reference_date=other)
     scene = assemble(row, series, tmp_path, ProtocolSettings(seed=3), judge=judge_frame)
     left = []
-    for options in (MaskOptions(dilate_px=0), MaskOptions(dilate_px=12)):
+    for options in (
+        MaskOptions(target_growth_m=0, context_growth_m=0),
+        MaskOptions(target_growth_m=120, context_growth_m=120),
+    ):
         done = coregister_scene(
             mask_scene(scene, tmp_path, options), tmp_path, CoregistrationOptions()
         )

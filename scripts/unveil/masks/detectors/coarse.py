@@ -9,13 +9,22 @@ from unveil.bands import UNKNOWN_PROBABILITY
 from unveil.raster import Grid
 
 METRES_A_DEGREE = 111_320.0
+USUAL_PIXEL_M = 10.0
+"""Pixels without a georeference are those of Sentinel-2."""
+
+
+def pixel_metres(grid: Grid) -> float:
+    """Return the edge of a grid's pixels in metres."""
+    if not grid.crs:
+        return USUAL_PIXEL_M
+    crs = CRS.from_user_input(grid.crs)
+    metres = METRES_A_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
+    return abs(grid.transform[0]) * metres
 
 
 def coarse_step(grid: Grid, metres: float) -> int:
     """Return how many pixels of a grid along an edge make one of about so many metres."""
-    degrees = grid.crs and CRS.from_user_input(grid.crs).is_geographic
-    pixel_m = abs(grid.transform[0]) * (METRES_A_DEGREE if degrees else 1.0)
-    return max(1, round(metres / pixel_m))
+    return max(1, round(metres / pixel_metres(grid)))
 
 
 def block_means(image: np.ndarray, step: int) -> np.ndarray:
