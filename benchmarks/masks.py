@@ -41,7 +41,15 @@ from protocols import PLACES, Place, Trial, _error, _inputs, find_pairs, open_pl
 from rasterio.windows import Window
 
 from unveil import raster
-from unveil.bands import CLEAR, CLOUD, L1C13, NODATA, REFLECTANCE_SCALE, S2CLOUDLESS10, SHADOW
+from unveil.bands import (
+    CLEAR,
+    CLOUD,
+    L1C13,
+    NODATA,
+    REFLECTANCE_SCALE,
+    S2CLOUDLESS10,
+    SHADOW,
+)
 from unveil.classes import HIDDEN_GROWTH_PX, dilate
 from unveil.distance import distance_from
 from unveil.excess import TRUSTED_PX, excess_of_dn, ground_of, smooth_excess

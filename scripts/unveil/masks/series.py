@@ -17,7 +17,6 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, CLEAR, CLOUD, NODATA, SHADOW
 from unveil.masks.mask_file import count_classes, cover_facts, mask_writer
-from unveil.masks.veil import WINDOW_PX
 from unveil.scene import Frame, Scene, is_occluded, read_reflectance, read_veil, require_mask
 
 SERIES = "series"
@@ -131,7 +130,7 @@ def _rewrite(scene: Scene, frames: tuple[Frame, ...], change: Change) -> Scene:
         writers = [
             stack.enter_context(mask_writer(require_mask(frame), scene.grid)) for frame in frames
         ]
-        for window in scene.grid.windows(WINDOW_PX):
+        for window in scene.grid.windows():
             for frame, writer, classes in zip(frames, writers, change(window), strict=True):
                 percent = raster.read(require_mask(frame), window=window)[1]
                 writer.write(np.stack([classes, percent]), window=window)
