@@ -114,6 +114,19 @@ def test_where_no_other_frame_is_clear_there_is_no_estimate(hazy, tmp_path):
     assert np.isnan(veil[:, 64:]).all()  # four cells of 40 m beyond the last that is known
 
 
+def test_frames_of_other_bands_tell_by_those_that_all_have(hazy, tmp_path):
+    other = hazy.context[0]
+    raster.write_cog(
+        other.path, ground()[1:4].astype(np.uint16), GRID, descriptions=BANDS[1:4], nodata=0
+    )
+    frames = (hazy.target, replace(other, bands=BANDS[1:4]), *hazy.context[1:])
+    veil = excess_of(estimate_veils(scene_of(*frames), tmp_path).target)
+    hidden = raster.read(hazy.target.mask)[0] == CLOUD
+    np.testing.assert_allclose(veil[~hidden], 0.03, atol=1e-6)
+    none = replace(frames[1], bands=("B12",))
+    assert estimate_veils(scene_of(hazy.target, none), tmp_path).target.veil is None
+
+
 def test_nodata_has_no_veil(hazy, tmp_path):
     data, classes = ground(), clear_mask()
     data[:, 10:20], classes[10:20] = 0, NODATA

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS, CLEAR, CLOUD, NODATA, SHADOW
 from unveil.masks.mask_file import count_classes, cover_facts, mask_writer
+from unveil.masks.veil import shared_bands
 from unveil.scene import Frame, Scene, is_occluded, read_reflectance, read_veil, require_mask
 
 SERIES = "series"
@@ -43,7 +44,7 @@ def release_what_stays(scene: Scene) -> Scene:
         InputError: if a raster is damaged.
     """
     frames = (scene.target, *scene.context)
-    bands = history_bands(scene.bands)
+    bands = history_bands(shared_bands(frames))
     if len(frames) < LEAST_LOOKS or not bands:
         return scene
 
@@ -74,8 +75,10 @@ def hide_what_is_brighter(scene: Scene) -> Scene:
 def history_bands(bands: Sequence[str]) -> tuple[str, ...]:
     """Return the bands that pixels are known by: the shortest, and near infrared; none without."""
     infrared = [band for band in NEAR_INFRARED if band in bands]
+    if not infrared:
+        return ()
     shortest = min(bands, key=lambda band: BANDS[band].wavelength_nm)
-    return (shortest, infrared[0]) if infrared and shortest != infrared[0] else ()
+    return (shortest, infrared[0]) if shortest != infrared[0] else ()
 
 
 def released(looks: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ for its own ground, and the truth counts for none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,17 +42,18 @@ def estimate_veils(scene: Scene, folder: Path) -> Scene:
     """Write the excess of the target and of every context frame, and return the scene with them.
 
     ``veils/DATE.tif`` is uint16, ``10000 (excess + 1)`` in reflectance of the shortest band, 0
-    where the frame is nodata or no other frame tells the ground. A scene of one frame gets none.
+    where the frame is nodata or no other frame tells the ground. A scene of one frame gets none,
+    nor do frames that have no band in common.
 
     Args:
         scene: a scene whose frames have their final masks.
         folder: folder of the scene.
 
     Raises:
-        InputError: if a raster is damaged, or lacks a band of the target's.
+        InputError: if a raster is damaged.
     """
     frames = (scene.target, *scene.context)
-    if len(frames) == 1:
+    if len(frames) == 1 or not shared_bands(frames):
         return scene
     step = coarse_step(scene.grid, CELL_M)
     paths = {frame.path: folder / "veils" / f"{frame.date}.tif" for frame in frames}
@@ -74,6 +76,11 @@ def estimate_veils(scene: Scene, folder: Path) -> Scene:
             for frame in scene.frames
         ),
     )
+
+
+def shared_bands(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Return the bands that all frames have, in the order of the first."""
+    return tuple(b for b in frames[0].bands if all(b in frame.bands for frame in frames))
 
 
 def shortest_bands(bands: tuple[str, ...]) -> tuple[str, ...]:
@@ -114,7 +121,7 @@ def veils_of(frames: tuple[Frame, ...], grid: Grid, window: Window, step: int) -
         step: pixels along the edge of a cell.
     """
     outer = grid.with_halo(window, HALO_CELLS * step)
-    bands = shortest_bands(frames[0].bands)
+    bands = shortest_bands(shared_bands(frames))
     cells = [_read_cells(frame, bands, grid=grid, window=outer, step=step) for frame in frames]
     looks = np.stack([one.clear for one in cells])
     told = np.stack([one.clear_share >= LEAST_CLEAR for one in cells])
