@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12, UNKNOWN_PROBABILITY
 from unveil.errors import InputError, SceneSkipped
+from unveil.excess import excess_to_dn
 from unveil.inference.blame import blaming, require_prediction
 from unveil.inference.engine import InferenceOptions, limit_context, read, run_shard, start
 from unveil.inference.tiles import Joint, cut
@@ -87,15 +88,18 @@ def draw_scene(
         classes[low : low + 3 * shape[0] // 8] = CLOUD
         data[:, classes == CLOUD] = 0.7
         date = (TARGET + dt.timedelta(offset)).isoformat()
-        path, mask = folder / f"{date}.tif", folder / "masks" / f"{date}.tif"
+        path = folder / f"{date}.tif"
+        mask, veil = (folder / part / f"{date}.tif" for part in ("masks", "veils"))
         raster.write_cog(
             path, raster.to_dn(np.clip(data, 0.01, 1)), grid, descriptions=bands, nodata=0
         )
         stack = np.stack([classes, np.full(shape, UNKNOWN_PROBABILITY, np.uint8)])
         names = ["CLASS", "CLOUD_PROBABILITY"]
         raster.write_cog(mask, stack, grid, descriptions=names, nodata=None)
+        excess = excess_to_dn(data[0] - surface[0])[None]
+        raster.write_cog(veil, excess, grid, descriptions=["EXCESS"], nodata=0)
         role = "context" if offset else "target"
-        frames.append(Frame(date, role, path, bands, mask, {}, raster.sha256(path)))
+        frames.append(Frame(date, role, path, bands, mask, {}, raster.sha256(path), veil=veil))
     frames += [_draw_radar(folder, f"2020-{m:02d}-05", grid, rng) for m in range(3, 9)]
     truth = folder / "truth.tif"
     raster.write_cog(truth, raster.to_dn(surface), grid, descriptions=bands, nodata=0)
