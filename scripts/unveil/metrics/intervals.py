@@ -1,7 +1,7 @@
 r"""How sure is a mean? Intervals over places, and over the dates of one place.
 
 What was chosen, and how often it holds the truth, is in ``docs/statistics.md``;
-``benchmarks/coverage.py`` measures it. Both are closed forms: no draws, no seed.
+``benchmarks/intervals.py`` measures it. Both are closed forms: no draws, no seed.
 
 - **Over places**: on each side the wider of Student's t interval and Willink's (2005, "A
   confidence interval and test for the mean of an asymmetric distribution"), which replaces the

@@ -1,6 +1,6 @@
 """How often the printed intervals hold the truth, under simulation.
 
-Run: ``python benchmarks/coverage.py`` prints the tables of docs/statistics.md. Made-up places and
+Run: ``python benchmarks/intervals.py`` prints the tables of docs/statistics.md. Made-up places and
 dates of known mean: normal, skewed and heavy-tailed values over places, and series of dates whose
 log errors resemble their neighbours by .40 and .67, as measured on two places. Beside the printed
 intervals stand those that they replaced. A cell is the percent of intervals that hold the truth;
