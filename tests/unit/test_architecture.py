@@ -34,7 +34,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "remote",
             "scene",
         ),
-        *("distance", "stored"),
+        *("excess", "stored"),
     ),
     STAGES: (
         *("assembly", "cloudfree", "coregistration", "deliveries", "evidence", "inference"),

@@ -30,8 +30,8 @@ EARLY, CLOUDY, CLEAR_DAY, LATE = "2020-05-01", "2020-06-01", "2020-06-04", "2020
 SETTINGS = ProtocolSettings(seed=3)
 MASKS = (
     MaskOptions(),
-    MaskOptions(dilate_px=0),
-    MaskOptions(dilate_px=9, cloud_probability=0.05, average_over=0),
+    MaskOptions(target_growth_m=0, context_growth_m=0),
+    MaskOptions(target_growth_m=90, context_growth_m=90, cloud_probability=0.05, average_over=0),
 )
 
 
