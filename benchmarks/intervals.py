@@ -1,10 +1,10 @@
 """How often the printed intervals hold the truth, under simulation.
 
 Run: ``python benchmarks/intervals.py`` prints the tables of docs/statistics.md. Made-up places and
-dates of known mean: normal, skewed and heavy-tailed values over places, and series of dates whose
-log errors resemble their neighbours by .40 and .67, as measured on two places. Beside the printed
-intervals stand those that they replaced. A cell is the percent of intervals that hold the truth;
-95 is wanted.
+dates of known mean: errors and differences over places, skewed, heavy-tailed and not, and series of
+dates whose log errors resemble their neighbours by .40 and .67, as measured on two places. Beside
+the printed intervals stand those that they replaced. A cell is the percent of intervals that hold
+the truth; 95 is wanted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.signal import lfilter
 
-from unveil.metrics.intervals import Interval, date_interval, place_intervals
+from unveil.metrics.intervals import (
+    Interval,
+    date_interval,
+    error_intervals,
+    place_intervals,
+)
 
 SIZES = (8, 12, 30)
 DRAWS = 1000
@@ -37,23 +42,37 @@ def failing(rng: np.random.Generator, n: int, repeats: int) -> np.ndarray:
     return place * (one - other) - np.exp(0.18) * (np.exp(0.68) - np.exp(0.045))
 
 
-def log_normal(spread: float) -> Draw:
-    """Errors over places, their mean taken off; ``spread`` is the deviation of the logarithm."""
-    return lambda rng, n, repeats: (
-        np.exp(rng.normal(0, spread, (n, repeats))) - np.exp(spread**2 / 2)
-    )
-
-
-PLACES: dict[str, Draw] = {
+DIFFERENCES: dict[str, Draw] = {
     "normal": lambda rng, n, repeats: rng.normal(0, 1, (n, repeats)),
-    "difference of two methods' errors": shared,
-    "errors, log-normal, σ 0.5": log_normal(0.5),
+    "of two methods that share what is hard": shared,
     "Student t, 3 degrees of freedom": lambda rng, n, repeats: rng.standard_t(3, (n, repeats)),
     "Student t, 2 degrees of freedom": lambda rng, n, repeats: rng.standard_t(2, (n, repeats)),
-    "difference where one method fails at some places": failing,
-    "errors, log-normal, σ 1": log_normal(1.0),
+    "one method fails at some places": failing,
 }
-"""What is drawn over places; every mean is 0."""
+"""Differences over places; every mean is 0."""
+
+
+def log_normal(spread: float) -> Draw:
+    """Errors over places, mean 1; ``spread`` is the deviation of the logarithm."""
+    return lambda rng, n, repeats: np.exp(rng.normal(-(spread**2) / 2, spread, (n, repeats)))
+
+
+def odd_place(rng: np.random.Generator, n: int, repeats: int) -> np.ndarray:
+    """Errors that differ little over places, but are fivefold at one place of eight; mean 1."""
+    usual = log_normal(0.35)(rng, n, repeats)
+    return usual * np.where(rng.random((n, repeats)) < 1 / 8, 5, 1) / 1.5
+
+
+ERRORS: dict[str, Draw] = {
+    "log-normal, σ 0.25": log_normal(0.25),
+    "log-normal, σ 0.5": log_normal(0.5),
+    "log-normal, σ 1": log_normal(1.0),
+    "gamma, shape 2": lambda rng, n, repeats: rng.gamma(2, 0.5, (n, repeats)),
+    "exponential": lambda rng, n, repeats: rng.exponential(1, (n, repeats)),
+    "even from 0 to 2": lambda rng, n, repeats: rng.uniform(0, 2, (n, repeats)),
+    "one place in eight has five times the error": odd_place,
+}
+"""Errors over places; every mean is 1."""
 
 
 def series(rng: np.random.Generator, n: int, *, correlation: float, spread: float) -> np.ndarray:
@@ -85,15 +104,28 @@ def percent(intervals: Sequence[Interval], truth: float) -> str:
     return f"{100 * np.mean([one.low <= truth <= one.high for one in intervals]):.1f}"
 
 
-def places_rows(repeats: int) -> list[list[str]]:
-    """Return the coverage over places, a row a distribution."""
+def errors_rows(repeats: int) -> list[list[str]]:
+    """Return the coverage of mean errors over places, a row a distribution."""
+    return _rows(ERRORS, error_intervals, 1, repeats)
+
+
+def differences_rows(repeats: int) -> list[list[str]]:
+    """Return the coverage of mean differences over places, a row a distribution."""
+    return _rows(DIFFERENCES, place_intervals, 0, repeats)
+
+
+def _rows(
+    draws: dict[str, Draw],
+    work: Callable[[np.ndarray], list[Interval]],
+    truth: float,
+    repeats: int,
+) -> list[list[str]]:
     rng, rows = np.random.default_rng(1), []
-    for name, draw in PLACES.items():
+    for name, draw in draws.items():
         cells = [name]
         for n in SIZES:
             values = draw(rng, n, repeats)
-            cells += [percent(place_intervals(values), 0)]
-            cells += [percent(bootstrap_places(values, rng), 0)]
+            cells += [percent(work(values), truth), percent(bootstrap_places(values, rng), truth)]
         rows.append(cells)
     return rows
 
@@ -118,12 +150,16 @@ def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=4000, help="simulated runs of each row")
+    parser.add_argument("--only", choices=("places", "dates"), default="", help="one kind alone")
     args = parser.parse_args()
-    for what, work, other in (
-        ("places", places_rows, "percentile bootstrap"),
-        ("dates", dates_rows, "block bootstrap"),
+    for what, unit, work, other in (
+        ("errors", "places", errors_rows, "percentile bootstrap"),
+        ("differences", "places", differences_rows, "percentile bootstrap"),
+        ("errors", "dates", dates_rows, "block bootstrap"),
     ):
-        head = [what, *(text for n in SIZES for text in (f"{n} {what}", other))]
+        if args.only not in ("", unit):
+            continue
+        head = [what, *(text for n in SIZES for text in (f"{n} {unit}", other))]
         lines = [head, ["---", *["---:"] * (len(head) - 1)], *work(args.repeats)]
         print(*(f"| {' | '.join(cells)} |" for cells in lines), "", sep="\n", flush=True)
 

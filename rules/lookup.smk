@@ -183,3 +183,27 @@ def tables_of_judges(wildcards, ending):
 def product_of(shard):
     """Return the product that a shard of dates belongs to."""
     return next(name for name, cut in DIVISION.products.items() if shard in cut)
+
+
+def delivering():
+    """Name the row of a delivery that the config names."""
+    model = config["model"]
+    if not model:
+        raise WorkflowError(
+            "No delivery is named. Remedy: snakemake check_delivery --config model=ID, "
+            f"with an id of kind external of {config['models']}."
+        )
+    if checked(model).models[model]["kind"] != "external":
+        raise WorkflowError(
+            f"Model {model!r} is of kind {checked(model).models[model]['kind']!r}. Remedy: name a "
+            f"row of kind external of {config['models']}; check_model checks the others."
+        )
+    return model
+
+
+def delivered_files(model):
+    """List the files of a delivery that are there."""
+    options = checked(model).models[model].get("options", {})
+    if options.get("collection"):
+        return seen([options["collection"]])
+    return seen(sorted(Path(options["folder"]).glob("*.tif")))

@@ -1,4 +1,4 @@
-"""Detect cloud, shadow and snow in every frame of a shard's scenes (rule mask_scene)."""
+"""Find cloud, shadow, snow and veil in every frame of a shard's scenes (rule mask_scene)."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ with job(snakemake.log[0]):
         ),
         home=home,
         file=MASKS,
-        folders=("masks",),
+        folders=("masks", "veils"),
         record=Path(snakemake.output.record),
         rule=snakemake.rule,
         at_once=snakemake.threads,

@@ -12,6 +12,7 @@ sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is
 from unveil import raster
 from unveil.evidence.document import to_html, to_markdown
 from unveil.evidence.knowledge import known_places
+from unveil.evidence.ranking import rank, to_tsv
 from unveil.evidence.scores import read_evidence
 from unveil.evidence.write import TITLE, Context, Method, numbers, read_skipped, write_blocks
 from unveil.models.base import ModelSpec
@@ -27,6 +28,8 @@ def family_of(name, row):
     model = create(ModelSpec.from_row(name, row))
     if row["kind"] == "cloudy":
         return "baseline"
+    if row["kind"] == "least_cloudy":
+        return "date"
     one_image = model.needs.max_context == 0
     if model.network:
         return "image network" if one_image else "series network"
@@ -50,6 +53,7 @@ with job(snakemake.log[0]):
     texts = {
         snakemake.output.document: to_markdown(blocks),
         snakemake.output.page: to_html(blocks, title=TITLE),
+        snakemake.output.ranking: to_tsv(rank(context)),
         snakemake.output.numbers: numbers(context).to_csv(index=False),
     }
     for path, text in texts.items():

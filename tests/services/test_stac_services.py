@@ -250,6 +250,58 @@ def test_the_example_goes_from_geojson_to_report(servers, tmp_path):
     assert again.returncode == 0 and not re.search("(search|assemble)_scene", again.stdout)
 
 
+def test_a_summer_of_images_without_clouds_comes_from_a_catalogue(servers, tmp_path):
+    """Every acquisition of a lock becomes an image; a dry run then asks no server."""
+    for name in ("config", "resources"):
+        keep = shutil.ignore_patterns("weights", "example", "locks")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=keep)
+    header, row = (
+        line.split("\t") for line in (ROOT / "config/examples/stac.tsv").read_text().splitlines()
+    )
+    cells = dict(zip(header, row, strict=True))
+    cells |= {"scene": "summer", "protocol": "none", "target_date": "every", "n_context": "6"}
+    cells |= {"start": "2018-09-01", "end": "2018-09-20"}
+    cells = {key: value for key, value in cells.items() if value}
+    table = "\t".join(cells) + "\n" + "\t".join(cells.values()) + "\n"
+    (tmp_path / "summer.tsv").write_text(table)
+    own = {
+        "cache": "cache",
+        "scenes": "summer.tsv",
+        "results": "results",
+        "run_models": ["damped"],
+        "cloudfree": {"model": "damped"},
+        "masks": {"detectors": ["source"]},
+        "sources": {
+            "selection": {"window_days": 20},
+            "stac": {
+                "presets": str(servers.presets),
+                "locks": "locks",
+                "bands": ["B02", "B03", "B04", "B08"],
+            },
+        },
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
+    asked = small_snakemake(tmp_path, "search", "--configfile", "mine.yaml")
+    assert asked.returncode == 0, asked.stdout[-2000:] + asked.stderr[-4000:]
+    before = len(servers.files.requests())
+    dry = small_snakemake(tmp_path, "cloudfree", "--configfile", "mine.yaml", "--dry-run")
+    assert dry.returncode == 0, dry.stdout[-3000:]
+    assert len(servers.files.requests()) == before
+    done = small_snakemake(tmp_path, "cloudfree", "--configfile", "mine.yaml")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    product = tmp_path / "results/cloudfree/summer"
+    collection = json.loads((product / "collection.json").read_text())
+    dates = [link["title"] for link in collection["links"] if link["rel"] == "item"]
+    assert len(dates) >= 3 and all("2018-09-01" <= date <= "2018-09-20" for date in dates)
+    for date in dates:
+        item = json.loads((product / date / f"{date}.json").read_text())
+        assert item["properties"]["datetime"].startswith(date)
+        origins = [link["href"] for link in item["links"] if link["rel"] == "derived_from"]
+        assert len(origins) >= 5
+        shares = item["properties"]["unveil:shares"]
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+
+
 # --- kills ------------------------------------------------------------------------------
 
 

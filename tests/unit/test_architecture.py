@@ -34,11 +34,11 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "remote",
             "scene",
         ),
-        *("distance", "stored"),
+        *("excess", "stored"),
     ),
     STAGES: (
-        *("assembly", "cloudfree", "coregistration", "evidence", "inference", "masks"),
-        *("metrics", "models", "report", "sources", "training", "weights"),
+        *("assembly", "cloudfree", "coregistration", "deliveries", "evidence", "inference"),
+        *("masks", "metrics", "models", "report", "sources", "training", "weights"),
     ),
     WORKFLOW: ("workflow",),
 }
@@ -49,6 +49,7 @@ ONE_STAGE = (
 )
 """Names of one stage's rooms: models run by inference read weights, training makes them."""
 EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("deliveries", "models"): "a delivery is what a model of kind external names",
     ("evidence", "metrics"): "evidence prints what metrics score, with their intervals",
     ("report", "metrics"): "the page prints metrics as their registry and tables have them",
     ("report", "workflow"): "which rule wrote a raster is known where shards are made",

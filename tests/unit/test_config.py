@@ -113,7 +113,8 @@ def test_every_key_is_described_and_every_mapping_closed(name):
     ("config", "words"),
     [
         ({"run_model": ["cloudy"]}, ["run_model", "'run_models'"]),
-        ({"masks": {"dilate": 3}}, ["masks.dilate", "'dilate_px'"]),
+        ({"masks": {"combined": "first"}}, ["masks.combined", "'combine'"]),
+        ({"masks": {"dilate_px": 3}}, ["masks.dilate_px", "target_growth_m", "context_growth_m"]),
         ({"seed": -1}, ["seed", "-1"]),
         ({"inference": {"gpu": "yes"}}, ["inference.gpu", "required"]),
         ({"run_models": []}, ["run_models"]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 
 import yaml
 
@@ -60,3 +62,9 @@ def test_hooks_run_what_make_runs(root):
     programs = {re.match(r"\.venv/bin/(\w+)", hook["entry"])[1] for hook in hooks}
     made = set(re.findall(r"^\t@(\w+)", (root / "Makefile").read_text(), re.M))
     assert programs == {"ruff", "snakefmt", "codespell", "mypy"} <= made
+
+
+def test_no_benchmark_takes_the_name_of_a_module_that_others_import(root):
+    """A benchmark's folder comes first among those that it imports from."""
+    names = {path.stem for path in (root / "benchmarks").glob("*.py")} - {"__init__"}
+    assert names & {*packages_distributions(), *sys.stdlib_module_names} == set()

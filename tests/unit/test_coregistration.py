@@ -12,6 +12,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 from scipy import ndimage
 
 from unveil import raster
@@ -37,10 +38,19 @@ from unveil.coregistration.estimate import (
 )
 from unveil.coregistration.resample import move_mask, shift_image
 from unveil.errors import InputError
+from unveil.excess import excess_to_dn
 from unveil.masks.mask_scene import judge_frame, mask_scene
 from unveil.masks.options import MaskOptions
 from unveil.raster import Grid
-from unveil.scene import JUDGED, Frame, Scene, load_scene, read_reflectance, save_scene
+from unveil.scene import (
+    JUDGED,
+    Frame,
+    Scene,
+    load_scene,
+    read_reflectance,
+    read_veil,
+    save_scene,
+)
 from unveil.sources.base import SourceSeries, from_array
 
 FACTOR = 4
@@ -395,6 +405,21 @@ def test_a_shifted_frame_is_moved_onto_the_target_with_its_mask(tmp_path, land):
     assert (np.isnan(data) == (after == NODATA)).all()
 
 
+def test_the_veil_of_a_shifted_frame_is_moved_with_it(tmp_path, land):
+    target = make_frame(tmp_path, land, "target", role="target")
+    frame = make_frame(tmp_path, land, "b", shift=(1.25, -0.75))
+    rows, cols = np.mgrid[:SIZE, :SIZE]
+    excess = 0.001 * rows + 0.0005 * cols
+    path = write(tmp_path / "veil.tif", excess_to_dn(excess)[None], ("EXCESS",), 0)
+    scene = scene_of(target, replace(frame, veil=path))
+    moved = coregister_scene(scene, tmp_path, CoregistrationOptions()).context[0]
+    assert moved.veil == tmp_path / "coregistered" / "veils" / "2020-06-20.tif"
+    dy, dx = moved.facts["unveil:shift_px"]
+    found = read_veil(moved, Window(10, 10, 100, 100))
+    expected = (excess + 0.001 * dy + 0.0005 * dx)[10:110, 10:110]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_frames_that_need_no_move_keep_their_files(tmp_path, land):
     target = make_frame(tmp_path, land, "target", role="target", cover=0.3)
     frames = target, make_frame(tmp_path, land, "a"), make_frame(tmp_path, land, "b")
@@ -483,7 +508,10 @@ def test_no_choice_of_masks_moves_the_truth_of_another_day(tmp_path, land):
     row = SceneRow("s", "local", "p", day, "paired", reference_date=other)
     scene = assemble(row, series, tmp_path, ProtocolSettings(seed=3), judge=judge_frame)
     left = []
-    for options in (MaskOptions(dilate_px=0), MaskOptions(dilate_px=12)):
+    for options in (
+        MaskOptions(target_growth_m=0, context_growth_m=0),
+        MaskOptions(target_growth_m=120, context_growth_m=120),
+    ):
         done = coregister_scene(
             mask_scene(scene, tmp_path, options), tmp_path, CoregistrationOptions()
         )

@@ -17,6 +17,7 @@ from unveil.masks.detectors.base import Votes
 from unveil.masks.detectors.registry import DETECTORS
 from unveil.masks.mask_scene import mask_scene
 from unveil.masks.options import MaskOptions
+from unveil.masks.series import SERIES
 from unveil.scene import Frame, read_reflectance
 
 SHAPE = (64, 72)
@@ -48,7 +49,7 @@ def data_of(scene, window):
 
 def test_the_config_knows_the_registered_detectors_and_no_other():
     rule = load_schema("config")["properties"]["masks"]["properties"]["detectors"]
-    assert rule["items"]["enum"] == list(DETECTORS)
+    assert rule["items"]["enum"] == [*DETECTORS, SERIES]
     assert MaskOptions().detectors == tuple(rule["default"]) == tuple(DETECTORS)
     assert all(detector.name == name for name, detector in DETECTORS.items())
 
@@ -96,14 +97,14 @@ def test_the_middle_of_a_window_with_its_halo_does_not_depend_on_the_window(dete
 def test_it_makes_a_mask_alone_and_grows_it_as_the_config_says(detector, scene, tmp_path):
     covers = []
     for number, growth in enumerate((0, 3)):
-        options = MaskOptions(detectors=(detector.name,), dilate_px=growth)
+        options = MaskOptions(
+            detectors=(detector.name,), target_growth_m=10 * growth, context_growth_m=0
+        )
         target = mask_scene(scene, tmp_path / str(number), options).target
         classes = classes_of(target)
         assert (classes[:4, :4] == NODATA).all()
         assert target.facts["unveil:mask_sources"] != []
         covers.append(int((classes == CLOUD).sum()))
-        detector_of_frame = detector(scene.target, scene.grid, options, level=scene.level)
-        assert detector_of_frame.growth_px == growth
     assert 0 < covers[0] < covers[1]
 
 
@@ -114,9 +115,11 @@ def test_of_what_two_can_tell_the_first_is_asked(detector, scene, tmp_path):
         assert len(target.facts["unveil:mask_sources"]) == 1
         return
     bare = replace(scene, frames=(replace(scene.target, mask=None),))
-    every = MaskOptions(detectors=tuple(DETECTORS), combine="first", dilate_px=0)
+    every = MaskOptions(
+        detectors=tuple(DETECTORS), combine="first", target_growth_m=0, context_growth_m=0
+    )
     target = mask_scene(bare, tmp_path / "all", every).target
     first = next(d for d in DETECTORS.values() if "cloud" in d.tells and not d.alone)
-    options = MaskOptions(detectors=(first.name,), dilate_px=0)
+    options = MaskOptions(detectors=(first.name,), target_growth_m=0, context_growth_m=0)
     alone = mask_scene(bare, tmp_path / "first", options).target
     np.testing.assert_array_equal(classes_of(target) == CLOUD, classes_of(alone) == CLOUD)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,13 +11,14 @@ import pandas as pd
 import pytest
 
 from unveil.evidence.document import Heading, Paragraph, Table, to_html, to_markdown
-from unveil.evidence.scores import Evidence, agreement, best_of, gaps, summarise
+from unveil.evidence.ranking import COLUMNS, rank, to_tsv
+from unveil.evidence.scores import Evidence, agreement, best_of, gaps, ratios, summarise
 from unveil.evidence.write import SILENT, Context, Method, by_cover, numbers, write_blocks
-from unveil.metrics.intervals import place_intervals
+from unveil.metrics.intervals import date_interval, error_intervals
 from unveil.places.table import read_places
 
 METHODS = [f"m{number}" for number in range(10)]
-PLACES = {"romania": 6, "sweden": 2, "antwerp": 1, "hungary": 3}
+PLACES = {"romania": 9, "sweden": 2, "antwerp": 1, "hungary": 3}
 """Place -> number of its real pairs."""
 
 
@@ -35,6 +38,7 @@ def rows(protocol, *, order=1, level=0.5, bands=("B02", "B04")):
                 facts = {
                     "scene": f"{place}-{protocol}-{scene}",
                     "place": place,
+                    "day": 737_000 + 9 * scene,
                     "protocol": protocol,
                     "level": level,
                     "model": model,
@@ -70,7 +74,13 @@ def context():
         columns=["scene", "model", "stage", "reason"],
     )
     table, bands = (pd.concat(part) for part in zip(*parts, strict=True))
-    nothing = {"scene": "overcast", "place": "romania", "protocol": "paired", "level": 1.0}
+    nothing = {
+        "scene": "overcast",
+        "place": "romania",
+        "protocol": "paired",
+        "level": 1.0,
+        "day": 737_500,
+    }
     silent = pd.DataFrame([nothing | {"model": "m9", "MAE": np.nan, "answered": 0.0}])
     table = pd.concat([table, silent])
     places = list(read_places().values())
@@ -87,7 +97,7 @@ def test_a_place_with_many_scenes_weighs_as_much_as_one_with_a_single_scene():
     mean = summarise(table, "MAE")["m1"]
     each = [np.mean([error(p, "m1", scene) for scene in range(n)]) for p, n in PLACES.items()]
     assert (mean.mean, mean.n_places) == (pytest.approx(np.mean(each)), 4)
-    (expected,) = place_intervals(np.array(each)[:, None])
+    (expected,) = error_intervals(np.array(each)[:, None])
     assert (mean.low, mean.high) == pytest.approx((expected.low, expected.high))
 
 
@@ -100,6 +110,40 @@ def test_methods_are_held_against_each_other_on_scenes_and_bands_that_both_answe
     difference = gaps(some, "m1")["m3"]
     assert difference.mean == pytest.approx(2 * 0.002)
     assert gaps(some, "nobody") == {}
+
+
+def test_a_ratio_is_the_same_at_easy_and_at_hard_places():
+    _, bands = rows("paired")
+    hard = bands["place"] == "antwerp"
+    bands.loc[bands["model"] == "m3", "MAE"] = 1.5 * bands.loc[bands["model"] == "m1", "MAE"].values
+    bands.loc[hard, "MAE"] *= 20
+    found = ratios(bands, "m1")["m3"]
+    assert (found.mean, found.low, found.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert found.n_places == len(PLACES)
+    assert ratios(bands, "nobody") == {}
+
+
+def test_one_hard_place_does_not_decide_whether_protocols_agree():
+    pairs, _ = rows("paired")
+    other, _ = rows("transplant")
+    backwards, _ = rows("transplant", order=-1)
+    antwerp = other["place"] == "antwerp"
+    other.loc[antwerp, "MAE"] = backwards.loc[antwerp, "MAE"] * 20
+    assert agreement(pairs, other)[0] > 0.9
+
+
+def test_recommended_is_by_places_without_training_and_methods_that_answer_them_all(context):
+    found = rank(context)
+    assert tuple(found.columns) == COLUMNS
+    assert set(found["place"]) == {"antwerp", "sweden"}
+    assert "m9" not in set(found["model"])  # of one image
+    m2 = found.set_index(["model", "place"]).loc[("m2", "sweden")]
+    assert (m2["pairs"], m2["mae"]) == (2, pytest.approx(error("sweden", "m2") + 0.0005))
+    table = context.evidence.table
+    partly = table[~((table["model"] == "m2") & (table["scene"] == "sweden-paired-1"))]
+    fewer = replace(context, evidence=replace(context.evidence, table=partly))
+    assert "m2" not in set(rank(fewer)["model"])
+    assert to_tsv(found).splitlines()[3] == "model\tplace\tpairs\tmae"
 
 
 def test_the_best_simple_method_is_one_of_those_on_most_places():
@@ -140,13 +184,17 @@ def test_every_method_stands_with_its_places_scenes_and_what_it_knew(blocks):
     table = tables(blocks, "Real pairs")[0]
     records = [dict(zip(table.head, line, strict=True)) for line in table.rows]
     first = records[0]
-    assert (first["method"], first["places"], first["scenes"]) == ("`m0`", "4", "12")
+    assert (first["method"], first["places"], first["scenes"]) == ("`m0`", "4", "15")
     assert first["knew"] == "hungary"
     unknown = np.mean([np.mean([error(p, "m0", s) for s in range(PLACES[p])]) for p in
                        ("romania", "sweden", "antwerp")])  # fmt: skip
-    assert first["at places it did not know"].startswith(f"{unknown:.4f} (")
-    assert records[1]["method"] == "**`m1`**" and records[1]["against `m1`"] == "–"
-    assert records[0]["against `m1`"].startswith("−0.0020")
+    assert first["MAE at other places"].startswith(f"{unknown:.4f} (")
+    assert records[1]["method"] == "**`m1`**" and records[1]["minus `m1`"] == "–"
+    assert records[1]["MAE at other places"] == "the same"
+    assert records[0]["minus `m1`"].startswith("−0.0020")
+    ratios = [(error(p, "m0"), error(p, "m1")) for p in PLACES]
+    assert records[0]["times `m1`"].startswith("0.9") and all(a < b for a, b in ratios)
+    assert first["answered"] == "all"
 
 
 def test_every_place_is_shown_by_itself(blocks):
@@ -154,14 +202,19 @@ def test_every_place_is_shown_by_itself(blocks):
     assert table.head[1:] == [f"{p} ({n} scene{'s' * (n > 1)})" for p, n in sorted(PLACES.items())]
     (row,) = (row for row in table.rows if row[0] == "`m2`")
     assert row[1] == f"{error('antwerp', 'm2'):.4f}"
+    # Nine dates of one place have an interval over dates, three have none.
+    errors = [error("romania", "m2", scene) for scene in range(9)]
+    dates = date_interval(errors, [9 * scene for scene in range(9)])
+    assert row[3] == f"{np.mean(errors):.4f} ({dates.low:.4f} to {dates.high:.4f})"
+    assert "(" not in row[2]
 
 
 def test_places_that_judge_stand_apart_with_their_scenes(blocks):
     (table,) = tables(blocks, "Places that judge")
     assert table.head[1:3] == ["antwerp, real pairs", "sweden, real pairs"]
     antwerp, sweden = dict((row[0], row) for row in table.rows)["`m0`"][1:3]
-    assert antwerp == f"{error('antwerp', 'm0'):.4f} (1)"
-    assert sweden.endswith("(2)")
+    assert antwerp == f"{error('antwerp', 'm0'):.4f}; 1"
+    assert sweden.endswith("; 2")
 
 
 def test_rows_without_weights_are_named_once_and_other_skips_with_their_reason(blocks):
@@ -181,7 +234,7 @@ def test_the_floor_is_of_the_pairs_that_have_one(blocks):
 def test_every_number_of_the_tables_is_in_the_csv(context):
     table = numbers(context)
     one = table[(table["model"] == "m2") & (table["metric"] == "MAE") & (table["cover"] == "80 %")]
-    assert one[["n_places", "n_scenes"]].to_numpy().tolist() == [[4, 12]]
+    assert one[["n_places", "n_scenes"]].to_numpy().tolist() == [[4, 15]]
 
 
 class Cells(HTMLParser):
@@ -220,6 +273,26 @@ def test_page_and_document_hold_the_same_cells(blocks):
 def test_text_is_escaped_and_links_lead_somewhere():
     blocks = [Heading("A < B", 1), Paragraph("see [docs](a.md), `x < y` and **z**")]
     page = to_html(blocks, title="<t>")
-    assert "<title>&lt;t&gt;</title>" in page and "<h1>A &lt; B</h1>" in page
+    assert "<title>&lt;t&gt;</title>" in page and "A &lt; B</h1>" in page
     assert "<p>see docs, <code>x &lt; y</code> and <strong>z</strong>" in page
     assert to_markdown(blocks) == "# A < B\n\nsee [docs](a.md), `x < y` and **z**\n"
+
+
+def test_the_contents_bar_leads_to_every_part(blocks):
+    page = to_html(blocks, title="x")
+    parts = [block.text for block in blocks if isinstance(block, Heading) and block.level > 1]
+    bar = page.split("<nav", 1)[1].split("</nav>")[0]
+    anchors = re.findall(r'href="#([^"]+)"', bar)
+    assert len(anchors) == len(parts) == len(set(anchors))
+    assert all(f' id="{anchor}"' in page for anchor in anchors)
+
+
+def test_ranks_by_protocol_stand_side_by_side_with_how_far_they_agree(blocks):
+    ranks, places = tables(blocks, "Do the protocols agree?")
+    assert ranks.head[1:] == ["Real pairs, 4 places", "Veiled transplants, 4 places",
+                              "Clean transplants, 4 places"]  # fmt: skip
+    first, last = ranks.rows[0], ranks.rows[-1]
+    assert [cell.split(" ")[0] for cell in first[1:]] == ["1", "1", "10"]
+    assert [cell.split(" ")[0] for cell in last[1:]] == ["10", "10", "1"]
+    assert places.rows[0] == ["**all places**", "1.00 (10)", "−1.00 (10)"]
+    assert [row[0] for row in places.rows[1:]] == sorted(PLACES)

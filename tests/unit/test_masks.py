@@ -262,7 +262,7 @@ def test_a_delivered_scene_classification_is_used_as_it_is(tmp_path):
     scl[0:16], scl[16:32], scl[32:48], scl[48:56] = 9, 3, 11, 0
     frame = write_frame(tmp_path, painted(labels)[: len(L2A12)], bands=L2A12)
     frame = replace(frame, mask=deliver(tmp_path, scl, "SCL"))
-    options = MaskOptions(combine="first", dilate_px=0)
+    options = MaskOptions(combine="first", target_growth_m=0, context_growth_m=0)
     target = mask_scene(scene_of(frame, level="L2A"), tmp_path, options).target
     assert target.mask == tmp_path / "masks" / "2020-06-01.tif"
     assert classes_of(target)[[0, 16, 32, 48, 60], 0].tolist() == [
@@ -283,7 +283,9 @@ def test_the_mask_is_a_cog_with_named_bands_and_overviews_without_new_classes(tm
     delivered = rng.choice([CLEAR, SHADOW, NODATA], (1100, 600))
     frame = write_frame(tmp_path, np.full((1, 1100, 600), 0.2, np.float32), bands=("B04",))
     frame = replace(frame, mask=deliver(tmp_path, delivered, "CLASS"))
-    masked = mask_scene(scene_of(frame), tmp_path, MaskOptions(dilate_px=0))
+    masked = mask_scene(
+        scene_of(frame), tmp_path, MaskOptions(target_growth_m=0, context_growth_m=0)
+    )
     with rasterio.open(masked.target.mask) as dataset:
         assert dataset.descriptions == ("CLASS", "CLOUD_PROBABILITY")
         assert dataset.dtypes == ("uint8", "uint8")
@@ -317,7 +319,7 @@ def test_by_consensus_a_pixel_is_cloud_where_either_of_two_says_so(tmp_path):
     scene = scene_of(cumulus_under(tmp_path, delivered))
     found = {}
     for names in (("source",), ("ukis",), ("source", "ukis")):
-        options = MaskOptions(detectors=names, dilate_px=0)
+        options = MaskOptions(detectors=names, target_growth_m=0, context_growth_m=0)
         target = mask_scene(scene, tmp_path / "-".join(names), options).target
         found[names] = classes_of(target) == CLOUD
     source, ukis, both = found.values()
@@ -345,7 +347,9 @@ def test_by_consensus_of_three_two_decide(tmp_path, monkeypatch):
     delivered = np.zeros((64, 64), int)
     delivered[:, 50:] = CLOUD
     scene = scene_of(cumulus_under(tmp_path, delivered))
-    options = MaskOptions(detectors=("source", "s2cloudless", "third"), dilate_px=0)
+    options = MaskOptions(
+        detectors=("source", "s2cloudless", "third"), target_growth_m=0, context_growth_m=0
+    )
     cloud = classes_of(mask_scene(scene, tmp_path, options).target) == CLOUD
     assert cloud[15:25, 15:25].all()  # s2cloudless and the third
     assert not cloud[:, 40:].any() and not cloud[40:, :8].any()  # one alone
@@ -366,7 +370,7 @@ def test_whoever_calls_a_clear_image_overcast_is_not_heard(tmp_path, monkeypatch
     delivered = np.zeros((64, 64), int)
     delivered[:hidden] = CLOUD
     scene = scene_of(cumulus_under(tmp_path, delivered))
-    options = MaskOptions(detectors=("source", "everywhere"), dilate_px=0)
+    options = MaskOptions(detectors=("source", "everywhere"), target_growth_m=0, context_growth_m=0)
     target = mask_scene(scene, tmp_path, options).target
     assert (classes_of(target) == CLOUD).mean() == (1 if heard else hidden / 64)
     assert any("not heard" in note for note in target.facts["unveil:mask_notes"]) is not heard
@@ -411,7 +415,7 @@ def test_shadow_beyond_the_reach_of_every_cloud_is_dropped(tmp_path):
     labels[20:50, 80:110] = 2
     labels[20:50, 460:490] = 2
     frame = write_frame(tmp_path, painted(labels))
-    options = MaskOptions(detectors=("thresholds",), dilate_px=0)
+    options = MaskOptions(detectors=("thresholds",), target_growth_m=0, context_growth_m=0)
     classes = classes_of(mask_scene(scene_of(frame), tmp_path, options).target)
     assert (classes[25:45, 85:105] == SHADOW).all()
     assert (classes[25:45, 465:485] == CLEAR).all()
@@ -424,7 +428,7 @@ def test_blocks_agree_with_the_whole_image(tmp_path):
     image = painted(labels, seed=5)
     image[:, 505:520, 505:520] = np.nan
     frame = write_frame(tmp_path, image)
-    options = MaskOptions(detectors=("thresholds",), dilate_px=0)
+    options = MaskOptions(detectors=("thresholds",), target_growth_m=0, context_growth_m=0)
     found = classes_of(mask_scene(scene_of(frame), tmp_path, options).target)
     whole = raster.to_reflectance(raster.read(frame.path))
     np.testing.assert_array_equal(found, thresholds.threshold_mask(whole, L1C13))
@@ -446,9 +450,56 @@ def test_clouds_are_grown_but_not_into_nodata(tmp_path):
     delivered[10, 10], delivered[10, 12] = CLOUD, NODATA
     frame = write_frame(tmp_path, np.full((1, 32, 32), 0.2, np.float32), bands=("B04",))
     frame = replace(frame, mask=deliver(tmp_path, delivered, "CLASS"))
-    classes = classes_of(mask_scene(scene_of(frame), tmp_path, MaskOptions(dilate_px=2)).target)
+    classes = classes_of(
+        mask_scene(
+            scene_of(frame), tmp_path, MaskOptions(target_growth_m=20, context_growth_m=20)
+        ).target
+    )
     assert classes[10, 12] == NODATA
     assert np.count_nonzero(classes == CLOUD) == 24
+
+
+@pytest.mark.parametrize(
+    ("pixel_m", "role", "grown_px"),
+    [
+        (10, "target", 8),
+        (10, "context", 2),
+        (20, "target", 4),
+        (20, "context", 2),
+        (60, "context", 2),  # at least two pixels
+    ],
+)
+def test_growth_is_in_metres_and_of_its_own_for_target_and_context(
+    tmp_path, pixel_m, role, grown_px
+):
+    dull = np.full((1, 32, 32), 0.2, np.float32)
+    delivered = np.zeros((32, 32), int)
+    delivered[10, 10] = CLOUD
+    mask = deliver(tmp_path, delivered, "CLASS")
+    frames = [
+        replace(write_frame(tmp_path, dull, role=one, date=date, bands=("B04",)), mask=mask)
+        for one, date in (("target", "2020-06-01"), ("context", "2020-06-11"))
+    ]
+    grid = Grid("EPSG:32633", (pixel_m, 0, 500000, 0, -pixel_m, 5000000), 32, 32)
+    scene = replace(scene_of(*frames), grid=grid)
+    options = MaskOptions(target_growth_m=80, context_growth_m=20)
+    masked = mask_scene(scene, tmp_path, options)
+    cloud = classes_of(masked.with_role(role)[0]) == CLOUD
+    assert np.count_nonzero(cloud) == (2 * grown_px + 1) ** 2
+
+
+@pytest.mark.parametrize(
+    ("crs", "edge", "metres"),
+    [
+        ("EPSG:32633", 20.0, 20.0),
+        ("EPSG:4326", 0.0001, 11.132),
+        ("EPSG:2263", 32.808333, 10.0),  # US survey feet
+        ("", 1.0, 10.0),
+    ],
+)
+def test_pixels_are_measured_in_metres_whatever_the_grid_counts_in(crs, edge, metres):
+    grid = Grid(crs, (edge, 0, 0, 0, -edge, 0), 10, 10)
+    assert coarse.pixel_metres(grid) == pytest.approx(metres, rel=1e-4)
 
 
 def test_a_frame_that_nothing_can_judge_is_refused_and_not_clear(tmp_path):
@@ -547,7 +598,9 @@ def test_windows_of_large_pixels_add_up_to_the_whole_image(tmp_path, monkeypatch
     labels = np.zeros((200, 260), int)
     labels[50:151, 60:190] = 1
     reflectance = painted(labels)
-    options = MaskOptions(detectors=("s2cloudless",), s2cloudless_m=60, dilate_px=0)
+    options = MaskOptions(
+        detectors=("s2cloudless",), s2cloudless_m=60, target_growth_m=0, context_growth_m=0
+    )
     frame = write_frame(tmp_path, reflectance)
     monkeypatch.setattr(raster, "BLOCK", 128)
     target = mask_scene(scene_of(frame), tmp_path, options).target

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.signal import lfilter
 
-from unveil.metrics.intervals import PERSISTENCE, date_interval, place_intervals
+from unveil.metrics.intervals import (
+    MOST_SPREAD,
+    PERSISTENCE,
+    date_interval,
+    error_intervals,
+    place_intervals,
+)
 
 
 @pytest.fixture
@@ -64,10 +70,59 @@ def test_intervals_over_places_hold_the_mean_as_often_as_they_say(
     assert least <= held(place_intervals(draw(rng, (n, 1500))), 0) <= most
 
 
+@pytest.mark.parametrize("n", [8, 12, 30])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, size: np.exp(rng.normal(-0.125, 0.5, size)),
+        lambda rng, size: np.exp(rng.normal(-0.5, 1, size)),
+        lambda rng, size: rng.gamma(2, 0.5, size),
+        lambda rng, size: rng.uniform(0, 2, size),
+    ],
+    ids=["skewed", "very skewed", "gamma", "even"],
+)
+def test_intervals_of_errors_hold_the_mean_and_stay_above_nought(rng, n, draw) -> None:
+    found = error_intervals(draw(rng, (n, 3000)))
+    assert 0.93 <= held(found, 1) <= 0.98
+    assert all(0 < one.low < one.mean < one.high for one in found)
+
+
+def test_of_one_odd_place_the_interval_of_errors_reaches_far_up_and_not_below_nought() -> None:
+    errors = np.array([0.01, 0.012, 0.015, 0.02, 0.18])
+    (usual,), (found,) = (work(errors[:, None]) for work in (place_intervals, error_intervals))
+    assert usual.low < 0 < found.low
+    assert found.high >= usual.high
+    # Cox's limit, with the spread of the logarithms held at its largest.
+    v, t = min(np.log(errors).var(ddof=1), MOST_SPREAD), stats.t.ppf(0.975, 4)
+    cox = errors.mean() * np.exp(t * np.sqrt(v / 5 + v**2 / 8))
+    assert found.high == pytest.approx(max(usual.high, cox))
+    assert found.low == pytest.approx(
+        errors.mean() * np.exp(-t * stats.sem(errors) / errors.mean())
+    )
+
+
+def test_places_without_an_error_at_all_do_not_stretch_the_interval() -> None:
+    none, some = error_intervals(np.array([[0.0, 0.0], [0.0, 0.02], [0.0, 0.03]]))
+    assert (none.low, none.mean, none.high) == (0, 0, 0)
+    assert 0 <= some.low < some.high < 1
+
+
+def test_errors_scale_with_their_unit_and_missing_places_are_left_out(rng) -> None:
+    errors = rng.gamma(2, 0.01, (9, 2))
+    errors[4, 1] = np.nan
+    found = error_intervals(errors)
+    percent = error_intervals(100 * errors)
+    (alone,) = error_intervals(np.delete(errors[:, 1:], 4, axis=0))
+    assert vars(found[1]) == pytest.approx(vars(alone))
+    for one, other in zip(found, percent, strict=True):
+        assert (other.low, other.high) == pytest.approx((100 * one.low, 100 * one.high))
+
+
 def test_one_place_has_no_interval_and_no_place_is_refused() -> None:
-    (found,) = place_intervals(np.array([[0.3]]))
-    assert (found.mean, found.n_places) == (0.3, 1)
-    assert np.isnan([found.low, found.high]).all()
+    for work in (place_intervals, error_intervals):
+        (found,) = work(np.array([[0.3]]))
+        assert (found.mean, found.n_places) == (0.3, 1)
+        assert np.isnan([found.low, found.high]).all()
     with pytest.raises(ValueError, match="no places"):
         place_intervals(np.array([[0.3, np.nan]]))
 

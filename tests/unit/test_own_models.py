@@ -207,6 +207,14 @@ def test_a_class_that_keeps_the_contract_is_told_so(write, place):
     assert [check["found"] for check in results if not check["passed"]] == []
 
 
+@pytest.mark.parametrize("check", ["reflectance", "tiles"])
+def test_a_class_that_sees_the_veil_is_given_it_and_the_distance_from_cloud(write, place, check):
+    text = MINE.replace("options_type = Options", "options_type = Options\n    sees_veil = True")
+    clearer = "inputs.target - (inputs.target_veil * (inputs.target_distance > 0))[None]"
+    write(text.replace("inputs.target * self.options.factor", clearer))
+    CHECKS[check](Case(ModelSpec("m", KIND), place))
+
+
 def test_a_place_is_drawn_with_what_a_model_needs(tmp_path):
     scene = draw_scene_for(Needs(min_context=9, levels=("L2A",)), tmp_path)
     assert (len(scene.context), scene.level, "B10" in scene.bands) == (9, "L2A", False)

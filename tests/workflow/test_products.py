@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from tests import safe_products
 from tests.small_run import ALL_CLOUD, GRID, snakemake, write_config, write_place
 
 from unveil import raster
@@ -135,3 +136,68 @@ def test_the_page_shows_before_and_after_and_says_that_nothing_is_known(product)
     assert "no acquisition on this day" in page
     assert "of other places" in page
     assert "There is no answer" not in page
+
+
+GROWN_PX = 14
+"""More than masks grow by: pixels nearer to the edge of cloud are asked nothing."""
+SAFE_DATES = ("2023-08-01", "2023-08-11", "2023-08-21")
+
+
+@pytest.fixture(scope="module")
+def of_products(tmp_path_factory, shared) -> Path:
+    """Make images of three products as ESA delivers them; of the second the upper half is cloud."""
+    folder = tmp_path_factory.mktemp("safe")
+    template = shared / "data/stac/safe_metadata" / safe_products.L2A_0509
+    pixels = safe_products.real_pixels(shared)
+    size = safe_products.SIZE
+    for number, date in enumerate(SAFE_DATES):
+        stored = {
+            band: np.where(image > 0, image + 1000 + 100 * number, 0).astype(np.uint16)
+            for band, image in pixels.items()
+        }
+        scl = np.full((size, size), 4, np.uint8)
+        if number == 1:
+            scl[: size // 2] = 9
+            for image in stored.values():
+                image[: size // 2] = 9000
+        safe_products.write_product(folder / "products", template, stored, scl=scl, date=date)
+    write_config(
+        folder,
+        [],
+        cloudfree={"model": "damped"},
+        run_models=["damped"],
+        masks={"detectors": ["source"]},
+        inference={"tile_px": 64},
+    )
+    header = ["scene", "source", "path", "target_date", "protocol"]
+    row = ["tile", "safe", "products", "every", "none"]
+    (folder / "scenes.tsv").write_text("\t".join(header) + "\n" + "\t".join(row) + "\n")
+    done = snakemake(folder, "cloudfree")
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "results" / "cloudfree" / "tile"
+
+
+@pytest.mark.slow
+def test_products_of_esa_become_images_of_every_date_without_seams(of_products, shared):
+    """Under cloud the answer is the mean of the dates before and after, ten days from it each."""
+    assert {p.name for p in of_products.iterdir() if p.is_dir()} == set(SAFE_DATES)
+    images = [raster.read(of_products / date / "bands.tif") for date in SAFE_DATES]
+    half = safe_products.SIZE // 2
+    with rasterio.open(of_products / SAFE_DATES[1] / "bands.tif") as image:
+        red = image.descriptions.index("B04")
+    truth = safe_products.real_pixels(shared)["B04"].astype(int)
+    whole = (truth > 0).all(axis=1)
+    assert whole.all()
+    for number, image in enumerate(images):
+        rows = slice(half + GROWN_PX, None) if number == 1 else slice(None)
+        np.testing.assert_array_equal(image[red][rows], truth[rows] + 100 * number)
+    mean = truth[:half] + 100  # of 0 and 200
+    np.testing.assert_allclose(images[1][red][:half], mean, atol=1)
+
+
+@pytest.mark.slow
+def test_the_provenance_of_a_product_says_what_was_filled(of_products):
+    half, clear = safe_products.SIZE // 2, safe_products.SIZE // 2 + GROWN_PX
+    classes, days, looks = raster.read(of_products / SAFE_DATES[1] / "provenance.tif")
+    assert (classes[:half] == 3).all() and (days[:half] == 10).all() and (looks[:half] == 2).all()
+    assert (days[clear:] == 0).all() and (looks[clear:] == 3).all()

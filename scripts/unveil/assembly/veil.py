@@ -17,81 +17,19 @@ from unveil import classes as classmap
 from unveil import raster
 from unveil.bands import REFLECTANCE_SCALE
 from unveil.classes import HIDDEN_GROWTH_PX
-from unveil.composites import geometric_median
 from unveil.distance import distance_from
+from unveil.excess import MOST_DN, REACH_PX, TRUSTED_PX, ground_of, smooth_excess
 from unveil.scene import is_clear, is_occluded
 from unveil.sources.base import SourceSeries
 from unveil.sources.selection import days_between
 
-DAYS = 30.0
-"""Time constant of the composite's weights exp(-days / 30): land changes within a season."""
-HAZE_PX = 20.0
-"""Constant of the weights 1 - exp(-px / 20) by the distance from a date's own cloud and shadow:
-nearer pixels of it are hazy themselves, and would hide a third of the excess."""
-TRUSTED_PX = 60
-"""Distance beyond which pixels are trusted alike."""
-SIGMA_PX = 2.0
-"""Width of the Gaussian that smooths an excess."""
-REACH_PX = 8
-"""Pixels that it looks at on each side."""
 MOST_DATES = 24
 """Dates of the composite, the nearest; those beyond weigh little and cost as much."""
 STRIP_ROWS = 64
 """Rows whose composite is held in float64 at once."""
-MOST_DN = 65535
 MEASURED, GENERATED, OFF = "measured", "generated", "none: veil is false"
 NO_GROUND = "none: no other date with a mask is clear where the donor is"
 """What is recorded of a transplant's veil."""
-
-
-def measure_excess(
-    donor: np.ndarray,
-    looks: np.ndarray,
-    clear: np.ndarray,
-    *,
-    days: Sequence[int],
-    distance: np.ndarray,
-) -> np.ndarray:
-    """Return what an image has more than its ground, ``(B, H, W)`` float64.
-
-    The ground is the geometric median of other dates, weighted exp(-days / 30) times
-    1 - exp(-px / 20) of their distance from cloud. It is NaN where none of them is clear, and so
-    is the excess.
-
-    Args:
-        donor: ``(B, H, W)`` reflectance or DN, NaN where nodata.
-        looks: ``(T, B, H, W)`` in the same unit, of other dates.
-        clear: ``(T, H, W)`` bool, where these are to be used.
-        days: ``(T,)`` days between each of them and the donor.
-        distance: ``(T, H, W)`` pixels from the cloud and shadow of these, at least 1 where clear.
-    """
-    known = clear & np.isfinite(looks).all(axis=1)
-    flat = np.where(known[:, None], looks, 0.0).reshape(*looks.shape[:2], -1).astype(np.float64)
-    seen = known.reshape(len(looks), -1)
-    near = np.exp(-np.abs(np.asarray(days, np.float64)) / DAYS)[:, None]
-    weights = near * -np.expm1(-distance.reshape(len(looks), -1) / HAZE_PX)
-    ground = geometric_median(flat, seen, weights=weights)
-    ground[:, ~seen.any(axis=0)] = np.nan
-    return donor - ground.reshape(donor.shape)
-
-
-def smooth_excess(excess: np.ndarray, use: np.ndarray) -> np.ndarray:
-    """Smooth an excess by a normalised Gaussian over the pixels to be used, ``(B, H, W)``.
-
-    Both signs are kept. Where no pixel within reach is known, nothing is added.
-
-    Args:
-        excess: ``(B, H, W)``, NaN where unknown.
-        use: ``(H, W)`` bool; others lend nothing to their neighbours.
-    """
-    from scipy.ndimage import gaussian_filter  # lazy: a dry run smooths nothing
-
-    use = use & np.isfinite(excess).all(axis=0)
-    kernel = {"sigma": SIGMA_PX, "mode": "constant", "radius": REACH_PX}
-    weight = gaussian_filter(use.astype(np.float64), **kernel)
-    total = np.stack([gaussian_filter(np.where(use, band, 0.0), **kernel) for band in excess])
-    enough = weight > 1e-9
-    return np.where(enough, total / np.where(enough, weight, 1.0), 0.0)
 
 
 @dataclass(frozen=True)
@@ -142,7 +80,7 @@ def veil_of_donor(series: SourceSeries, donor: str, *, withheld: str, clear: np.
             return truth
         excess = ground.excess(_reflectance(lender.read(outer)), outer)
         added = smooth_excess(excess, use)[(slice(None), *raster.within(window, outer))]
-        return add_excess(truth, added)
+        return add_excess(truth, np.nan_to_num(added))
 
     return Veil(over, {"veil": MEASURED, "veil_dates": len(dates), "veil_known": round(known, 4)})
 
@@ -194,8 +132,7 @@ class _Ground:
         excess = np.empty(donor.shape)
         for top in range(0, donor.shape[1], STRIP_ROWS):
             rows = slice(top, top + STRIP_ROWS)
-            excess[:, rows] = measure_excess(
-                donor[:, rows],
+            excess[:, rows] = donor[:, rows] - ground_of(
                 _reflectance(looks[:, :, rows]),
                 clear[:, rows],
                 days=self.days,

@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import BANDS
 from unveil.coregistration.estimate import ShiftEstimate, View, estimate_shift, view_of
-from unveil.coregistration.resample import shift_image, shift_mask
+from unveil.coregistration.resample import shift_image, shift_mask, shift_veil
 from unveil.protocols import PROTOCOLS
 from unveil.raster import Grid
 from unveil.scene import (
@@ -75,8 +75,9 @@ class CoregistrationOptions:
 def coregister_scene(scene: Scene, folder: Path, options: CoregistrationOptions) -> Scene:
     """Measure the shift of every optical frame, apply the large ones, record all.
 
-    Writes ``coregistered/DATE.tif`` and ``coregistered/masks/DATE.tif`` for frames that
-    are moved (``reference_DATE`` for a paired reference). Frame facts:
+    Writes ``coregistered/DATE.tif``, ``coregistered/masks/DATE.tif`` and, where there is one,
+    ``coregistered/veils/DATE.tif`` for frames that are moved (``reference_DATE`` for a paired
+    reference). Frame facts:
     ``unveil:shift_px`` ([dy, dx], south and east, or null), ``unveil:shift_m`` ([dx, dy], east
     and north, null without a georeference), ``unveil:shift_reliability``,
     ``unveil:shift_windows`` (that agree), ``unveil:shift_similarity`` ([before, after]),
@@ -286,7 +287,11 @@ def _correct(
     mask = folder / "coregistered" / "masks" / f"{name}.tif"
     shift_image(frame.path, path, scene.grid, shift)
     shift_mask(require_mask(frame), mask, scene.grid, shift)
-    moved = replace(frame, path=path, mask=mask, checksum=raster.sha256(path))
+    veil = None
+    if frame.veil:
+        veil = folder / "coregistered" / "veils" / f"{name}.tif"
+        shift_veil(frame.veil, veil, scene.grid, shift)
+    moved = replace(frame, path=path, mask=mask, veil=veil, checksum=raster.sha256(path))
     return _record(scene.grid, moved, found, "", applied=True)
 
 

@@ -45,6 +45,11 @@ def shift_mask(source: Path, destination: Path, grid: Grid, shift: tuple[float, 
     _shift(source, destination, grid, shift, mover=move_mask, nodata=NODATA)
 
 
+def shift_veil(source: Path, destination: Path, grid: Grid, shift: tuple[float, float]) -> None:
+    """Write a raster of excess (uint16, nodata 0), which is smooth, with its content moved."""
+    _shift(source, destination, grid, shift, mover=move_veil, nodata=0)
+
+
 def move_image(image: np.ndarray, part: tuple[float, float]) -> np.ndarray:
     """Return reflectance moved by ``-part`` pixels, each part in [0, 1).
 
@@ -52,14 +57,30 @@ def move_image(image: np.ndarray, part: tuple[float, float]) -> np.ndarray:
         image: ``(B, H + 4, W + 4)`` uint16, nodata 0.
         part: rows and columns.
     """
-    known = image > 0
-    values = image.astype(np.float32)
-    moved = np.clip(np.rint(_moved(values, part, _cubic)), 1, np.iinfo(image.dtype).max)
-    if not known.all():
-        linear = np.rint(_moved(values, part, _linear))
-        moved = np.where(_touches(~known, part, _cubic), linear, moved)
-        moved = np.where(_touches(~known, part, _linear), 0, moved)
-    return moved.astype(image.dtype)
+    return np.stack([_move_band(band, part) for band in image])  # one by one they fit the cache
+
+
+def _move_band(band: np.ndarray, part: tuple[float, float]) -> np.ndarray:
+    moved = _moved(band.astype(np.float32), part, _cubic)
+    np.rint(moved, out=moved)
+    np.clip(moved, 1, np.iinfo(band.dtype).max, out=moved)
+    unknown = band == 0
+    if unknown.any():
+        linear = np.rint(_moved(band.astype(np.float32), part, _linear))
+        moved = np.where(_touches(unknown, part, _cubic), linear, moved)
+        moved = np.where(_touches(unknown, part, _linear), 0, moved)
+    return moved.astype(band.dtype)
+
+
+def move_veil(veil: np.ndarray, part: tuple[float, float]) -> np.ndarray:
+    """Return an excess moved by ``-part`` pixels, each part in [0, 1), by the linear kernel.
+
+    Args:
+        veil: ``(1, H + 4, W + 4)`` uint16, nodata 0.
+        part: rows and columns.
+    """
+    moved = np.rint(_moved(veil.astype(np.float32), part, _linear))
+    return np.where(_touches(veil == 0, part, _linear), 0, moved).astype(veil.dtype)
 
 
 def move_mask(mask: np.ndarray, part: tuple[float, float]) -> np.ndarray:
@@ -176,6 +197,6 @@ def _along(image: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
             index = [slice(None)] * image.ndim
             index[axis] = slice(place + HALO_PX - 1, place + HALO_PX - 1 + size)
             term = np.float32(weight) * image[tuple(index)]
-            total = term if total is None else total + term
+            total = term if total is None else np.add(total, term, out=total)
     assert total is not None  # the weights have the sum 1
     return total

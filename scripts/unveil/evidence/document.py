@@ -8,14 +8,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STYLE = """
-:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 25%, transparent); }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
+:root {
+  color-scheme: light dark; --paper: Canvas; --line: color-mix(in srgb, CanvasText 25%, Canvas);
+  --shade: color-mix(in srgb, CanvasText 22%, transparent);
+}
+html { scroll-padding-top: 3.5rem; -webkit-text-size-adjust: 100%; }
+body {
+  font: 16px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 0 auto; padding: 0 1rem 3rem;
+}
+nav {
+  position: sticky; top: 0; z-index: 2; display: flex; gap: .2rem 1.2rem; overflow-x: auto;
+  padding: .7rem 0; background: var(--paper); border-bottom: 1px solid var(--line);
+  white-space: nowrap;
+}
+nav a { color: inherit; }
 h1, h2 { line-height: 1.2; }
-.wide { overflow-x: auto; }
+p { max-width: 46rem; }
+.wide {
+  overflow-x: auto;
+  background: linear-gradient(90deg, var(--paper) 40%, transparent) 0 0 / 3rem 100% no-repeat local,
+    linear-gradient(270deg, var(--paper) 40%, transparent) 100% 0 / 3rem 100% no-repeat local,
+    linear-gradient(90deg, var(--shade), transparent) 0 0 / 1rem 100% no-repeat scroll,
+    linear-gradient(270deg, var(--shade), transparent) 100% 0 / 1rem 100% no-repeat scroll;
+}
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
-th, td { vertical-align: top; }
+th, td { vertical-align: top; min-width: 4rem; }
+td:first-child, th:first-child { white-space: nowrap; }
 code { font-size: .9em; }
+small { white-space: nowrap; font-size: .9em; opacity: .8; }
 """
 
 
@@ -56,11 +77,13 @@ def to_markdown(blocks: Sequence[Block]) -> str:
 def to_html(blocks: Sequence[Block], *, title: str) -> str:
     """Return the document as one page without any other file."""
     body = "\n".join(map(_html, blocks))
+    parts = [block for block in blocks if isinstance(block, Heading) and block.level > 1]
+    bar = "".join(f'<a href="#{_anchor(part)}">{_inline(part.text)}</a>' for part in parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{body}\n</main></body></html>\n"
+        f'<body><nav aria-label="Contents">{bar}</nav><main>\n{body}\n</main></body></html>\n'
     )
 
 
@@ -75,7 +98,7 @@ def _markdown(block: Block) -> str:
 
 def _html(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"<h{block.level}>{_inline(block.text)}</h{block.level}>"
+        return f'<h{block.level} id="{_anchor(block)}">{_inline(block.text)}</h{block.level}>'
     if isinstance(block, Paragraph):
         return f"<p>{_inline(block.text)}</p>"
     head = "".join(f'<th scope="col">{_inline(cell)}</th>' for cell in block.head)
@@ -86,8 +109,13 @@ def _html(block: Block) -> str:
     )
 
 
+def _anchor(heading: Heading) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", heading.text.lower()))
+
+
 def _cell(text: str) -> str:
-    return f"<td>{_inline(text)}</td>"
+    shown = re.sub(r"\(([^()]+ to [^()]+)\)", r"<small>(\1)</small>", _inline(text))
+    return f"<td>{shown}</td>"
 
 
 def _inline(text: str) -> str:

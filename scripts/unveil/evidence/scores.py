@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unveil.metrics.intervals import Interval, place_intervals
+from unveil.metrics.intervals import (
+    Interval,
+    date_interval,
+    error_intervals,
+    place_intervals,
+)
 from unveil.metrics.reading import read_scores
 from unveil.scene import Scene, load_scene
 
@@ -18,6 +24,8 @@ REGION = "occluded"
 ERRORS = ("MAE", "MAE_level_removed")
 LEAST_METHODS = 8
 """Fewest methods whose order is compared between protocols."""
+LEAST_DATES = 8
+"""Fewest dates of a place that have an interval: simulated down to that number."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +33,9 @@ class Evidence:
     """What is known of every scene and method.
 
     Attributes:
-        table: one row a scene and method: ``scene``, ``place``, ``protocol``, ``level``,
-            ``model``, the :data:`ERRORS` (reflectance, over the bands that the method gives) and
-            ``answered`` (share of the hidden pixels).
+        table: one row a scene and method: ``scene``, ``place``, ``day`` (of the target, a
+            proleptic ordinal), ``protocol``, ``level``, ``model``, the :data:`ERRORS` (reflectance,
+            over the bands that the method gives) and ``answered`` (share of the hidden pixels).
         bands: one row a scene, method and band: ``scene``, ``place``, ``protocol``, ``level``,
             ``model``, ``band``, ``MAE``.
         floors: one row a real pair: ``scene``, ``place``, ``floor``, ``floor_after_line``.
@@ -57,6 +65,9 @@ def read_evidence(
     facts = pd.DataFrame(
         {
             "place": {name: scene.place for name, scene in loaded.items()},
+            "day": {
+                name: date.fromisoformat(s.target.date).toordinal() for name, s in loaded.items()
+            },
             "level": {name: _level(scene, levels.get(name)) for name, scene in loaded.items()},
         }
     )
@@ -90,11 +101,48 @@ def over_places(rows: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def summarise(rows: pd.DataFrame, value: str) -> dict[str, Interval]:
-    """Return the mean over places of every method with its interval."""
+    """Return the mean error over places of every method with its interval."""
     table = over_places(rows.dropna(subset=[value]), value)
     if table.empty:
         return {}
-    return dict(zip(table.columns, place_intervals(table.to_numpy()), strict=True))
+    return dict(zip(table.columns, error_intervals(table.to_numpy()), strict=True))
+
+
+def over_dates(rows: pd.DataFrame) -> Interval:
+    """Return the mean error of one method over the dates of one place, with its interval.
+
+    Args:
+        rows: of real pairs; fewer than :data:`LEAST_DATES` dates have no limits.
+    """
+    if rows["day"].nunique() >= LEAST_DATES:
+        return date_interval(rows["MAE"].to_numpy(), rows["day"].to_numpy())
+    return Interval(float(rows["MAE"].mean()), float("nan"), float("nan"), 1)
+
+
+def ratios(bands: pd.DataFrame, against: str) -> dict[str, Interval]:
+    """Return how many times the MAE of one method every other has, whatever a place's errors are.
+
+    Args:
+        bands: rows of :attr:`Evidence.bands` of one protocol.
+        against: the method that the others are held against.
+
+    Returns:
+        Method -> geometric mean over places of the ratio of the means over the scenes and bands
+        that both answer, with its interval.
+    """
+    keys = ["place", "scene", "band"]
+    wide = bands.pivot_table(index=keys, columns="model", values="MAE", observed=True)
+    if against not in wide:
+        return {}
+    found = {}
+    for name in wide.columns.drop(against):
+        means = wide[[name, against]].dropna().groupby("place", observed=True).mean()
+        logs = np.log((means[name] / means[against]).where(lambda ratio: ratio > 0).dropna())
+        if len(logs):
+            (one,) = place_intervals(logs.to_numpy()[:, None])
+            mean, low, high = np.exp([one.mean, one.low, one.high]).tolist()
+            found[name] = Interval(mean, low, high, one.n_places)
+    return found
 
 
 def gaps(bands: pd.DataFrame, against: str) -> dict[str, Interval]:
@@ -133,20 +181,29 @@ def best_of(means: Mapping[str, Interval], methods: Iterable[str]) -> str:
 def agreement(first: pd.DataFrame, second: pd.DataFrame) -> tuple[float, int]:
     """Return how alike two protocols order the methods at the places that both have.
 
+    Every place counts alike, whatever its errors are: by geometric means over places.
+
     Args:
         first: rows of one protocol.
         second: rows of another.
 
     Returns:
-        Spearman's rank correlation of mean MAEs, NaN for fewer than :data:`LEAST_METHODS`, and
-        the number of methods. A method counts where both have it at the same places.
+        Spearman's rank correlation, NaN for fewer than :data:`LEAST_METHODS`, and the number of
+        methods. A method counts where both have it at the same places.
     """
     one, other = over_places(first, "MAE"), over_places(second, "MAE")
     places = one.index.intersection(other.index)
-    methods = one.columns.intersection(other.columns)
-    one, other = one.loc[places, methods], other.loc[places, methods]
-    whole = [name for name in methods if one[name].notna().all() and other[name].notna().all()]
-    if len(whole) < LEAST_METHODS or not len(places):
-        return float("nan"), len(whole)
-    rho = stats.spearmanr(one[whole].mean(), other[whole].mean()).statistic
-    return float(rho), len(whole)
+    both = geometric_means([one.loc[places], other.loc[places]])
+    if len(both) < LEAST_METHODS or not len(places):
+        return float("nan"), len(both)
+    return float(stats.spearmanr(*both.to_numpy().T).statistic), len(both)
+
+
+def geometric_means(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return methods x tables: geometric means over places of the methods that all have everywhere.
+
+    Args:
+        tables: places x methods, as :func:`over_places` returns them.
+    """
+    logs = [np.log(table.where(table > 0)).mean(skipna=False) for table in tables]
+    return np.exp(pd.concat(logs, axis=1, keys=range(len(logs))).dropna())

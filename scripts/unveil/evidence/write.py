@@ -10,9 +10,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from unveil.evidence.cells import count, named, number, with_interval
 from unveil.evidence.document import Block, Heading, Paragraph, Table
 from unveil.evidence.knowledge import UNKNOWN
-from unveil.evidence.scores import Evidence, agreement, best_of, gaps, over_places, summarise
+from unveil.evidence.scores import (
+    LEAST_DATES,
+    Evidence,
+    agreement,
+    best_of,
+    gaps,
+    geometric_means,
+    over_dates,
+    over_places,
+    ratios,
+    summarise,
+)
 from unveil.metrics.intervals import Interval
 from unveil.metrics.reading import read_table
 from unveil.metrics.tables import SKIPPED_COLUMNS
@@ -38,6 +50,7 @@ BINS = ((0.0, 0.35), (0.35, 0.65), (0.65, 0.9), (0.9, 1.0))
 """Covers of real pairs that are taken together."""
 FAMILIES = {
     "baseline": "leaves the clouds in",
+    "date": "another date as it is",
     "simple": "simple, of the series",
     "image": "of one image, without weights",
     "image network": "network of one image",
@@ -125,10 +138,13 @@ def _introduction(context: Context) -> Iterator[Block]:
         f"Made by `{COMMAND}`: {table['scene'].nunique()} scenes of {table['place'].nunique()} "
         f"public places, {table['model'].nunique()} methods with results. Numbers are mean "
         "absolute errors of hidden pixels in reflectance over the bands that a method gives: mean "
-        "over the scenes of a place, then over places. In brackets the 95 % interval over places "
+        "over the scenes of a place, then over places, of which a hard one may weigh more than all "
+        "others; so each place stands beside. In brackets the 95 % interval over places "
         "([statistics.md](statistics.md)). The place is the unit: with so few, intervals are wide, "
-        "and methods whose intervals overlap may still differ; the column *against* compares them "
-        "on the same scenes and bands."
+        "and methods whose intervals overlap may still differ. Two columns compare methods on the "
+        "same scenes and bands: **minus** is the difference, mean over places, and **times** the "
+        "ratio, in which every place counts alike (geometric mean over places). **answered** is "
+        "the share of the hidden pixels that have a value at all."
     )
     best = context.best_simple
     if best:
@@ -145,8 +161,9 @@ def _protocol(context: Context, protocol: str) -> Iterator[Block]:
     if protocol == "paired":
         yield Paragraph(_floor_text(context.evidence.floors))
     yield _overall_table(context, rows, protocol)
-    yield Paragraph("By place, mean over its scenes:")
-    yield _place_table(context, rows)
+    dates = f"; with {LEAST_DATES} dates or more with the 95 % interval over dates"
+    yield Paragraph(f"By place, mean over its scenes{dates if protocol == 'paired' else ''}:")
+    yield _place_table(context, rows, protocol)
     yield Paragraph("By cover, mean over places with its interval:")
     yield _cover_table(context, rows, protocol)
 
@@ -160,7 +177,7 @@ def _floor_text(floors: pd.DataFrame) -> str:
     plain, line = by_place.mean()
     return (
         f"**The floor**: where both dates are certainly clear, they differ by {plain:.4f} (mean "
-        f"of {_count(len(by_place), 'place')}, {_count(len(known), 'pair')}; {each}), and by "
+        f"of {count(len(by_place), 'place')}, {count(len(known), 'pair')}; {each}), and by "
         f"{line:.4f} once the level of each band is led to the other's by a line."
     )
 
@@ -170,27 +187,31 @@ def _overall_table(context: Context, rows: pd.DataFrame, protocol: str) -> Table
     means = summarise(rows, "MAE")
     levelled = summarise(rows, "MAE_level_removed")
     bands = context.evidence.bands
-    against = gaps(bands[bands["protocol"] == protocol], best) if best else {}
-    head = ["method", "family", "MAE", "at places it did not know"]
-    head += ["without the scene's level", f"against `{best}`"]
+    bands = bands[bands["protocol"] == protocol]
+    against, times = (work(bands, best) if best else {} for work in (gaps, ratios))
+    head = ["method", "family", "MAE", "answered", "places", "scenes", f"minus `{best}`"]
+    head += [f"times `{best}`", "without the scene's level", "knew", "MAE at other places"]
     lines = []
     for method in sorted_by_mean(context.methods, means):
         own = rows[rows["model"] == method.id]
-        unknown = summarise(own[~own["place"].isin(method.knew)], "MAE")
+        unknown = own[~own["place"].isin(method.knew)]
+        alike = len(unknown) == len(own)
         lines.append(
             [
-                _named(method.id, best),
+                named(method.id, best),
                 FAMILIES[method.family],
-                _interval(means[method.id]) + _answered(own),
-                _interval(unknown.get(method.id)),
-                _interval(levelled.get(method.id)),
-                _interval(against.get(method.id), sign=True),
+                with_interval(means[method.id]),
+                _answered(own),
                 str(means[method.id].n_places),
                 str(len(own)),
+                with_interval(against.get(method.id), sign=True),
+                with_interval(times.get(method.id), decimals=2),
+                with_interval(levelled.get(method.id)),
                 _knew(method, set(own["place"])),
+                "the same" if alike else with_interval(summarise(unknown, "MAE").get(method.id)),
             ]
         )
-    return Table([*head, "places", "scenes", "knew"], lines)
+    return Table(head, lines)
 
 
 def sorted_by_mean(methods: Sequence[Method], means: Mapping[str, Interval]) -> list[Method]:
@@ -200,19 +221,27 @@ def sorted_by_mean(methods: Sequence[Method], means: Mapping[str, Interval]) -> 
     return sorted(some, key=lambda m: (means[m.id].n_places < most, means[m.id].mean))
 
 
-def _place_table(context: Context, rows: pd.DataFrame) -> Table:
-    table = over_places(rows, "MAE")
+def _place_table(context: Context, rows: pd.DataFrame, protocol: str) -> Table:
     scenes = rows.groupby("place")["scene"].nunique()
-    heads = [f"{place} ({_count(int(scenes[place]), 'scene')})" for place in table.index]
+    heads = [f"{place} ({count(int(n), 'scene')})" for place, n in scenes.items()]
+    found = _over_dates(rows, protocol)
     lines = [
-        [_named(method.id, context.best_simple), *map(_plain, table[method.id])]
+        [
+            named(method.id, context.best_simple),
+            *(with_interval(found.get((method.id, place))) for place in scenes.index),
+        ]
         for method in sorted_by_mean(context.methods, summarise(rows, "MAE"))
     ]
     return Table(["method", *heads], lines)
 
 
-def _plain(value: float) -> str:
-    return "–" if np.isnan(value) else _number(value, sign=False)
+def _over_dates(rows: pd.DataFrame, protocol: str) -> dict[tuple[str, str], Interval]:
+    """Method and place -> mean over scenes, over the dates of real pairs with its interval."""
+    grouped = rows.groupby(["model", "place"])
+    if protocol == "paired":
+        return {key: over_dates(own) for key, own in grouped}
+    means = grouped["MAE"].mean()
+    return {key: Interval(float(mean), np.nan, np.nan, 1) for key, mean in means.items()}
 
 
 def _cover_table(context: Context, rows: pd.DataFrame, protocol: str) -> Table:
@@ -225,9 +254,10 @@ def _cover_table(context: Context, rows: pd.DataFrame, protocol: str) -> Table:
         cells = []
         for name, part in parts.items():
             mean = found[name].get(method.id)
-            whole = mean is None or mean.n_places == part["place"].nunique()
-            cells.append(_interval(mean) + ("" if whole else f", {_places_text(mean)}"))
-        lines.append([_named(method.id, best), *cells])
+            some = mean and mean.n_places < part["place"].nunique()
+            fewer = f", {count(mean.n_places, 'place')}" if mean and some else ""
+            cells.append(with_interval(mean) + fewer)
+        lines.append([named(method.id, best), *cells])
     return Table(["method", *heads], lines)
 
 
@@ -253,7 +283,9 @@ def _judging(context: Context) -> Iterator[Block]:
     yield Paragraph(
         "Nothing was ever trained, tuned or chosen on these: "
         + "; ".join(f"{place.id} ({place.title})" for place in judges)
-        + ". They are too few for an interval; with each number stand its scenes."
+        + ". They are too few for an interval over places; behind each mean stand its scenes, and "
+        f"with {LEAST_DATES} dates or more the 95 % interval over dates, which says how sure the "
+        "mean of this place is."
     )
     groups = [
         (protocol, name)
@@ -262,40 +294,68 @@ def _judging(context: Context) -> Iterator[Block]:
         if len(table[(table["protocol"] == protocol) & (table["place"] == name)])
     ]
     found = {
-        (protocol, name): table[(table["protocol"] == protocol) & (table["place"] == name)]
-        .groupby("model")["MAE"]
-        .agg(["mean", "count"])
-        for protocol, name in groups
+        group: _judged(table[(table["protocol"] == group[0]) & (table["place"] == group[1])])
+        for group in groups
     }
-    first = found[groups[0]]["mean"]
+    first = found[groups[0]]
     lines = []
-    for method in sorted(context.methods, key=lambda m: float(first.get(m.id, np.inf))):
-        if any(method.id in group.index for group in found.values()):
-            cells = [_mean_and_count(group, method.id) for group in found.values()]
-            lines.append([_named(method.id, context.best_simple), *cells])
+    for method in sorted(
+        context.methods, key=lambda m: first[m.id][0].mean if m.id in first else np.inf
+    ):
+        if any(method.id in group for group in found.values()):
+            cells = [_mean_and_count(group.get(method.id)) for group in found.values()]
+            lines.append([named(method.id, context.best_simple), *cells])
     heads = [f"{name}, {TITLES[protocol].lower()}" for protocol, name in groups]
     yield Table(["method", *heads], lines)
 
 
 def _agreement(context: Context) -> Iterator[Block]:
-    pairs = context.rows("paired")
-    if pairs.empty:
+    inputs = [method.id for method in context.methods if method.family == "baseline"]
+    table = context.answered[~context.answered["model"].isin(inputs)]
+    protocols = {p: rows for p in TITLES if len(rows := table[table["protocol"] == p])}
+    others = {p: rows for p, rows in protocols.items() if p != "paired"}
+    if "paired" not in protocols or not others:
         return
+    pairs = protocols["paired"]
     yield Heading("Do the protocols agree?")
     yield Paragraph(
-        "Spearman's rank correlation of the methods' mean errors on transplants with those on "
-        "real pairs of the same places, all covers together; in brackets the number of methods."
+        "Ranks of the methods, 1 is best, without the cloudy input, by the geometric mean over the "
+        "places that have every protocol, so that each counts alike, all covers together. Below, "
+        "how alike transplants and real pairs rank: Spearman's rank correlation, 1 where the order "
+        "is the same, −1 where it is turned around; in brackets the number of methods with both."
     )
-    places = sorted(pairs["place"].unique())
+    yield _rank_table(context, protocols)
     lines = []
-    for protocol in ("transplant", "transplant_clean"):
-        other = context.rows(protocol)
-        cells = [_agreed(agreement(pairs, other))]
-        for place in places:
-            one, two = pairs[pairs["place"] == place], other[other["place"] == place]
-            cells.append(_agreed(agreement(one, two)))
-        lines.append([TITLES[protocol], *cells])
-    yield Table(["", "all places", *places], lines)
+    for place in ("", *sorted(pairs["place"].unique())):
+        one = pairs[pairs["place"] == place] if place else pairs
+        cells = []
+        for rows in others.values():
+            own = rows[rows["place"] == place] if place else rows
+            cells.append(_agreed(agreement(one, own)))
+        lines.append([place or "**all places**", *cells])
+    yield Table(["place", *(TITLES[protocol] for protocol in others)], lines)
+
+
+def _rank_table(context: Context, protocols: Mapping[str, pd.DataFrame]) -> Table:
+    tables = [over_places(rows, "MAE") for rows in protocols.values()]
+    places = sorted(set.intersection(*(set(table.index) for table in tables)))
+    means = geometric_means([table.loc[places] for table in tables])
+    ranks = means.rank(method="min").astype(int).sort_values(0, kind="stable")
+    head = [
+        "method",
+        *(f"{TITLES[protocol]}, {count(len(places), 'place')}" for protocol in protocols),
+    ]
+    lines = [
+        [
+            named(name, context.best_simple),
+            *(
+                f"{rank} ({number(mean)})"
+                for rank, mean in zip(ranks.loc[name], means.loc[name], strict=True)
+            ),
+        ]
+        for name in ranks.index
+    ]
+    return Table(head, lines)
 
 
 def _places(context: Context) -> Iterator[Block]:
@@ -357,47 +417,27 @@ def _knew(method: Method, places: set[str]) -> str:
     return ", ".join(name for name in method.knew if name in {*places, UNKNOWN}) or "–"
 
 
-def _named(name: str, best: str) -> str:
-    return f"**`{name}`**" if name == best else f"`{name}`"
-
-
 def _answered(own: pd.DataFrame) -> str:
     share = float(own["answered"].mean()) if "answered" in own else 1.0
-    return "" if share >= WHOLE or np.isnan(share) else f", of {100 * share:.0f} % of the pixels"
+    return "all" if share >= WHOLE or np.isnan(share) else f"{100 * share:.0f} %"
 
 
-def _interval(value: Interval | None, *, sign: bool = False) -> str:
-    if value is None:
-        return "–"
-    if np.isnan(value.low):
-        return _number(value.mean, sign=sign)
-    low, high = (_number(limit, sign=sign) for limit in (value.low, value.high))
-    return f"{_number(value.mean, sign=sign)} ({low} to {high})"
+def _judged(rows: pd.DataFrame) -> dict[str, tuple[Interval, int]]:
+    """Method -> mean at one place by one protocol, and the number of its scenes."""
+    protocols = rows["protocol"].unique()
+    protocol = str(protocols[0]) if len(protocols) else ""
+    means = _over_dates(rows, protocol)
+    sizes = rows.groupby("model")["scene"].nunique()
+    return {model: (mean, int(sizes[model])) for (model, _), mean in means.items()}
 
 
-def _number(value: float, *, sign: bool) -> str:
-    text = f"{value:+.4f}" if sign else f"{value:.4f}"
-    return "0.0000" if float(text) == 0 else text.replace("-", "−")
-
-
-def _places_text(mean: Interval | None) -> str:
-    return _count(mean.n_places if mean else 0, "place")
+def _mean_and_count(found: tuple[Interval, int] | None) -> str:
+    return f"{with_interval(found[0])}; {found[1]}" if found else "–"
 
 
 def _size(rows: pd.DataFrame) -> str:
-    scenes, places = (_count(rows[what].nunique(), what) for what in ("scene", "place"))
+    scenes, places = (count(rows[what].nunique(), what) for what in ("scene", "place"))
     return f"{scenes}, {places}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _mean_and_count(group: pd.DataFrame, name: str) -> str:
-    if name not in group.index:
-        return "–"
-    mean, count = group.loc[name, "mean"], int(group.loc[name, "count"])
-    return f"{mean:.4f} ({count})"
 
 
 def _agreed(found: tuple[float, int]) -> str:

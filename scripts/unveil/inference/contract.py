@@ -16,13 +16,14 @@ from scipy.ndimage import gaussian_filter
 from unveil import raster
 from unveil.bands import CLOUD, L1C13, L2A12, UNKNOWN_PROBABILITY
 from unveil.errors import InputError, SceneSkipped
+from unveil.excess import excess_to_dn
 from unveil.inference.blame import blaming, require_prediction
-from unveil.inference.engine import InferenceOptions, limit_context, run_shard, start
+from unveil.inference.engine import InferenceOptions, limit_context, read, run_shard, start
 from unveil.inference.tiles import Joint, cut
 from unveil.models.base import Model, ModelSpec, Needs
 from unveil.models.registry import create
 from unveil.raster import Grid
-from unveil.scene import Frame, Inputs, Scene, read_inputs
+from unveil.scene import Frame, Scene
 
 SHAPE = (40, 40)
 TIMED_SHAPE = (320, 320)
@@ -87,15 +88,18 @@ def draw_scene(
         classes[low : low + 3 * shape[0] // 8] = CLOUD
         data[:, classes == CLOUD] = 0.7
         date = (TARGET + dt.timedelta(offset)).isoformat()
-        path, mask = folder / f"{date}.tif", folder / "masks" / f"{date}.tif"
+        path = folder / f"{date}.tif"
+        mask, veil = (folder / part / f"{date}.tif" for part in ("masks", "veils"))
         raster.write_cog(
             path, raster.to_dn(np.clip(data, 0.01, 1)), grid, descriptions=bands, nodata=0
         )
         stack = np.stack([classes, np.full(shape, UNKNOWN_PROBABILITY, np.uint8)])
         names = ["CLASS", "CLOUD_PROBABILITY"]
         raster.write_cog(mask, stack, grid, descriptions=names, nodata=None)
+        excess = excess_to_dn(data[0] - surface[0])[None]
+        raster.write_cog(veil, excess, grid, descriptions=["EXCESS"], nodata=0)
         role = "context" if offset else "target"
-        frames.append(Frame(date, role, path, bands, mask, {}, raster.sha256(path)))
+        frames.append(Frame(date, role, path, bands, mask, {}, raster.sha256(path), veil=veil))
     frames += [_draw_radar(folder, f"2020-{m:02d}-05", grid, rng) for m in range(3, 9)]
     truth = folder / "truth.tif"
     raster.write_cog(truth, raster.to_dn(surface), grid, descriptions=bands, nodata=0)
@@ -149,14 +153,11 @@ def answer(
     _load(model, options)
     tiles = cut(scene.grid, model, tile_px)
 
-    def read(window: Any) -> Inputs:
-        return read_inputs(scene, window=window, radar=model.radar_dates)
-
     result, joint = None, Joint(tiles)
     with blaming(model, scene):
-        model.prepare(scene, [read(tile.core) for tile in tiles])
+        model.prepare(scene, [read(model, scene, tile.core) for tile in tiles])
     for tile in tiles:
-        inputs = read(tile.outer)
+        inputs = read(model, scene, tile.outer)
         with blaming(model, scene):
             prediction = model.predict(inputs)
         require_prediction(prediction, inputs, model, scene)
@@ -216,7 +217,7 @@ def check_inputs_untouched(case: Case) -> str:
     model = create(case.spec)
     scene = limit_context(case.scene.without_truth(), model.needs.max_context)
     _load(model, case.options)
-    given, kept = (read_inputs(scene, radar=model.radar_dates) for _ in range(2))
+    given, kept = (read(model, scene) for _ in range(2))
     with blaming(model, scene):
         model.prepare(scene, [given])
         model.predict(given)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 import rasterio
+from rasterio.windows import Window
 from tqdm import tqdm
 
 from unveil import raster
@@ -182,7 +183,7 @@ def _look_up(
     tile_px = even_tile(scene.grid, largest) if options.tile_px == "auto" else largest
     tiles = cut(scene.grid, model, tile_px)
     small = len(tiles) == 1 and scene.grid.pixels <= SMALL_SCENE_PIXELS
-    inputs = read(model, scene, tiles[0]) if small and not record else None
+    inputs = read(model, scene, tiles[0].outer) if small and not record else None
     return _Task(scene, identity, record, tile_px, inputs)
 
 
@@ -367,9 +368,9 @@ def _predict_tiles(
     return seconds, close
 
 
-def read(model: Model, scene: Scene, tile: Tile) -> Inputs:
-    """Read what a model is given for one tile."""
-    return read_inputs(scene, window=tile.outer, radar=model.radar_dates)
+def read(model: Model, scene: Scene, window: Window | None = None) -> Inputs:
+    """Read what a model is given for one window, or for the whole scene."""
+    return read_inputs(scene, window=window, radar=model.radar_dates, veil=model.sees_veil)
 
 
 def _read_ahead(
@@ -380,14 +381,15 @@ def _read_ahead(
     The only tile of a scene is read once for both; of a small scene, it was read before.
     """
     if len(tiles) == 1:
-        only = only or read(model, scene, tiles[0])
+        only = only or read(model, scene, tiles[0].outer)
         with blaming(model, scene):
             model.prepare(scene, [only])
         yield tiles[0], only
         return
     with blaming(model, scene):
-        model.prepare(scene, _Cores(scene, tiles))
-    yield from zip(tiles, one_ahead(partial(read, model, scene), tiles), strict=True)
+        model.prepare(scene, _Cores(scene, tiles, model.sees_veil))
+    windows = [tile.outer for tile in tiles]
+    yield from zip(tiles, one_ahead(partial(read, model, scene), windows), strict=True)
 
 
 @dataclass
@@ -396,6 +398,7 @@ class _Cores(Sequence[Inputs]):
 
     scene: Scene
     tiles: list[Tile]
+    veil: bool = False
     said: float = field(default_factory=time.monotonic)
 
     def __len__(self) -> int:
@@ -414,7 +417,7 @@ class _Cores(Sequence[Inputs]):
         if time.monotonic() > self.said + SILENCE_SECONDS:
             LOG.info("%s: preparing, window %d of %d", self.scene.id, number + 1, len(self))
             self.said = time.monotonic()
-        return read_inputs(self.scene, window=window)
+        return read_inputs(self.scene, window=window, veil=self.veil)
 
 
 def progress(
@@ -455,7 +458,10 @@ def identity_of(scene: Scene, model: Model, *, code: str, device: Device) -> dic
         code: checksum of the code behind the model (:mod:`unveil.code`).
         device: what it runs on.
     """
-    seen = [(f.role, f.date, f.bands, f.checksum, f.mask_checksum) for f in scene.frames]
+    seen = [
+        (f.role, f.date, f.bands, f.checksum, f.mask_checksum, f.veil_checksum * model.sees_veil)
+        for f in scene.frames
+    ]
     beside = model.files_beside(scene)
     return identify(
         scene=[scene.id, scene.level, seen],

@@ -1,4 +1,4 @@
-"""The masks stage: one class raster and cloud probability for every optical frame."""
+"""The masks stage: classes, cloud probability and the excess of cloud and haze of every frame."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import SupportsInt
 
 import numpy as np
-from rasterio.enums import Resampling
 
 from unveil import classes as classmap
 from unveil import raster
@@ -17,24 +15,34 @@ from unveil.bands import CLEAR, CLOUD, NODATA, SHADOW, SNOW, UNKNOWN_PROBABILITY
 from unveil.errors import InputError
 from unveil.masks.detectors import s2cloudless
 from unveil.masks.detectors.base import Detector, Votes
+from unveil.masks.detectors.coarse import pixel_metres
 from unveil.masks.detectors.registry import DETECTORS
 from unveil.masks.detectors.source import DeliveredMask
+from unveil.masks.mask_file import count_classes, cover_facts, mask_writer, percent_of
 from unveil.masks.options import MaskOptions
+from unveil.masks.series import SERIES, hide_what_is_brighter, release_what_stays
+from unveil.masks.veil import estimate_veils
 from unveil.raster import Grid
 from unveil.scene import DECLARED_CLEAR, HIDDEN_AROUND, Frame, Scene, read_reflectance
 
 OPTICAL_ROLES = ("target", "context", "reference")
-MASK_BANDS = ("CLASS", "CLOUD_PROBABILITY")
 VOTED = frozenset(("cloud", "shadow"))
 """Fields that several detectors decide together."""
-FIXED = MaskOptions(detectors=("source", "s2cloudless", "thresholds"), combine="first", dilate_px=0)
+FIXED = MaskOptions(
+    detectors=("source", "s2cloudless", "thresholds"),
+    combine="first",
+    target_growth_m=0,
+    context_growth_m=0,
+)
 """How clouds are found where scenes are made, whatever the config says of this stage."""
+LEAST_GROWTH_PX = 2
+"""A border is known to a pixel or two, however large these are."""
 NEXT_TO_NOTHING, NEARLY_ALL = 0.05, 0.9
 """Shares of an image with which a delivered mask and another detector contradict each other."""
 
 
 def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
-    """Write a mask for every optical frame and return the scene with masks and covers.
+    """Write masks and veils of optical frames and return the scene with them and their covers.
 
     Nodata (0 or NaN in any band) wins over cloud, cloud over shadow, shadow over snow.
     A target that says so (:data:`unveil.scene.HIDDEN_AROUND`) is hidden farther around its clouds.
@@ -57,7 +65,10 @@ def mask_scene(scene: Scene, folder: Path, options: MaskOptions) -> Scene:
     for frame in scene.frames:
         optical = frame.role in OPTICAL_ROLES
         done.append(_mask_frame(scene, frame, folder, options) if optical else frame)
-    return replace(scene, frames=tuple(done))
+    masked = replace(scene, frames=tuple(done))
+    if SERIES not in options.detectors:
+        return estimate_veils(masked, folder)
+    return hide_what_is_brighter(estimate_veils(release_what_stays(masked), folder))
 
 
 def detect_clouds(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
@@ -166,11 +177,13 @@ def _classify(frame: Frame, grid: Grid, level: str, options: MaskOptions) -> _Fo
     for detector in fields:
         notes += detector.settle(votes)
     classes = merge(cloud=votes.cloud, shadow=votes.shadow, snow=votes.snow, missing=votes.missing)
-    classes = classmap.dilate(classes, max(d.growth_px for d in fields))
+    classes = classmap.dilate(classes, _growth_px(options.growth_m(frame.role), grid))
     votes.percent[votes.missing] = UNKNOWN_PROBABILITY
-    valid = np.count_nonzero(~votes.missing)
+    valid = int(np.count_nonzero(~votes.missing))
     shares = {
-        detector.label: {field: _percent(count, valid) for field, count in counts[detector].items()}
+        detector.label: {
+            field: percent_of(count, valid) for field, count in counts[detector].items()
+        }
         for detector in fields
     }
     return _Found(classes, votes.percent, shares, notes)
@@ -181,21 +194,13 @@ def _mask_frame(scene: Scene, frame: Frame, folder: Path, options: MaskOptions) 
     classes = classmap.dilate(found.classes, frame.facts.get(HIDDEN_AROUND, 0))
     name = f"reference_{frame.date}" if frame.role == "reference" else frame.date
     path = folder / "masks" / f"{name}.tif"
-    raster.write_cog(
-        path,
-        np.stack([classes, found.percent]),
-        scene.grid,
-        descriptions=MASK_BANDS,
-        nodata=NODATA,
-        overviews=Resampling.mode,
-    )
-    valid = np.count_nonzero(found.classes != NODATA)
+    with mask_writer(path, scene.grid) as writer:
+        writer.write(np.stack([classes, found.percent]))
     facts = {
         "unveil:mask_sources": list(found.votes),
         "unveil:mask_votes": found.votes,
         "unveil:mask_notes": found.notes,
-        "eo:cloud_cover": _percent(np.count_nonzero(found.classes == CLOUD), valid),
-        "unveil:shadow_cover": _percent(np.count_nonzero(found.classes == SHADOW), valid),
+        **cover_facts(count_classes(found.classes)),
     }
     return replace(frame, mask=path, facts=frame.facts | facts)
 
@@ -275,5 +280,7 @@ def _at_odds(counts: Mapping[Detector, Mapping[str, int]], valid: int) -> list[D
     return [d for d, found in counts.items() if found.get("cloud", 0) >= NEARLY_ALL * valid]
 
 
-def _percent(count: SupportsInt, valid: SupportsInt) -> float:
-    return round(100 * int(count) / int(valid), 2) if int(valid) else 0.0
+def _growth_px(metres: float, grid: Grid) -> int:
+    """Return the fewest whole pixels that are no less than some metres, two or more of them."""
+    pixels = math.ceil(round(metres / pixel_metres(grid), 3))
+    return max(pixels, LEAST_GROWTH_PX) if pixels else 0

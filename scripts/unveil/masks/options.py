@@ -23,7 +23,9 @@ class MaskOptions:
             ones; ``auto`` is the scene's own up to
             :data:`unveil.masks.detectors.s2cloudless.FULL_DETAIL_PIXELS`, and
             :data:`unveil.masks.detectors.s2cloudless.COARSE_M` beyond.
-        dilate_px: pixels by which cloud and shadow are grown.
+        target_growth_m: metres by which cloud and shadow of the target are grown, in whole pixels
+            and at least two; 0 for none.
+        context_growth_m: metres by which those of all other frames are.
     """
 
     detectors: tuple[str, ...] = ("source", "s2cloudless", "ukis", "thresholds")
@@ -31,4 +33,9 @@ class MaskOptions:
     cloud_probability: float = 0.4
     average_over: int = 4
     s2cloudless_m: float | Literal["auto"] = "auto"
-    dilate_px: int = 2
+    target_growth_m: float = 20.0
+    context_growth_m: float = 20.0
+
+    def growth_m(self, role: str) -> float:
+        """Return the metres by which cloud and shadow of a frame of a role are grown."""
+        return self.target_growth_m if role == "target" else self.context_growth_m

@@ -1,13 +1,17 @@
 r"""How sure is a mean? Intervals over places, and over the dates of one place.
 
 What was chosen, and how often it holds the truth, is in ``docs/statistics.md``;
-``benchmarks/intervals.py`` measures it. Both are closed forms: no draws, no seed.
+``benchmarks/intervals.py`` measures it. All are closed forms: no draws, no seed.
 
 - **Over places**: on each side the wider of Student's t interval and Willink's (2005, "A
   confidence interval and test for the mean of an asymmetric distribution"), which replaces the
   quantile :math:`q` by :math:`(\sqrt[3]{1 + 6 a (q - a)} - 1) / 2 a` with
   :math:`a = \hat\gamma / 6 \sqrt n`, :math:`\hat\gamma` the skewness (Hall 1992). The t holds
   where tails are heavy, Willink's where the values are skewed, as errors are.
+- **Over places, of errors**, which are never negative: below, Student's t of the logarithm by the
+  delta method, :math:`\bar x e^{-q s / \bar x}`, :math:`s` the standard error; above, the widest of
+  the two and of Cox's interval for skewed means (Zhou and Gao 1997),
+  :math:`\bar x e^{q \sqrt{v / n + v^2 / 2 (n - 1)}}` with :math:`v` the variance of the logarithms.
 - **Over dates of one place**, which resemble their neighbours: Student's t of the mean of a
   stationary series with correlation :math:`\varphi^{gap}`, weighed over :math:`\varphi` by its
   marginal likelihood (a uniform prior on 0 to .95), on logarithms where all values are positive.
@@ -21,6 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
+MOST_SPREAD = 1.0
+"""Largest variance of logarithms that an interval of errors reckons with: a single value near 0
+would stretch it without end."""
 PERSISTENCE = np.linspace(0, 0.95, 20)
 """Correlations of neighbouring dates that an interval over dates reckons with."""
 
@@ -36,7 +43,7 @@ class Interval:
 
 
 def place_intervals(values: np.ndarray, *, level: float = 0.95) -> list[Interval]:
-    """Return means over places with their intervals.
+    """Return means over places with their intervals, of quantities of either sign.
 
     Args:
         values: ``(n_places, m)``, one column per quantity; NaN where it has no value at a place.
@@ -45,16 +52,49 @@ def place_intervals(values: np.ndarray, *, level: float = 0.95) -> list[Interval
     Raises:
         ValueError: if a quantity has no value at any place.
     """
+    known, n, mean, error = _moments(values)
+    gap = np.where(known, values - mean, 0.0)
+    below, above = _quantiles(n, _skewness(gap, n), (1 + level) / 2)
+    return _intervals(mean, mean + below * error, mean + above * error, n)
+
+
+def error_intervals(values: np.ndarray, *, level: float = 0.95) -> list[Interval]:
+    """Return means over places with their intervals, of errors, which are never negative.
+
+    Args:
+        values: as in :func:`place_intervals`, none below 0.
+        level: coverage of the intervals, whose limits are not below 0 either.
+
+    Raises:
+        ValueError: if a quantity has no value at any place.
+    """
+    usual = [one.high for one in place_intervals(values, level=level)]
+    known, n, mean, error = _moments(values)
+    q = stats.t.ppf((1 + level) / 2, np.maximum(n - 1, 1))
+    logs = np.log(np.where(known, np.maximum(values, np.finfo(float).tiny), np.nan))
+    spread = np.minimum(_moments(logs)[3] ** 2 * n, MOST_SPREAD)
+    cox = np.sqrt(spread / n + spread**2 / 2 / np.maximum(n - 1, 1))
+    low = mean * np.exp(-q * error / np.where(mean > 0, mean, 1.0))
+    return _intervals(mean, low, np.fmax(usual, mean * np.exp(q * cox)), n)
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what is known, and of each column the number, the mean and its standard error."""
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     n = known.sum(axis=0)
     if values.size == 0 or not n.all():
         raise ValueError("no places: nothing to take a mean of")
     mean = np.where(known, values, 0.0).sum(axis=0) / n
-    gap = np.where(known, values - mean, 0.0)
-    below, above = _quantiles(n, _skewness(gap, n), (1 + level) / 2)
-    error = np.sqrt((gap**2).sum(axis=0) / np.maximum(n - 1, 1) / n)
-    low, high = (np.where(n > 1, mean + q * error, np.nan) for q in (below, above))
+    squares = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0)
+    return known, n, mean, np.sqrt(squares / np.maximum(n - 1, 1) / n)
+
+
+def _intervals(
+    mean: np.ndarray, low: np.ndarray, high: np.ndarray, n: np.ndarray
+) -> list[Interval]:
+    """Return one interval a column; a single value has no limits."""
+    low, high = (np.where(n > 1, limit, np.nan) for limit in (low, high))
     return [
         Interval(float(centre), float(least), float(most), int(count))
         for centre, least, most, count in zip(mean, low, high, n, strict=True)

@@ -13,7 +13,7 @@ from unveil.guarded import reading_input
 from unveil.metrics.registry import METRICS
 from unveil.metrics.tables import COLUMNS, TABLES, check_header
 
-WORDS = ("protocol", "band", "metric", "unit")
+WORDS = ("protocol", "region", "band", "metric", "unit")
 """Columns of words of ours. Read as categories, "001" of other columns would be the number 1."""
 
 SCORES: dict[str, type | str] = (

@@ -34,6 +34,7 @@ class Metric:
         in_papers: the papers print it.
         explored: the page's chart of single scenes has it.
         logarithmic: its axis is.
+        signed: it may be below 0 though ``low`` is better.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Metric:
     in_papers: bool = False
     explored: bool = False
     logarithmic: bool = False
+    signed: bool = False
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it is never below 0, and 0 where nothing is wrong."""
+        return self.better == "low" and not self.signed
 
     @property
     def head(self) -> str:
@@ -93,7 +100,7 @@ METRICS: Mapping[str, Metric] = {
         *_DISCARD,
         Metric("NDVI_MAE", "1", "low", 4, "definitions.ndvi"),
         Metric("NDWI_MAE", "1", "low", 4, "definitions.ndwi"),
-        Metric("NLL", "nat", "low", 3, "uncertainty.Calibration.likelihood"),
+        Metric("NLL", "nat", "low", 3, "uncertainty.Calibration.likelihood", signed=True),
         Metric("UCE", "reflectance", "low", 3, "uncertainty.Calibration.uce"),
         Metric("answered", "fraction", "high", 3, "scoring.Census"),
         Metric("seam", "reflectance", "zero", 4, "definitions.seam", by_band=True),

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from unveil.metrics.aggregate import Column, over_places, pair
-from unveil.metrics.intervals import Interval, place_intervals
+from unveil.metrics.intervals import Interval, error_intervals, place_intervals
 from unveil.metrics.registry import METRICS
 from unveil.metrics.tables import (
     BETTER,
@@ -271,10 +271,10 @@ def ranking_table(columns: Iterable[Column]) -> pd.DataFrame:
         common = over_places(column.common, column.places)
         if common.shape[1] + len(column.apart) < 2:
             continue
-        means = _intervals(common)
+        means = _intervals(common, column.metric)
         for model in column.apart:  # each by itself: places of one change no draw of another
             own = over_places(column.values[[model]].dropna(), column.places)
-            means |= _intervals(own)
+            means |= _intervals(own, column.metric)
         try:
             found = rank(common, metric=column.metric)
         except ValueError:
@@ -284,10 +284,11 @@ def ranking_table(columns: Iterable[Column]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RANKING))
 
 
-def _intervals(table: pd.DataFrame) -> dict[str, Interval]:
+def _intervals(table: pd.DataFrame, metric: str) -> dict[str, Interval]:
     if table.empty:
         return {}
-    return dict(zip(table, place_intervals(table.to_numpy()), strict=True))
+    work = error_intervals if METRICS[metric].is_error else place_intervals
+    return dict(zip(table, work(table.to_numpy()), strict=True))
 
 
 def _ranked_row(head: dict[str, str], model: str, mean: Interval, found: Ranking) -> dict[str, Any]:

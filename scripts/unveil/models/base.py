@@ -135,6 +135,8 @@ class Model(ABC):
         patch_px: edge of the only window size the model is defined on; larger scenes are
             cut in overlapping patches that are blended. None where any size will do.
         radar_dates: the radar dates that it wants (``target``, ``paired`` or ``all``).
+        sees_veil: whether it is given the excess over the ground and the distances from cloud
+            (``target_veil``, ``context_veil``, ``target_distance``, ``context_distance``).
         precisions: what it can compute in with its usual library.
         openvino_precisions: what it can compute in with OpenVINO; empty if it cannot.
 
@@ -163,6 +165,7 @@ class Model(ABC):
     notes: tuple[str, ...] = ()
     bytes_per_px: int | None = None
     radar_dates: RadarDates = "target"
+    sees_veil: bool = False
     receptive_field: int | None = 0
     patch_px: int | None = None
     origin: Origin = "none"

@@ -1,11 +1,12 @@
 """External: results that someone else's system delivered, checked and taken as they are.
 
-``options.folder`` holds ``SCENE.tif`` for every scene, or ``options.pattern`` names the
-file with ``{scene}``, ``{place}`` and ``{date}``. Bands are described by ESA names, values
-are uint16 DN x 10000 or float reflectance, on the grid of the target; pixels that hold fill
-(:mod:`unveil.stored`) count as unanswered. A delivery that does not fit is skipped with its reason:
-that is a fact about it alone, and the others go on. This is how results
-of CloudlessEO, or of any closed service, enter the comparison.
+``options.folder`` holds ``SCENE.tif`` for every scene, or ``options.pattern`` names the file with
+``{scene}``, ``{place}`` and ``{date}``; or ``options.collection`` is a STAC Collection or
+ItemCollection, of which an Item has the scene's id, or alone the target's date. Bands are described
+by ESA names, values are uint16 DN x 10000 or float reflectance, on the grid of the target; pixels
+that hold fill (:mod:`unveil.stored`) count as unanswered. A delivery that does not fit is skipped
+with its reason: that is a fact about it alone, and the others go on. This is how results of
+CloudlessEO, or of any closed service, enter the comparison.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
@@ -21,9 +23,10 @@ from rasterio.windows import Window
 from unveil import raster
 from unveil.bands import normalise_band_name
 from unveil.errors import InputError, SceneSkipped
+from unveil.guarded import read_json
 from unveil.models.base import Model, ModelSpec, Needs, Prediction
 from unveil.scene import Inputs, Scene
-from unveil.stored import read_dn, stored_in
+from unveil.stored import Stored, read_dn, stored_in
 
 OFFSET, OFFSET_MARGIN = 0.1, 0.03
 """Reflectance of the offset that ESA adds, and how near to it the median of a band lies."""
@@ -39,10 +42,12 @@ class ExternalOptions:
     Attributes:
         folder: folder of the GeoTIFFs.
         pattern: their names, with ``{scene}``, ``{place}`` and ``{date}`` filled in.
+        collection: STAC Collection or ItemCollection that names them instead.
     """
 
     folder: str = ""
     pattern: str = "{scene}.tif"
+    collection: str = ""
 
 
 class External(Model):
@@ -62,12 +67,14 @@ class External(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        if not self.options.folder:
+        if bool(self.options.folder) == bool(self.options.collection):
             raise InputError(
-                "option 'folder' is missing",
+                "option 'folder' is missing"
+                if not self.options.folder
+                else "names a folder and a collection",
                 file="models table",
                 field=f"{spec.id}.options.folder",
-                remedy="name the folder of the delivered GeoTIFFs",
+                remedy="name the folder of the delivered GeoTIFFs, or else the STAC collection",
             )
         unknown = set(re.findall(r"{([^}]*)}?", self.options.pattern)) - {"scene", "place", "date"}
         if unknown or ".." in Path(self.options.pattern).parts:
@@ -79,7 +86,13 @@ class External(Model):
             )
 
     def path(self, scene: Scene) -> Path:
-        """Return the delivered file of a scene."""
+        """Return the delivered file of a scene.
+
+        Raises:
+            InputError: if a collection is missing or damaged.
+        """
+        if self.options.collection:
+            return delivered_in(Path(self.options.collection), scene)
         name = self.options.pattern
         for key, value in (
             ("scene", scene.id),
@@ -89,12 +102,35 @@ class External(Model):
             name = name.replace(f"{{{key}}}", value)
         return Path(self.options.folder) / name
 
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands that the delivery last looked at answers, in the order of the scene."""
+        return self._bands
+
+    @property
+    def stored(self) -> Stored:
+        """How its numbers are stored."""
+        return self._stored
+
+    @property
+    def delivered(self) -> Path:
+        """Its file."""
+        return self._path
+
+    def raw(self, window: Window) -> np.ndarray:
+        """Read its numbers as they are stored, ``(B, H, W)``.
+
+        Raises:
+            InputError: if it is damaged there.
+        """
+        return raster.read(self._path, window=window)[self._order]
+
     def skip(self, scene: Scene) -> str | None:
         """A file that was not delivered, or that does not fit the scene, is a recorded fact."""
-        path = self.path(scene)
-        if not path.exists():
-            return f"not delivered: {path} does not exist"
         try:
+            path = self.path(scene)
+            if not path.exists():
+                return f"not delivered: {path} does not exist"
             self._open(scene)
         except InputError as error:
             return f"{UNFIT}: {error}"
@@ -174,7 +210,7 @@ class External(Model):
         rows, cols = inputs.shape
         window = Window(inputs.origin[1], inputs.origin[0], cols, rows)
         try:
-            numbers = raster.read(self._path, window=window)[self._order]
+            numbers = self.raw(window)
             return raster.to_reflectance(read_dn(numbers, self._stored, file=self._path))
         except InputError as error:
             raise SceneSkipped(f"{UNFIT}: {error}") from error
@@ -193,3 +229,47 @@ class External(Model):
     def predict(self, inputs: Inputs) -> Prediction:
         """Read the window of the delivered file; fill and impossible numbers are no answer."""
         return Prediction(self._read(inputs), bands=self._bands)
+
+
+def delivered_in(collection: Path, scene: Scene) -> Path:
+    """Return the file that a STAC Collection or ItemCollection names for a scene.
+
+    The Item has the scene's id, or is the only one of the target's date; the file is its only asset
+    that is a GeoTIFF, or the only one of role ``data``.
+
+    Raises:
+        InputError: if it cannot be read, or an Item has no such asset.
+    """
+    items = _items_of(collection)
+    chosen = [pair for pair in items if pair[1].get("id") == scene.id]
+    if not chosen:
+        date = scene.target.date
+        chosen = [pair for pair in items if str(_datetime(pair[1])).startswith(date)]
+    if len(chosen) != 1:
+        return collection.parent / f"{scene.id} (no Item of this id, and {len(chosen)} of its date)"
+    [(folder, item)] = chosen
+    assets = [a for a in item.get("assets", {}).values() if "tiff" in str(a.get("type", ""))]
+    data = [asset for asset in assets if "data" in asset.get("roles", ())]
+    found = data if len(data) == 1 else assets
+    if len(found) != 1:
+        raise InputError(
+            f"Item {item.get('id')} has {len(found)} GeoTIFFs",
+            file=collection,
+            field="assets",
+            remedy="give one asset the role 'data'",
+        )
+    return folder / str(found[0].get("href", ""))
+
+
+def _items_of(collection: Path) -> list[tuple[Path, dict[str, Any]]]:
+    remedy = "deliver it again"
+    document = read_json(collection, kind="a STAC collection", remedy=remedy)
+    if "features" in document:
+        return [(collection.parent, item) for item in document["features"]]
+    links = [link["href"] for link in document.get("links", ()) if link.get("rel") == "item"]
+    paths = [collection.parent / href for href in links]
+    return [(p.parent, read_json(p, kind="a STAC Item", remedy=remedy)) for p in paths]
+
+
+def _datetime(item: dict[str, Any]) -> str | None:
+    return item.get("properties", {}).get("datetime")

@@ -50,6 +50,8 @@ MAX_ROWS = 30
 DPI = 150
 PICTURE_VIEW = "true"
 GAP_PX = 6
+MOST_POINTS = 400
+"""Most scenes of a model that a figure draws: more hide each other, and cost the page megabytes."""
 STYLE: dict[RcKeyType, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -148,6 +150,14 @@ def mae_by_days(findings: Findings, *, min_places: int) -> Figure | None:
     return _points_and_lines(findings, rows, lines, label, min_places)
 
 
+def spread(points: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return at most so many points, evenly spread over the order of their ``x``."""
+    if len(points) <= most:
+        return points
+    ordered = points.sort_values("x", kind="stable")
+    return ordered.iloc[np.linspace(0, len(points) - 1, most).round().astype(int)]
+
+
 def _points_and_lines(
     findings: Findings, rows: pd.DataFrame, lines: pd.DataFrame, label: str, min_places: int
 ) -> Figure:
@@ -158,7 +168,7 @@ def _points_and_lines(
             inside = rows[rows["protocol"] == protocol]
             of_protocol = lines[lines["protocol"] == protocol].sort_values("position")
             for look in looks(findings, rows["model"]):
-                points = inside[inside["model"] == look.model]
+                points = spread(inside[inside["model"] == look.model], MOST_POINTS)
                 if points.empty:
                     continue
                 style = {"color": look.colour, "markersize": 4, "markeredgecolor": "none"}

@@ -18,7 +18,6 @@ from unveil.errors import InputError
 from unveil.guarded import read_json, reading_input
 from unveil.metrics.levels import check_bounds
 from unveil.metrics.reading import read_scores, read_statistics, read_table
-from unveil.metrics.registry import IN_PAPERS
 from unveil.metrics.tables import BASELINE, PAPERS, SKIPPED_COLUMNS
 from unveil.scene import Frame, Scene, cloud_cover, load_scene
 
@@ -61,6 +60,12 @@ class ReportOptions:
                 field="report.stretch_percentiles",
                 remedy="give two rising numbers between 0 and 100, for example [2, 98]",
             )
+
+
+PIXELWISE = ("MAE", "RMSE", "SAM")
+"""Metrics that see hidden pixels alone; windows, as of SSIM, see what lies around them as well."""
+CHOSEN_BY = ("protocol", "region", "metric")
+"""Columns of scores that stay categories: comparing them takes a fiftieth of the time."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +157,10 @@ class Findings:
     def twins(self) -> dict[str, str]:
         """Models that give the pixels of another one under cloud: model -> the first such.
 
-        Told by their scores: every metric of hidden pixels is the same on every scene.
+        Told by their scores: :data:`PIXELWISE` of hidden pixels are the same on every scene.
         """
         rows = self.scores[self.scores["region"] == "occluded"].dropna(subset=["value"])
-        wide = rows[rows["metric"].isin(IN_PAPERS)].pivot(
+        wide = rows[rows["metric"].isin(PIXELWISE)].pivot(
             index=["scene", "metric"], columns="model", values="value"
         )
         found: dict[bytes, str] = {}
@@ -283,8 +288,8 @@ def pick_scenes(cover: Mapping[str, float], n: int) -> list[str]:
 
 
 def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """Turn categories, which save memory in millions of rows, into plain text."""
-    names = rows.select_dtypes("category").columns
+    """Turn categories into plain text, but those that rows are chosen by again and again."""
+    names = rows.select_dtypes("category").columns.difference(CHOSEN_BY)
     return rows.astype(dict.fromkeys(names, object)).reset_index(drop=True)
 
 

@@ -16,7 +16,8 @@ from rasterio.enums import Resampling
 from scipy.ndimage import binary_erosion
 
 from unveil import raster
-from unveil.bands import SAR2
+from unveil.bands import CLEAR, CLOUD, SAR2, SHADOW
+from unveil.excess import excess_of_dn
 from unveil.predictions import std_path
 from unveil.report.findings import ReportOptions
 from unveil.scene import Frame, Scene, is_occluded
@@ -31,7 +32,9 @@ SPREAD_VIEW = "std"
 ERROR_MAX = 0.1
 ERROR_MAP = "inferno"
 UNKNOWN_GREY = 128
-OUTLINE = (255, 64, 160)
+OUTLINE, SHADOW_OUTLINE = (255, 64, 160), (64, 208, 255)
+VEIL_MAX, VEIL_MAP = 0.1, "RdBu_r"
+"""Excess in reflectance at the ends of its colours."""
 FILM_PX = 88
 """Longest side of the frames in a scene's film."""
 
@@ -74,6 +77,21 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class Shot:
+    """One optical frame as models see it.
+
+    Attributes:
+        frame: the frame.
+        image: ``(h, w, 3)`` uint8, with the borders of what its mask calls cloud and shadow.
+        veil: ``(h, w, 3)`` uint8, its excess over the ground in colour; None without an estimate.
+    """
+
+    frame: Frame
+    image: np.ndarray
+    veil: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class Row:
     """The images of one scene.
 
@@ -83,8 +101,7 @@ class Row:
         stretches: view -> the stated stretch of the row.
         stretch_from: the image that the stretch was taken from.
         outline: ``(h, w)`` bool, border of the occluded pixels.
-        film: every optical frame as models see it, ``(date, role, (h, w, 3) uint8)``, with
-            the border of its mask drawn in.
+        film: every optical frame as models see it.
     """
 
     scene: str
@@ -92,7 +109,7 @@ class Row:
     stretches: dict[str, str]
     stretch_from: str
     outline: np.ndarray
-    film: tuple[tuple[str, str, np.ndarray], ...] = ()
+    film: tuple[Shot, ...] = ()
 
 
 def thumbnail_size(n_rows: int, n_columns: int, wanted: int) -> int:
@@ -178,11 +195,17 @@ def render_spread(path: Path, bands: Sequence[str], size: int) -> np.ndarray | N
     return _colour(spread.data.mean(axis=0)) if spread.bands else None
 
 
-def _colour(error: np.ndarray) -> np.ndarray:
-    """Return ``(h, w)`` reflectance in colour from 0 to ``ERROR_MAX``; grey where unknown."""
-    colours = matplotlib.colormaps[ERROR_MAP](np.clip(error / ERROR_MAX, 0, 1), bytes=True)
-    image = colours[..., :3].copy()
-    image[~np.isfinite(error)] = UNKNOWN_GREY
+def _colour(
+    values: np.ndarray,
+    *,
+    least: float = 0.0,
+    most: float = ERROR_MAX,
+    colours: str = ERROR_MAP,
+) -> np.ndarray:
+    """Return ``(h, w)`` reflectance in colour, as an error if not told; grey where unknown."""
+    share = np.clip((values - least) / (most - least), 0, 1)
+    image = matplotlib.colormaps[colours](share, bytes=True)[..., :3].copy()
+    image[~np.isfinite(values)] = UNKNOWN_GREY
     return image
 
 
@@ -210,7 +233,7 @@ def make_row(
     basis, model_image = _stretch_basis(previews, hidden)
     images: dict[str, dict[str, np.ndarray]] = {}
     stretches: dict[str, str] = {}
-    film: tuple[tuple[str, str, np.ndarray], ...] = ()
+    film: tuple[Shot, ...] = ()
     for view, (_, bands) in VIEWS.items():
         chosen = model_image.pick(bands)
         if chosen is None:
@@ -247,16 +270,27 @@ def bands_shown(scene: Scene) -> tuple[str, ...]:
 
 def make_film(
     scene: Scene, bands: Sequence[str], limits: Sequence[tuple[float, float]]
-) -> tuple[tuple[str, str, np.ndarray], ...]:
+) -> tuple[Shot, ...]:
     """Render the target and its context in one stretch, with what their masks call hidden."""
     film = []
     for frame in sorted((scene.target, *scene.context), key=lambda f: f.date):
         preview = read_preview(frame.path, bands, FILM_PX).pick(bands)
         if preview is not None:
             image = render(preview, limits)
-            image[border_of(_read_occluded(frame.mask, image.shape[:2]))] = OUTLINE
-            film.append((frame.date, frame.role, image))
+            classes = _read_classes(frame.mask, image.shape[:2])
+            image[border_of(classes == SHADOW)] = SHADOW_OUTLINE
+            image[border_of(classes == CLOUD)] = OUTLINE
+            film.append(Shot(frame, image, render_veil(frame, image.shape[:2])))
     return tuple(film)
+
+
+def render_veil(frame: Frame, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return the excess of a frame in colour, grey where unknown; None without an estimate."""
+    if frame.veil is None:
+        return None
+    with raster.open_raster(frame.veil) as dataset:
+        excess = excess_of_dn(dataset.read(1, out_shape=shape, resampling=Resampling.nearest))
+    return _colour(excess, least=-VEIL_MAX, most=VEIL_MAX, colours=VEIL_MAP)
 
 
 def border_of(hidden: np.ndarray) -> np.ndarray:
@@ -268,16 +302,15 @@ def read_hidden(scene: Scene, size: int) -> np.ndarray:
     """Return the occluded pixels at thumbnail size, ``(h, w)`` bool."""
     frames = scene.with_role("occlusion")
     path = frames[0].path if frames else scene.target.mask
-    return _read_occluded(path, _fit(scene.grid.shape, size))
+    return is_occluded(_read_classes(path, _fit(scene.grid.shape, size)))
 
 
-def _read_occluded(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
-    """Return what a class raster calls hidden, decimated; nothing without a raster."""
+def _read_classes(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
+    """Return a class raster, decimated; all is clear without one."""
     if path is None:
-        return np.zeros(shape, bool)
+        return np.full(shape, CLEAR, np.uint8)
     with raster.open_raster(path) as dataset:
-        classes = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
-    return is_occluded(classes)
+        return dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
 
 
 def to_data_uri(image: np.ndarray, quality: int = WEBP_QUALITY) -> str:

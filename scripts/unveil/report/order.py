@@ -41,7 +41,7 @@ def best_of_each(findings: Findings) -> list[str]:
     found: list[str] = []
     orders = []
     for protocol in order_by(rows["protocol"].unique(), PROTOCOLS):
-        scored = set(rows.loc[rows["protocol"] == protocol, "model"])
+        scored = set(rows.loc[rows["protocol"] == protocol, "model"].unique())
         orders.append([m for m in best_first(findings, protocol) if m in scored])
     for place in range(len(findings.methods)):
         found += [order[place] for order in orders if place < len(order)]

@@ -188,6 +188,7 @@ def make_context(
         "directions": {metric: METRICS[metric].better for metric in IN_PAPERS},
         "heads": {metric: METRICS[metric].head for metric in IN_PAPERS},
         "nan": math.nan,
+        "most_points": charts.MOST_POINTS,
         "protocol_text": {p.id: (p.title, p.explanation) for p in PROTOCOLS.values()},
         "clean": [p.id for p in PROTOCOLS.values() if p.variant_of],
         "region_text": REGION_TEXT,

@@ -6,7 +6,7 @@
     PATH/masks/YYYY-MM-DD.tif      optional; one band described SCL or CLASS
     PATH/sar/YYYY-MM-DD.tif        optional; bands described VV and VH, dB
     PATH/reference.tif             optional; as a frame
-    PATH/scene.yaml                optional; level, offset, clear, licence (local.schema.yaml)
+    PATH/scene.yaml                optional; bands, scale, offset, clear … (local.schema.yaml)
 
 A file is of the one date in its name (:func:`date_in_name`), whatever else stands there.
 """
@@ -17,7 +17,7 @@ import datetime as dt
 import logging
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -121,7 +121,8 @@ class Local(Source):
             )
         grid = usual_grid(paths, row.target_date)
         offsets = Offsets.read(facts.pop("offset", 0), folder / "scene.yaml", dates=paths)
-        optical, bad = _frames_of(paths, grid, offsets)
+        layout = Layout.read(facts, folder / "scene.yaml")
+        optical, bad = _frames_of(paths, grid, offsets, layout)
         masks, bad_masks = open_dates(mask_paths, lambda _, path: _mask(path, grid))
         radar, deaf = open_dates(
             dated_files(folder / "sar"), lambda _, path: open_radar(path, grid)
@@ -137,7 +138,9 @@ class Local(Source):
             optical=optical,
             masks=masks,
             radar=radar,
-            reference=_reference(reference, grid, offsets.of(row.reference_date, "reference")),
+            reference=_reference(
+                reference, grid, offsets.of(row.reference_date, "reference"), layout
+            ),
             facts=facts,
             declared_clear=clear,
             declarable=True,
@@ -300,11 +303,109 @@ class Offsets:
         return next((value for first, value in self.since.items() if date >= first), self.default)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What ``scene.yaml`` says of files that do not say it themselves.
+
+    Attributes:
+        bands: ESA names in the file's order, None where a band is left out; or by the file's own
+            description; None where the descriptions are ESA names.
+        scale: reflectance of a stored 1; None where type and tags tell.
+        nodata: number that is no data; None where there is none but the file's.
+        file: where it stands.
+    """
+
+    bands: Sequence[str | None] | Mapping[str, str] | None
+    scale: float | None
+    nodata: float | None
+    file: Path
+
+    @classmethod
+    def read(cls, facts: dict[str, Any], file: Path) -> Layout:
+        """Take it out of the facts of ``scene.yaml``.
+
+        Raises:
+            InputError: for a name that is no band, or one that stands twice.
+        """
+        bands = facts.pop("bands", None)
+        given = bands.values() if isinstance(bands, dict) else bands or ()
+        for name in given:
+            if name is not None:
+                _esa_name(name, file=file, field="bands")
+        return cls(bands, facts.pop("scale", None), facts.pop("nodata", None), file)
+
+    def names(self, descriptions: Sequence[str | None], path: Path) -> list[str | None]:
+        """Return the ESA name of every band of a file, None where it is left out.
+
+        Raises:
+            InputError: if the file has another number of bands, or lacks a description.
+        """
+        if self.bands is None:
+            return list(_band_names(descriptions, path))
+        if isinstance(self.bands, Mapping):
+            missing = [text for text in self.bands if text not in descriptions]
+            if missing:
+                raise InputError(
+                    f"no band is described {missing[0]!r}, as 'bands' of {self.file.name} says; "
+                    f"the file has {', '.join(map(repr, descriptions))}",
+                    file=path,
+                    field="band description",
+                    remedy=f"correct 'bands' in {self.file}, or give a list in the file's order",
+                )
+            wanted = [self.bands.get(text or "") for text in descriptions]
+        elif len(self.bands) != len(descriptions):
+            raise InputError(
+                f"has {len(descriptions)} bands, and 'bands' of {self.file.name} names "
+                f"{len(self.bands)}",
+                file=path,
+                field="bands",
+                remedy=f"name every band in {self.file}, null for those to be left out",
+            )
+        else:
+            wanted = list(self.bands)
+        names = [None if name is None else normalise_band_name(name) for name in wanted]
+        _refuse_twice([name for name in names if name], path)
+        return names
+
+    def stored(self, found: Stored, path: Path) -> Stored:
+        """Return how a file stores reflectance, with what is stated added.
+
+        Raises:
+            InputError: if the file's own scale is another.
+        """
+        if self.nodata is not None:
+            own = tuple(self.nodata if tag is None else tag for tag in found.nodata)
+            if any(tag != self.nodata and not np.isnan(tag) for tag in own):
+                raise InputError(
+                    f"the file's own nodata is {own[0]:g}, {self.file.name} says {self.nodata:g}",
+                    file=path,
+                    field="nodata",
+                    remedy=f"take nodata out of {self.file} (the file's own is applied), or "
+                    "correct the file (gdal_edit.py -a_nodata)",
+                )
+            found = replace(found, nodata=own)
+        if self.scale is None:
+            return found
+        quantification = float(f"{1 / self.scale:.12g}")
+        if found.tagged and any(q != quantification for q in found.quantification):
+            raise InputError(
+                f"the file's own scale is {1 / found.quantification[0]:g}, {self.file.name} says "
+                f"{self.scale:g}",
+                file=path,
+                field="scale",
+                remedy=f"take scale out of {self.file} (the file's own is applied), or correct the "
+                "file (gdal_edit.py -scale)",
+            )
+        return replace(found, quantification=(quantification,) * len(found.quantification))
+
+
 def _frames_of(
-    paths: Mapping[str, Path], grid: Grid, offsets: Offsets
+    paths: Mapping[str, Path], grid: Grid, offsets: Offsets, layout: Layout
 ) -> tuple[dict[str, SourceRaster], dict[str, Unusable]]:
     """Open the frames of all dates; a step of 1000 DN between dates is noted with them."""
-    opened, bad = open_dates(paths, lambda date, path: _open_frame(path, grid, offsets.of(date)))
+    opened, bad = open_dates(
+        paths, lambda date, path: _open_frame(path, grid, offsets.of(date), layout)
+    )
     steps = find_steps({date: frame.levels for date, frame in opened.items()})
     darkest = [min(frame.levels.values(), default=0) for frame in opened.values()]
     others_are_dark = len(opened) > 1 and min(darkest, default=0) < -BASELINE_OFFSET
@@ -320,10 +421,10 @@ def _frames_of(
     return frames, bad
 
 
-def _reference(path: Path, grid: Grid, offset: int) -> SourceRaster | None:
+def _reference(path: Path, grid: Grid, offset: int, layout: Layout) -> SourceRaster | None:
     if not path.exists():
         return None
-    frame = _open_frame(path, grid, offset)
+    frame = _open_frame(path, grid, offset, layout)
     return frame.raster(frame.offset)
 
 
@@ -368,28 +469,31 @@ def _facts(offset: Offset) -> dict[str, Any]:
     return facts if offset.origin != STATED else {k: v for k, v in facts.items() if k != FROM}
 
 
-def _open_frame(path: Path, grid: Grid, stated: int) -> _Frame:
+def _open_frame(path: Path, grid: Grid, stated: int, layout: Layout) -> _Frame:
     """Open a frame and hold its offset against its pixels.
 
     Args:
         path: the file.
         grid: of the scene.
         stated: offset of ``scene.yaml``, in DN; it is of integers alone.
+        layout: what else ``scene.yaml`` says of the file.
     """
     _checked(path, grid)
     with raster.open_raster(path) as dataset:
-        names = _band_names(dataset.descriptions, path)
-        stored = stored_in(dataset, path)
+        every = layout.names(dataset.descriptions, path)
+        stored = layout.stored(stored_in(dataset, path), path)
         integer = np.issubdtype(dataset.dtypes[0], np.integer)
+    kept = [position for position, name in enumerate(every) if name]
+    names = [name for name in every if name]
     bands = sort_bands(names)
     stored, offset = _decide_offset(path, stored, stated if integer or stored.tagged else 0)
-    thin = raster.read_decimated(path)
-    raw = replace(stored, offset=(0.0,) * len(names))
+    thin = raster.read_decimated(path)[kept]
+    raw = replace(stored.of(kept), offset=(0.0,) * len(names))
     # All that is not fill, in DN without offset: impossible ones, too, are asked.
     dark = dark_levels(_in_dn(thin, raw), names)
     offset = cross_check(offset, dark)
     levels = {band: level + offset.of(band) for band, level in dark.items()}
-    return _Frame(path, bands, tuple(names.index(b) for b in bands), stored, offset, levels)
+    return _Frame(path, bands, tuple(every.index(b) for b in bands), stored, offset, levels)
 
 
 def _in_dn(numbers: np.ndarray, stored: Stored) -> np.ndarray:
@@ -423,7 +527,19 @@ def _decide_offset(path: Path, stored: Stored, stated: int) -> tuple[Stored, Off
     return stored, Offset(usual, "scale and offset of the file")
 
 
-def _band_names(descriptions: tuple[str | None, ...], path: Path) -> list[str]:
+def _esa_name(text: str, *, file: Path, field: str) -> str:
+    try:
+        return normalise_band_name(text)
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} is no band of Sentinel-2",
+            file=file,
+            field=field,
+            remedy="write ESA's names: B01 … B12 and B8A",
+        ) from error
+
+
+def _band_names(descriptions: Sequence[str | None], path: Path) -> list[str]:
     names = []
     for position, text in enumerate(descriptions, 1):
         try:
@@ -433,9 +549,15 @@ def _band_names(descriptions: tuple[str | None, ...], path: Path) -> list[str]:
                 f"band {position} is described {text!r}",
                 file=path,
                 field="band description",
-                remedy="describe every band by its ESA name, e.g. B02 "
+                remedy="name the bands in scene.yaml of the folder, in the file's order, for "
+                "example bands: [B02, B03, B04, B08]; or describe every band by its ESA name "
                 "(rasterio: dataset.set_band_description)",
             ) from error
+    _refuse_twice(names, path)
+    return names
+
+
+def _refuse_twice(names: Sequence[str], path: Path) -> None:
     if len(set(names)) < len(names):
         raise InputError(
             f"bands {names} name one twice",
@@ -443,7 +565,6 @@ def _band_names(descriptions: tuple[str | None, ...], path: Path) -> list[str]:
             field="band description",
             remedy="describe every band once",
         )
-    return names
 
 
 def _mask(path: Path, grid: Grid) -> SourceRaster:

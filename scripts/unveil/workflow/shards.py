@@ -143,6 +143,7 @@ def _vouch(scene: Scene, folder: Path, parts: Iterable[str]) -> tuple[Scene, dic
             frame,
             checksum=frame.checksum or sums.get(frame.path, ""),
             mask_checksum=sums.get(frame.mask, frame.mask_checksum) if frame.mask else "",
+            veil_checksum=sums.get(frame.veil, frame.veil_checksum) if frame.veil else "",
         )
         for frame in scene.frames
     )
@@ -182,8 +183,8 @@ def require_rasters(scenes: Iterable[Scene]) -> None:
         path: known
         for scene in scenes
         for frame in scene.frames
-        for path, known in ((frame.path, frame.checksum), (frame.mask, frame.mask_checksum))
-        if path and known
+        for path, known in frame.rasters
+        if known
     }
     for path in harmed(wanted):
         raise InputError(

@@ -65,7 +65,6 @@ class Detector(ABC):
         label: what the frame's facts call it.
         step: pixels along an edge that it sees as one; windows start on such a one.
         halo_px: pixels around a window that its votes depend on.
-        growth_px: pixels by which cloud and shadow are grown.
     """
 
     name: ClassVar[str]
@@ -79,7 +78,6 @@ class Detector(ABC):
     def __init__(self, frame: Frame, grid: Grid, options: MaskOptions, *, level: str) -> None:
         self.frame, self.grid, self.options, self.level = frame, grid, options, level
         self.label = self.name
-        self.growth_px = options.dilate_px
 
     @classmethod
     @abstractmethod

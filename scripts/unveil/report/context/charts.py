@@ -34,7 +34,7 @@ def charts_context(findings: Findings, pixels: Sequence[Spectra]) -> dict[str, A
         values[metric] = {model: _rounded(wide[model]) for model in order if model in wide}
     scored = [model for model in order if any(model in of for of in values.values())]
     shown = [m for m in best_of_each(findings) if m not in twins][:SHOWN_IN_CHARTS]
-    most = findings.scores.groupby("protocol")["model"].nunique()
+    most = findings.scores.groupby("protocol", observed=True)["model"].nunique()
     of_most = [p for p in pixels if findings.scenes[p.scene].protocol == most.idxmax()]
     first = of_most[len(of_most) // 2] if of_most else None
     colours = charts.chart_colours(findings)

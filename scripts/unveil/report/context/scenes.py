@@ -18,7 +18,7 @@ from unveil.report.findings import (
     pick_scenes,
     scene_scores,
 )
-from unveil.report.images import Row
+from unveil.report.images import Row, Shot
 from unveil.report.words import percent, pretty, scene_title
 from unveil.scene import Frame, Scene, bbox
 
@@ -27,6 +27,10 @@ MAX_DETAILS = 200
 """Scenes with a section of their own; the others have their row in the table of scenes."""
 MAX_FILMS = 50
 """Scenes whose every frame is shown; spread over the picture where it has more."""
+
+
+VEIL_QUALITY = 40
+"""A veil is smooth."""
 
 
 def skip_groups(findings: Findings) -> list[dict[str, Any]]:
@@ -105,7 +109,7 @@ def model_notes(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _details(
-    findings: Findings, scene: Scene, errors: pd.DataFrame, film: Sequence[tuple]
+    findings: Findings, scene: Scene, errors: pd.DataFrame, film: Sequence[Shot]
 ) -> dict[str, Any]:
     known = errors.loc[scene.id].dropna().to_dict() if scene.id in errors.index else {}
     skips = findings.skipped[findings.skipped["scene"] == scene.id]
@@ -130,14 +134,14 @@ def _details(
         "where": where(scene),
         "film": [
             {
-                "date": date,
-                "target": role == "target",
-                "uri": images.to_data_uri(image, images.FILM_QUALITY),
-                "cover": percent(frame_cover(frame)),
+                "date": shot.frame.date,
+                "target": shot.frame.role == "target",
+                "uri": images.to_data_uri(shot.image, images.FILM_QUALITY),
+                "veil": "" if shot.veil is None else images.to_data_uri(shot.veil, VEIL_QUALITY),
+                "cover": percent(frame_cover(shot.frame)),
+                "shift": moved_by(shot.frame),
             }
-            for date, role, image in film
-            for frame in scene.with_role(role)
-            if frame.date == date
+            for shot in film
         ],
     }
 
@@ -172,6 +176,15 @@ def _frame(scene: Scene, frame: Frame) -> dict[str, Any]:
         "masks": (masks or notes) if scored else "",
         "others": pretty(facts),
     }
+
+
+def moved_by(frame: Frame) -> str:
+    """Return the shift of a frame in pixels down and right, and whether it was undone."""
+    shift = frame.facts.get("unveil:shift_px")
+    if not shift or not any(shift):
+        return ""
+    verb = "moved by" if frame.facts.get("unveil:shift_applied") else "lies off by"
+    return f"{verb} {shift[0]:+.2f}, {shift[1]:+.2f}"
 
 
 def timeline(scene: Scene, *, width: float = 100.0) -> list[dict[str, Any]]:

@@ -121,30 +121,28 @@ def _make_table(findings: Findings, rows: pd.DataFrame, bounds: Sequence[float])
     metrics = tuple(in_print_order(rows["metric"]))
     levels = [*level_names(bounds), ALL]
     labels = tuple(ALL_LEVELS if level == ALL else level for level in levels)
-    columns = {key: inside.set_index("model") for key, inside in rows.groupby(["metric", "level"])}
+    columns: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows.itertuples(index=False):
+        columns.setdefault((row.metric, row.level), {})[row.model] = row
     stands, cells = {}, {}
     for metric in metrics:
         for position, level in enumerate(levels):
-            inside = columns.get((metric, level), rows[:0].set_index("model"))
+            inside = columns.get((metric, level), {})
             stands[metric, position] = _stand(inside, labels[position])
             numbers = _printed_in_order(inside, metric)
-            rows_of = {row.Index: row for row in inside.itertuples()}
             for model in models:
-                cells[metric, model, position] = _cell(rows_of.get(model), metric, numbers)
+                cells[metric, model, position] = _cell(inside.get(model), metric, numbers)
     return Table(protocol, region, labels, metrics, models, stands, cells)
 
 
-def _stand(rows: pd.DataFrame, label: str) -> Stand:
-    ranked = rows[rows["ranked"] == 1]
-    n_common, n_places = (
-        0 if ranked.empty else int(ranked[name].max()) for name in ("n_scenes", "n_places")
-    )
+def _stand(rows: Mapping[str, Any], label: str) -> Stand:
+    ranked = {model: row for model, row in rows.items() if row.ranked == 1}
     return Stand(
         label,
-        int(rows["stratum_scenes"].max() or 0) if len(rows) else 0,
-        n_common,
-        n_places,
-        tuple(ranked.index),
+        int(max((row.stratum_scenes for row in rows.values()), default=0)),
+        int(max((row.n_scenes for row in ranked.values()), default=0)),
+        int(max((row.n_places for row in ranked.values()), default=0)),
+        tuple(ranked),
     )
 
 
@@ -170,15 +168,15 @@ def _cell(row: Any, metric: str, numbers: Sequence[str]) -> Cell:
     )
 
 
-def _printed_in_order(rows: pd.DataFrame, metric: str) -> list[str]:
+def _printed_in_order(rows: Mapping[str, Any], metric: str) -> list[str]:
     """Return the numbers of ranked models as printed, the best first, each once.
 
     Nothing for a single ranked model, which is better than none.
     """
-    ranked = rows[rows["rank"].notna()].sort_values("rank")
+    ranked = sorted((r for r in rows.values() if not pd.isna(r.rank)), key=lambda r: r.rank)
     if len(ranked) < 2:
         return []
-    return list(dict.fromkeys(print_value(value, metric) for value in ranked["value"]))
+    return list(dict.fromkeys(print_value(row.value, metric) for row in ranked))
 
 
 def tables_context(findings: Findings, tables: Sequence[Table]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Deliveries: what somebody else's system is handed, and whether what it delivers fits."""
