@@ -93,7 +93,8 @@ def pack(path: Path, cache: Path) -> None:
     from unveil.config import read_training
     from unveil.masks.mask_scene import detect_clouds_and_shadows
     from unveil.places.fetch import fetch_series
-    from unveil.training.datasets import fetch_image, judge_unknown, read_clear_image
+    from unveil.places.folder import with_masks
+    from unveil.training.datasets import fetch_image, read_clear_image
     from unveil.training.shots import shots_of, write_shots
 
     table = read_training(ROOT / "config" / "training.yaml")
@@ -107,7 +108,7 @@ def pack(path: Path, cache: Path) -> None:
                 series = read_clear_image(image, name=name, weight=1.0)
         else:
             series = fetch_series(table["series"][name], name=name, cache=cache)
-            series = judge_unknown(series, detect_clouds_and_shadows)
+            series = with_masks(series, detect_clouds_and_shadows)
         days = table["runs"][RUNS[0]]["samples"]["pair_days"]
         found = [w for s in shots_of(series, pair_days=days) for w in _windows(s)]
         clear = _spread([s for s in found if s.cloudy is None], MOST["clear"])

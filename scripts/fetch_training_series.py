@@ -11,8 +11,8 @@ sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is
 
 from unveil.masks.mask_scene import detect_clouds_and_shadows
 from unveil.places.fetch import fetch_series
+from unveil.places.folder import with_masks
 from unveil.places.series import save_series
-from unveil.training.datasets import judge_unknown
 from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
@@ -21,4 +21,4 @@ with job(snakemake.log[0]):
         name=snakemake.wildcards.series,
         cache=Path(snakemake.params.cache),
     )
-    save_series(judge_unknown(series, detect_clouds_and_shadows), Path(snakemake.output.series))
+    save_series(with_masks(series, detect_clouds_and_shadows), Path(snakemake.output.series))

@@ -17,6 +17,7 @@ from unveil import raster
 from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, NODATA
 from unveil.errors import InputError
 from unveil.places.fetch import fetch_series
+from unveil.places.folder import with_masks
 from unveil.places.layouts import (
     read_eolearn,
     read_sen12mscr,
@@ -24,7 +25,7 @@ from unveil.places.layouts import (
     read_worldcereal,
 )
 from unveil.places.series import Series, load_series, save_series
-from unveil.training.datasets import image_bbox, judge_unknown, read_core_image
+from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.run import refuse_shared_places
 from unveil.training.series.options import SampleOptions
 from unveil.training.series.sample import draw_sample
@@ -283,7 +284,7 @@ def test_the_cloudy_image_of_a_pair_is_its_second_date_and_nothing_is_known_of_i
     assert [set(np.unique(one)) for one in series.classes] == [{CLEAR}, {NODATA}]
     assert len(series.radar) == 1
     seen = []
-    judged = judge_unknown(series, lambda image, bands: seen.append(bands) or series.classes[0])
+    judged = with_masks(series, lambda image, bands: seen.append(bands) or series.classes[0])
     assert (judged.classes == CLEAR).all() and seen == [L1C13]
 
 

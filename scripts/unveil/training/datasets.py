@@ -1,10 +1,9 @@
-"""Real images for training: fetched from packages, read in the bands wanted, their clouds found."""
+"""Clear real images for training: fetched from packages, read in the bands wanted."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from rasterio.warp import reproject, transform_bounds
 from unveil import raster
 from unveil.bands import BANDS, CLEAR, CORE6, NODATA, band_positions
 from unveil.guarded import reading_input
-from unveil.places.folder import Detect
 from unveil.places.packages import fetch_archive, unpack
 from unveil.places.series import Series, load_series
 from unveil.raster import Grid
@@ -87,16 +85,6 @@ def read_clear_image(path: Path, *, name: str, weight: float) -> Series:
     west, south, east, north = image_bbox(path)
     days, box = np.zeros(1, int), (west, south, east, north)
     return Series(name, bands, reflectance, classes[None], days, box, weight, level=level)
-
-
-def judge_unknown(series: Series, detect: Detect) -> Series:
-    """Return a series in which the clouds of dates without any class are detected."""
-    unknown = (series.classes == NODATA).all(axis=(1, 2))
-    found = [
-        detect(image, series.bands) if blind else classes
-        for image, classes, blind in zip(series.reflectance, series.classes, unknown, strict=True)
-    ]
-    return replace(series, classes=np.stack(found))
 
 
 def image_bbox(path: Path) -> list[float]:

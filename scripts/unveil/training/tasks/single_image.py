@@ -247,7 +247,7 @@ class SingleImageTask(Task):
             scores = evaluate(network_predictor(network), batches)
             row = {f"mae_occluded_{place}": s["mae_occluded"] for place, s in scores.items()}
             for region in ("mae_occluded", "mae_clear"):
-                row[region] = float(np.nanmean([s[region] for s in scores.values()]))
+                row[region] = _mean_known(np.array([s[region] for s in scores.values()]))
             return row
 
         return score
@@ -314,7 +314,7 @@ def _evaluate_place(predict: Predictor, batch: Batch) -> Scores:
     hidden = batch.occluded[..., 0] > 0
     share = hidden.mean(axis=(1, 2))
     occluded, clear = (_mean_where(error, region) for region in (hidden, ~hidden))
-    scores = {"mae_occluded": np.nanmean(occluded), "mae_clear": np.nanmean(clear)}
+    scores = {"mae_occluded": _mean_known(occluded), "mae_clear": _mean_known(clear)}
     for name, (low, high) in CLOUD_LEVELS.items():
         chosen = (share >= low) & (share < high) & (share > 0)
         if chosen.any():
@@ -327,6 +327,12 @@ def _mean_where(values: np.ndarray, region: np.ndarray) -> np.ndarray:
     count = region.sum(axis=(1, 2))
     total = np.where(region, values, 0).sum(axis=(1, 2))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _mean_known(values: np.ndarray) -> float:
+    """Return the mean of what is not NaN; NaN where all is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def network_predictor(network: keras.Model) -> Predictor:
