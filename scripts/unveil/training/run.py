@@ -95,7 +95,7 @@ def train_run(
         weights=weights,
         run=run,
         architecture=sizes,
-        places=_places(run, sources, paths),
+        places=places_of(run, sources, paths),
         plan=plan,
         how=outcome.how | {"samples": dict(run["samples"])},
         progress=progress,
@@ -220,7 +220,7 @@ def refuse_shared_places(
                 )
 
 
-def _places(
+def places_of(
     run: Mapping[str, Any],
     sources: Mapping[str, Mapping[str, Any]],
     paths: Mapping[str, Path],
