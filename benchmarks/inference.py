@@ -366,7 +366,10 @@ def print_precision(args: argparse.Namespace) -> None:
         model.backend, model.precision = engine.split()
         model.load()
         models[engine] = model
-    layers = layers_of(read_weights(weights), model.options.kernel_shapes)
+    options = model.options
+    layers = layers_of(
+        read_weights(weights), options.kernel_shapes, dilations=options.layer_dilations
+    )
     print("PSNR in dB of float32, and what else adds; int8 is calibrated on a half of the scene")
     print(f"{'scene':30}  float32  TF bfloat16  OpenVINO bfloat16     int8  int8's bound")
     for path in sorted(args.results.glob("scenes/*/scene.json")):
