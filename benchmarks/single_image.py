@@ -226,7 +226,9 @@ def _verdict(name: str, evidence: Path) -> list[str]:
     ]
 
 
-def train(path: Path, output: Path, *, minutes: float, toy: bool) -> None:
+def train(
+    path: Path, output: Path, *, minutes: float, main_share: float = MAIN_SHARE, toy: bool = False
+) -> None:
     """Train the runs and the ablation's rows within some minutes."""
     _without_rasters()
     begun = time.monotonic()
@@ -242,7 +244,7 @@ def train(path: Path, output: Path, *, minutes: float, toy: bool) -> None:
     LOG.info("scenes drawn in %.0f s", report["drawn_in_s"])
     report["rows"] = {}
     end = begun + 60 * minutes
-    reserved = (1 - MAIN_SHARE) * (end - time.monotonic())
+    reserved = (1 - main_share) * (end - time.monotonic())
     for number, row in enumerate(rows):
         main = number < len(RUNS)
         left = end - time.monotonic()
@@ -471,6 +473,7 @@ def main() -> None:
     training.add_argument("shots", type=Path)
     training.add_argument("output", type=Path)
     training.add_argument("--minutes", type=float, default=5.0)
+    training.add_argument("--share", type=float, default=MAIN_SHARE, help="of the runs")
     training.add_argument("--toy", action="store_true", help="tiny networks, to try the script")
     adopting = commands.add_parser("adopt")
     adopting.add_argument("output", type=Path)
@@ -483,7 +486,13 @@ def main() -> None:
     elif options.command == "adopt":
         adopt(options.output, options.cache, options.evidence)
     else:
-        train(options.shots, options.output, minutes=options.minutes, toy=options.toy)
+        train(
+            options.shots,
+            options.output,
+            minutes=options.minutes,
+            main_share=options.share,
+            toy=options.toy,
+        )
 
 
 if __name__ == "__main__":
