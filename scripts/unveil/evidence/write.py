@@ -194,8 +194,9 @@ def _overall_table(context: Context, rows: pd.DataFrame, protocol: str) -> Table
     bands = context.evidence.bands
     bands = bands[bands["protocol"] == protocol]
     against, times = (work(bands, best) if best else {} for work in (gaps, ratios))
-    head = ["method", "family", "MAE", "answered", "places", "scenes", f"minus `{best}`"]
-    head += [f"times `{best}`", "without the scene's level", "knew", "MAE at other places"]
+    head = ["method", "family", "MAE", "answered", "places", "scenes"]
+    head += [f"{word} `{best}`" if best else word for word in ("minus", "times")]
+    head += ["without the scene's level", "knew", "MAE at other places"]
     lines = []
     for method in sorted_by_mean(context.methods, means):
         own = rows[rows["model"] == method.id]
