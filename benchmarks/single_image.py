@@ -6,7 +6,7 @@
 
 ``pack`` writes the images of the runs ``dsen2cr-*`` of config/training.yaml as one small file: DN
 rounded to 8, at most ten clear images and twelve pairs a place, six windows of the large image.
-``train`` needs that file, NumPy, SciPy and Keras on any backend, no library of rasters. It trains
+``train`` needs that file and Keras, no library of rasters. It trains
 the three runs and then one row of the ablation after another as far as the minutes go, each with
 as many steps as its share of the time holds, and writes ``ID.npz`` for each run and
 ``single_image.json`` with all scores. ``adopt`` ships them with their cards.
