@@ -35,7 +35,7 @@ from unveil.models.dsen2cr import int8, openvino
 from unveil.models.dsen2cr.model import Dsen2Cr
 from unveil.models.dsen2cr.network import build_network, compile_network, load_weights
 from unveil.models.dsen2cr.recipe import UNITS_PER_REFLECTANCE, fill_values, network_input
-from unveil.models.dsen2cr.weights import layers_of
+from unveil.models.dsen2cr.weights import Layer, layers_of
 from unveil.models.registry import create
 from unveil.raster import BLOCK, Grid
 from unveil.scene import Frame, Scene, load_scene, read_inputs, read_reflectance
@@ -82,7 +82,7 @@ def ours(weights: dict, engine: str, *, features: int, blocks: int) -> Callable:
 
 def _openvino(weights: dict, precision: str) -> Callable:
     arrays = list(weights.values())
-    layers = list(zip(arrays[::2], arrays[1::2], strict=True))
+    layers = [Layer(*one) for one in zip(arrays[::2], arrays[1::2], strict=True)]
     if precision != "int8":
         return openvino.compile_network(layers, precision=precision)
     patches = [make_batch(64, seed) for seed in range(3, 7)]
@@ -366,7 +366,10 @@ def print_precision(args: argparse.Namespace) -> None:
         model.backend, model.precision = engine.split()
         model.load()
         models[engine] = model
-    layers = layers_of(read_weights(weights), model.options.kernel_shapes)
+    options = model.options
+    layers = layers_of(
+        read_weights(weights), options.kernel_shapes, dilations=options.layer_dilations
+    )
     print("PSNR in dB of float32, and what else adds; int8 is calibrated on a half of the scene")
     print(f"{'scene':30}  float32  TF bfloat16  OpenVINO bfloat16     int8  int8's bound")
     for path in sorted(args.results.glob("scenes/*/scene.json")):

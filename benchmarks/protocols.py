@@ -55,7 +55,7 @@ from unveil.sources.base import SourceSeries, from_array
 from unveil.sources.selection import choose_context, haze_limit
 
 LOG = logging.getLogger("protocols")
-PLACES = [place.id for place in read_places().values() if place.size]
+PLACES = [place.id for place in read_places().values() if place.size and place.dates > 2]
 LEFT_OUT = ("cloudy", "chronos-small-all", "chronos-small-adapted")
 """Rows of config/models.yaml that are not asked unless named: the target itself, the same under
 cloud as another row, and minutes a scene."""

@@ -95,7 +95,8 @@ def main() -> None:
     writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n", restval="")
     writer.writeheader()
     faults = []
-    for place in (p for p in read_places().values() if p.size):
+    # Single pairs are for methods of one image: config/single_image_scenes.tsv.
+    for place in (p for p in read_places().values() if p.size and p.dates > 2):
         found = find_candidates(place, given.places)
         writer.writerows(rows_of(place, found))
         pairs = len(find_pairs(found.looks, Wish(), limits()))

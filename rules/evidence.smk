@@ -29,6 +29,7 @@ rule write_evidence:
         disk_mb=100,
     params:
         home=HOME,
+        title=config["report"]["title"],
         code=code_of("write_evidence"),
         models=TABLES.models,
         levels=lambda wildcards: {

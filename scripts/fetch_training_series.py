@@ -9,13 +9,16 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, snakemake.scriptdir)  # this checkout's package, whichever is installed
 
-from unveil.places.fetch import fetch_as_file
+from unveil.masks.mask_scene import detect_clouds_and_shadows
+from unveil.places.fetch import fetch_series
+from unveil.places.folder import with_masks
+from unveil.places.series import save_series
 from unveil.workflow.job import job
 
 with job(snakemake.log[0]):
-    fetch_as_file(
+    series = fetch_series(
         dict(snakemake.params.facts),
         name=snakemake.wildcards.series,
         cache=Path(snakemake.params.cache),
-        output=Path(snakemake.output.series),
     )
+    save_series(with_masks(series, detect_clouds_and_shadows), Path(snakemake.output.series))

@@ -14,7 +14,7 @@ from unveil.evidence.document import to_html, to_markdown
 from unveil.evidence.knowledge import known_places
 from unveil.evidence.ranking import rank, to_tsv
 from unveil.evidence.scores import read_evidence
-from unveil.evidence.write import TITLE, Context, Method, numbers, read_skipped, write_blocks
+from unveil.evidence.write import Context, Method, numbers, read_skipped, write_blocks
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
 from unveil.places.table import read_places
@@ -48,11 +48,15 @@ with job(snakemake.log[0]):
         ],
         places,
         read_skipped(Path(inputs.skipped)),
+        title=params.title,
+        # A document has the name of the configuration that it is made with.
+        command="snakemake evidence --configfile "
+        f"config/{Path(snakemake.output.document).stem}.yaml",
     )
     blocks = write_blocks(context)
     texts = {
         snakemake.output.document: to_markdown(blocks),
-        snakemake.output.page: to_html(blocks, title=TITLE),
+        snakemake.output.page: to_html(blocks, title=context.title),
         snakemake.output.ranking: to_tsv(rank(context)),
         snakemake.output.numbers: numbers(context).to_csv(index=False),
     }

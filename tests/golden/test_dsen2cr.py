@@ -14,6 +14,7 @@ from unveil.models.dsen2cr import openvino
 from unveil.models.dsen2cr.model import Dsen2Cr
 from unveil.models.dsen2cr.network import build_network, compile_network, load_weights
 from unveil.models.dsen2cr.recipe import fill_values, network_input
+from unveil.models.dsen2cr.weights import Layer
 from unveil.scene import Inputs
 from unveil.weights.arrays import NamedArrays
 
@@ -33,7 +34,7 @@ def network_of(
 ):
     if backend == "openvino":
         arrays = list(weights.values())
-        layers = list(zip(arrays[::2], arrays[1::2], strict=True))
+        layers = [Layer(*one) for one in zip(arrays[::2], arrays[1::2], strict=True)]
         return openvino.compile_network(layers, precision="float32")
     network = build_network(bands=13, radar=radar, features=features, blocks=blocks)
     load_weights(network, NamedArrays(weights, Path("weights.npz"), ""))

@@ -133,6 +133,41 @@ def test_the_receptive_field_is_exact(tmp_path):
     assert (cols.min(), cols.max()) == (15 - reach, 15 + reach)
 
 
+def spread_out(kernel: np.ndarray, dilation: int) -> np.ndarray:
+    """Return a kernel (HWIO) with zeros between its weights."""
+    size = 2 * dilation + 1
+    wide = np.zeros((size, size, *kernel.shape[2:]), kernel.dtype)
+    wide[::dilation, ::dilation] = kernel
+    return wide
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "openvino"])
+def test_dilated_blocks_convolve_with_kernels_that_are_spread_out(tmp_path, backend):
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    weights = recipe(bands=6, radar=False)
+    write_arrays(tmp_path / "w.npz", weights)
+    options = {"features": FEATURES, "blocks": BLOCKS, "radar": False, "bands": list(CORE6)}
+    spec = ModelSpec("m", "dsen2cr", weights=tmp_path / "w.npz", options=options)
+    model = Dsen2Cr(replace(spec, options=options | {"dilations": [1, 3]}))
+    assert model.receptive_field == 2 + 2 * (1 + 3)
+    model.backend = backend
+    model.load()
+    image = np.random.default_rng(8).uniform(0, 5, (1, 17, 19, 6)).astype(np.float32)
+    spread = {
+        name: spread_out(a, 3) if name in ("kernel_04", "kernel_05") else a
+        for name, a in weights.items()
+    }
+    expected = published_formula(np.moveaxis(image[0], -1, 0).astype(float), spread, 6)
+    np.testing.assert_allclose(np.moveaxis(model._run(image)[0], -1, 0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dilations", [[], [0], [1.5], "2"])
+def test_dilations_are_whole_numbers(dilations):
+    with pytest.raises(InputError, match="give a list of whole numbers from 1"):
+        Dsen2Cr(ModelSpec("m", "dsen2cr", options={"dilations": dilations}))
+
+
 def test_the_published_network_needs_a_halo_of_34_pixels():
     assert Dsen2Cr(ModelSpec("m", "dsen2cr")).receptive_field == 34
 

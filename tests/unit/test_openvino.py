@@ -21,7 +21,7 @@ from unveil.models.base import ModelSpec
 from unveil.models.dsen2cr import int8, openvino
 from unveil.models.dsen2cr.model import Dsen2Cr, read_options
 from unveil.models.dsen2cr.network import build_network, compile_network, load_weights
-from unveil.models.dsen2cr.weights import layers_of
+from unveil.models.dsen2cr.weights import Layer, Layers, layers_of
 from unveil.raster import Grid
 from unveil.scene import Frame, Scene
 from unveil.weights.arrays import NamedArrays, write_arrays
@@ -47,12 +47,12 @@ def recipe(*, features: int, blocks: int, channels: int, bands: int) -> dict[str
     return weights
 
 
-def layers(weights: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+def layers(weights: dict[str, np.ndarray]) -> Layers:
     values = list(weights.values())
-    return list(zip(values[::2], values[1::2], strict=True))
+    return [Layer(*one) for one in zip(values[::2], values[1::2], strict=True)]
 
 
-def shipped_layers(root: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+def shipped_layers(root: Path) -> Layers:
     weights = read_weights(root / "resources" / "weights" / "dsen2cr-small.npz")
     options = read_options(ModelSpec("m", "dsen2cr", options=SHIPPED))
     return layers_of(weights, options.kernel_shapes)
@@ -241,9 +241,10 @@ import resource
 import numpy as np
 from unveil.inference.blame import is_out_of_memory
 from unveil.models.dsen2cr.openvino import compile_network
+from unveil.models.dsen2cr.weights import Layer
 from unveil.inference.blame import is_out_of_memory
 widths = [2, 64, 64, 64, 2]
-layers = [(np.ones((3, 3, a, b), np.float32), np.ones(b, np.float32))
+layers = [Layer(np.ones((3, 3, a, b), np.float32), np.ones(b, np.float32))
           for a, b in zip(widths, widths[1:])]
 run = compile_network(layers, precision="float32")
 run(np.zeros((1, 16, 16, 2), np.float32))

@@ -25,7 +25,7 @@ from unveil.report import ReportOptions, render
 from unveil.report import figures as charts
 from unveil.report.context.agreement import agreement_context
 from unveil.report.context.answer import answers
-from unveil.report.context.claim import claims
+from unveil.report.context.claim import claims, networks_and_fillings
 from unveil.report.context.scores import ALL_LEVELS, make_tables, stratum_name
 from unveil.report.findings import read_findings
 from unveil.report.page import count
@@ -96,6 +96,21 @@ def test_the_best_single_image_method_is_held_against_the_best_series(folder):
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert (found.n_places, found.n_scenes) == (8, 8)
     assert list(claim.levels) == ["0–35 %", "35–65 %", "65–100 %", ALL_LEVELS]
+
+
+def test_networks_of_one_image_are_held_against_the_better_filling(folder):
+    findings = read(folder)
+    assert networks_and_fillings(findings, "paired") == []
+    kinds = {"mosaic": "clear_mean", "nearest": "inpaint"}
+    methods = {
+        name: replace(method, kind=kinds.get(name, method.kind))
+        for name, method in findings.methods.items()
+    }
+    [(filling, pair)] = networks_and_fillings(replace(findings, methods=methods), "paired")
+    means = errors(folder, "paired").mean()
+    assert filling == means[["mosaic", "nearest"]].idxmin()
+    assert pair.model == "dsen2cr-small" and pair.difference > 0
+    assert (pair.mean, pair.best_mean) == pytest.approx((means["dsen2cr-small"], means[filling]))
 
 
 def test_the_best_of_a_kind_is_chosen_once_and_not_by_scene(folder):

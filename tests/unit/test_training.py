@@ -21,7 +21,7 @@ from tests.unit.scripted_server import scripted
 from tests.unit.test_chronos import make_series
 
 from unveil import raster
-from unveil.bands import CLEAR, CORE6, L1C13
+from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
 from unveil.errors import InputError
 from unveil.models.base import ModelSpec
 from unveil.models.dsen2cr.model import Dsen2Cr
@@ -29,15 +29,27 @@ from unveil.models.dsen2cr.network import build_network, load_weights
 from unveil.models.dsen2cr.recipe import Fill, network_input
 from unveil.places import packages
 from unveil.places.series import Series
+from unveil.scene import Inputs
 from unveil.training import loop
 from unveil.training.datasets import fetch_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.losses import cloud_adaptive_loss
 from unveil.training.run import train_run
-from unveil.training.series.options import SampleOptions
-from unveil.training.series.sample import draw_sample
+from unveil.training.shots import (
+    Sample,
+    Shot,
+    cut,
+    draw_sample,
+    read_shots,
+    relit,
+    shots_of,
+    turned,
+    under_clouds,
+    write_shots,
+)
 from unveil.training.tasks.single_image import (
     Batch,
+    Recipe,
     SingleImageTask,
     clear_mean_predictor,
     cloudy_predictor,
@@ -61,7 +73,7 @@ PLAN = TrainingPlan(
     patience=10,
     seed=1,
 )
-PLAIN = SampleOptions(synthetic=0, overcast=0, radiometry=False)
+PAIR_DAYS = 15
 TRAINED = {"a": 10.0}
 HELD_OUT = {"b": 20.0, "c": 30.0}
 
@@ -75,16 +87,28 @@ def with_radar(series: Series) -> Series:
     return replace(series, radar=radar, radar_days=days)
 
 
+def shots(places: dict[str, float], *, seed: int, radar: bool) -> list[Shot]:
+    """Clear dates and pairs of some places."""
+    series = [make_series(name, west=west, seed=seed) for name, west in places.items()]
+    if radar:
+        series = [with_radar(one) for one in series]
+    return [shot for one in series for shot in shots_of(one, pair_days=PAIR_DAYS)]
+
+
 def make_task(network: dict = NETWORK, **changes) -> SingleImageTask:
     """A place to learn from and two to validate on, as in a run of the config."""
     settings = {
-        "series": [with_radar(make_series(n, west=w, seed=1)) for n, w in TRAINED.items()],
-        "images": [],
-        "held_out": [make_series(n, west=w, seed=2) for n, w in HELD_OUT.items()],
-        "options": SampleOptions(),
-        "pool": 40,
+        "shots": shots(TRAINED, seed=1, radar=True),
+        "held_out": shots(HELD_OUT, seed=2, radar=False),
+        "recipe": Recipe(pool=40),
     }
     return SingleImageTask(network, **settings | changes)
+
+
+def one_sample(seed: int = 2) -> Sample:
+    """A scene of a place with radar, under simulated clouds."""
+    clear = [shot for shot in shots(TRAINED, seed=1, radar=True) if shot.cloudy is None]
+    return draw_sample(clear, CORE6, size=32, rng=np.random.default_rng(seed))
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +131,8 @@ def test_a_trained_network_is_nearer_to_the_truth_than_its_input(uninterrupted):
     held_out = make_task().validation(PLAN)
     learned = evaluate(network_predictor(network), held_out)
     cloudy = evaluate(cloudy_predictor, held_out)
-    assert list(learned) == list(HELD_OUT)
-    for place in held_out:
+    assert set(learned) == {"b", "b-pairs", "c", "c-pairs"}
+    for place in HELD_OUT:  # the clouds of these dates are real in shape alone
         assert learned[place]["mae_occluded"] < cloudy[place]["mae_occluded"]
 
 
@@ -222,39 +246,46 @@ def test_the_mean_of_clear_pixels_fills_occluded_ones():
 
 def test_a_sample_is_encoded_as_the_model_sees_it():
     """What the network is given in training is what the model gives it in use."""
-    series = with_radar(make_series("a", west=10, seed=1))
-    options = replace(PLAIN, radar=1)
-    sample = draw_sample(
-        [series], [], size=32, options=options, rng=np.random.default_rng(2), alone=True
-    )
-    batch = encode(sample, CORE6, radar_fill=-13.0)
+    sample = one_sample()
+    batch = encode(sample, radar_fill=-13.0)
     model = Dsen2Cr(ModelSpec("m", "dsen2cr", options={"bands": list(CORE6)}))
     seen = []
     model._run = lambda given: seen.append(given) or given[..., : len(CORE6)]
-    model.predict(sample.inputs)
+    none = np.empty((0, 6, 32, 32), np.float32)
+    classes = np.where(sample.hidden, CLOUD, CLEAR).astype(np.uint8)
+    inputs = Inputs(
+        bands=CORE6,
+        target=sample.cloudy,
+        target_class=classes,
+        target_probability=np.full((32, 32), np.nan, np.float32),
+        context=none,
+        context_class=none[:, 0].astype(np.uint8),
+        days=np.empty(0, np.float32),
+        sar=sample.radar,
+        target_date="2020-06-15",
+        level="L2A",
+    )
+    model.predict(inputs)
     np.testing.assert_allclose(batch.given, seen[0], rtol=1e-3, atol=1e-3)  # float16
-    hidden = sample.occluded
-    truth = sample.truth[:, hidden].T * 5
-    np.testing.assert_allclose(batch.clear[0][hidden], truth, rtol=1e-3)
-    assert np.array_equal(batch.occluded[0, ..., 0] > 0, hidden)
+    truth = np.moveaxis(sample.clear, 0, -1) * 5
+    np.testing.assert_allclose(batch.clear[0], truth, rtol=1e-3, atol=1e-3)
+    assert np.array_equal(batch.occluded[0, ..., 0] > 0, sample.hidden)
 
 
 def test_where_the_truth_is_unknown_the_input_stands_for_it():
-    series = make_series("a", west=10, seed=1)
-    sample = draw_sample(
-        [series], [], size=32, options=PLAIN, rng=np.random.default_rng(2), alone=True
-    )
-    truth = sample.truth.copy()
+    sample = one_sample()
+    truth = sample.clear.copy()
     truth[:, 3, 4] = np.nan
-    batch = encode(replace(sample, truth=truth), CORE6, radar_fill=None)
+    batch = encode(replace(sample, clear=truth), radar_fill=None)
     assert np.array_equal(batch.clear[0, 3, 4], batch.cloudy[0, 3, 4])
+    assert not batch.occluded[0, 3, 4]
     assert batch.given.shape == (1, 32, 32, 6) and np.isfinite(batch.clear).all()
 
 
 def test_radar_that_is_missing_is_filled_by_the_mean_of_the_training():
     """Where a place has none, or too far away, one value stands for both polarisations."""
     network = NETWORK | {"radar": True}
-    task = make_task(network)
+    task = make_task(network, recipe=Recipe(pool=40, real=0.0))
     assert task.radar_fill == pytest.approx(-15)
     expected = np.array([[-12, -18], [-15, -15]])  # dB; scaled as the model scales them
     real, fill = (
@@ -266,12 +297,100 @@ def test_radar_that_is_missing_is_filled_by_the_mean_of_the_training():
     assert kinds == {tuple(np.round(k.astype(float), 2)) for k in (real, fill)}
     assert make_task().draw(PLAN, 0, np.random.default_rng(0))[0].shape[-1] == 3
     with pytest.raises(InputError, match="no series trained on has radar"):
-        make_task(network, series=[make_series("a", west=10, seed=1)])
+        make_task(network, shots=shots(TRAINED, seed=1, radar=False))
 
 
-def test_a_place_smaller_than_a_crop_is_named():
-    with pytest.raises(InputError, match="fewer than a crop of 64"):
+def test_places_smaller_than_a_crop_are_left_out_and_named_when_none_remains():
+    with pytest.raises(InputError, match="no clear image of 64 pixels has the bands B03, B04, B08"):
         make_task().draw(replace(PLAN, crop=64), 0, np.random.default_rng(0))
+
+
+def test_a_place_without_the_bands_is_left_out():
+    few = replace(
+        shots(TRAINED, seed=1, radar=False)[0], bands=CORE6[:2], clear=np.ones((2, 40, 40))
+    )
+    task = make_task(shots=[few, *shots(TRAINED, seed=1, radar=True)])
+    simulated, real = task.pools(PLAN)
+    assert all(len(shot.bands) == 6 for pool in (simulated, real) for shot in pool.shots)
+
+
+def test_real_pairs_are_seen_after_the_simulated_clouds():
+    """Half the scenes of the later steps; pairs are marked by a truth that nothing else has."""
+    marked = [
+        shot if shot.cloudy is None else replace(shot, clear=np.full_like(shot.clear, 9_999))
+        for shot in shots(TRAINED, seed=1, radar=False)
+    ]
+    task = make_task(shots=marked, recipe=Recipe(pool=8, real=0.5, pretrain=0.25))
+
+    def paired(step: int) -> int:
+        clear = task.draw(PLAN, step, np.random.default_rng(step))[1].astype(float)
+        return int((clear.std(axis=(1, 2)).max(axis=-1) < 1e-6).sum())
+
+    assert [paired(step) for step in (0, 9, 10, 39)] == [0, 0, 4, 4]
+
+
+def test_a_pair_is_a_cloudy_date_and_the_nearest_clear_one():
+    series = make_series("a", west=10, seed=1)
+    found = shots_of(series, pair_days=PAIR_DAYS)
+    pairs = [shot for shot in found if shot.cloudy is not None]
+    assert pairs and sum(shot.weight for shot in found) == pytest.approx(1)
+    dn = raster.to_dn(series.reflectance)
+
+    def same(image: np.ndarray) -> int:
+        return int(np.abs(dn.astype(int) - image).mean(axis=(1, 2, 3)).argmin())
+
+    for pair in pairs:
+        cloudy, clear = same(pair.cloudy), same(pair.clear)
+        clear_days = [series.days[same(s.clear)] for s in found if s.cloudy is None]
+        assert abs(series.days[cloudy] - series.days[clear]) == min(
+            abs(series.days[cloudy] - day) for day in clear_days
+        )
+    assert not [s for s in shots_of(series, pair_days=0) if s.cloudy is not None]
+    hazy = replace(series, classes=np.full_like(series.classes, CLOUD))
+    with pytest.raises(InputError, match="a has no date that is 97% clear"):
+        shots_of(hazy, pair_days=PAIR_DAYS)
+
+
+def test_shots_come_back_from_their_file_to_the_step_of_their_rounding(tmp_path):
+    before = shots(TRAINED, seed=1, radar=True)
+    before[0].radar[0, 2, 3] = np.nan
+    before[0].clear[:, 4, 5] = 0
+    write_shots(tmp_path / "shots.xz", before, notes={"made": "here"})
+    after, notes = read_shots(tmp_path / "shots.xz")
+    assert notes == {"made": "here"} and len(after) == len(before)
+    for one, other in zip(before, after, strict=True):
+        assert (one.place, one.level, tuple(one.bands)) == (other.place, other.level, other.bands)
+        for name in ("clear", "cloudy"):
+            stored, read = getattr(one, name), getattr(other, name)
+            assert (stored is None) == (read is None)
+            if stored is not None:
+                assert np.abs(stored.astype(int) - read).max() <= 7
+                assert np.array_equal(stored == 0, read == 0)
+        np.testing.assert_array_equal(one.hidden, other.hidden)
+        if one.radar is not None:
+            np.testing.assert_allclose(one.radar, other.radar, atol=0.006)
+
+
+def test_light_and_turns_change_cloud_and_ground_alike():
+    """Ratios of the two images stay, and so does what is hidden."""
+    sample = one_sample()
+    for vary in (relit, turned):
+        other = vary(sample, np.random.default_rng(3))
+        ratio, before = (np.sort((s.cloudy / s.clear).ravel()) for s in (other, sample))
+        np.testing.assert_allclose(ratio, before, rtol=1e-4)
+        assert other.hidden.sum() == sample.hidden.sum()
+    bright = relit(sample, np.random.default_rng(3)).clear / sample.clear
+    assert np.ptp(bright, axis=(1, 2)).max() < 1e-4  # one factor a band
+
+
+def test_simulated_clouds_hide_what_they_say_and_leave_haze_elsewhere():
+    shot = next(s for s in shots(TRAINED, seed=1, radar=False) if s.cloudy is None)
+    clear = cut(shot, CORE6, size=32, rng=np.random.default_rng(1))
+    cloudy = under_clouds(clear, CORE6, cover=0.5, rng=np.random.default_rng(4))
+    assert cloudy.hidden.mean() == pytest.approx(0.5, abs=0.01)
+    excess = (cloudy.cloudy - clear.clear)[0]
+    assert 0 < excess[~cloudy.hidden].mean() < excess[cloudy.hidden].mean()
+    assert np.array_equal(cloudy.clear, clear.clear)
 
 
 def test_validation_is_on_held_out_places_and_does_not_depend_on_what_was_drawn_before():
@@ -283,9 +402,11 @@ def test_validation_is_on_held_out_places_and_does_not_depend_on_what_was_drawn_
         assert np.array_equal(first[place].given, second[place].given)
         shares = first[place].occluded.mean(axis=(1, 2, 3))
         assert shares.min() < 0.35 and shares.max() > 0.65
-    marked = replace(task.held_out[1], reflectance=np.full_like(task.held_out[1].reflectance, 0.05))
-    marked = replace(marked, classes=np.full_like(marked.classes, CLEAR))
-    other = make_task(held_out=[task.held_out[0], marked]).validation(PLAN)
+    marked = [
+        replace(shot, clear=np.full_like(shot.clear, 500)) if shot.place == "c" else shot
+        for shot in task.held_out
+    ]
+    other = make_task(held_out=marked).validation(PLAN)
     assert np.allclose(other["c"].clear, 0.25, atol=1e-3)
     assert other["b"].clear.max() > 0.3
 
@@ -313,7 +434,7 @@ def test_weights_and_card_leave_a_run(tmp_path, radar):
         "held_out": ["b", "c"],
         "images": [],
         "network": network,
-        "samples": {"pool": 10, "synthetic": 0.0},
+        "samples": {"pool": 10, "real": 0.5, "pair_days": PAIR_DAYS},
         "plan": vars(replace(PLAN, steps=10)),
         "limits": ["a toy"],
     }
@@ -332,7 +453,7 @@ def test_weights_and_card_leave_a_run(tmp_path, radar):
         "cloudy_input",
         "clear_mean_of_sample",
     }
-    assert set(card["validation"]["scores"]["network"]) == {"b", "c"}
+    assert set(card["validation"]["scores"]["network"]) == {"b", "b-pairs", "c", "c-pairs"}
     assert ("radar_fill_db" in card["training"]) == radar
     assert card["training"]["steps_done"] == 10 and card["limits"] == ["a toy"]
     assert not (weights.parent / "checkpoint.npz").exists()
@@ -369,9 +490,11 @@ def test_runs_hold_out_what_they_do_not_train_on(root):
     for name, run in runs.items():
         seen = {*run["series"], *run["images"]}
         assert not seen & set(run["held_out"]), name
-    opponents = [{**runs[n], "network": 0, "title": 0, "limits": 0} for n in runs if "dsen2cr" in n]
-    seeds = [opponent.pop("plan").pop("seed") for opponent in opponents]
-    assert len(seeds) == 2 and opponents[0] == opponents[1]  # the same data
+    kept = {name for name in yaml.safe_load((root / "config/training.yaml").read_text())["series"]}
+    kept = {name for name in kept if name.startswith("sen12mscr-spring-39-")}
+    assert len(kept) == 2  # of the demo
+    for name, run in runs.items():
+        assert not kept & {*run["series"], *run["held_out"], *run["images"]}, name
 
 
 def make_archive(path: Path, folder: Path) -> str:

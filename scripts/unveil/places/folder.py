@@ -14,7 +14,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import transform
 
 from unveil import raster
-from unveil.bands import NODATA, SAR2
+from unveil.bands import L1C13, NODATA, SAR2
 from unveil.places.series import Series
 from unveil.places.table import RECORD, Place
 from unveil.raster import Grid
@@ -74,10 +74,14 @@ def one_look_a_day(series: Series) -> Series:
 
 
 def with_masks(series: Series, detect: Detect) -> Series:
-    """Return a series whose dates have masks: where none has any, as detected."""
-    if (series.classes != NODATA).any():
+    """Return a series whose dates of thirteen bands have masks: where one has none, as detected."""
+    unknown = (series.classes == NODATA).all(axis=(1, 2))
+    if not set(L1C13) <= set(series.bands):
         return series
-    found = [detect(image, series.bands) for image in series.reflectance]
+    found = [
+        detect(image, series.bands) if blind else classes
+        for image, classes, blind in zip(series.reflectance, series.classes, unknown, strict=True)
+    ]
     return replace(series, classes=np.stack(found))
 
 

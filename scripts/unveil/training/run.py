@@ -19,11 +19,13 @@ from unveil.models.chronos.network import network_arrays as chronos_arrays
 from unveil.models.dsen2cr.network import network_arrays
 from unveil.places.series import Series, load_series
 from unveil.training.card import rounded, write_card, write_weights
-from unveil.training.datasets import image_bbox, read_core_image
+from unveil.training.datasets import image_bbox, read_clear_image, read_core_image
 from unveil.training.loop import TrainingPlan, train
 from unveil.training.series.options import SampleOptions
+from unveil.training.shots import shots_of
 from unveil.training.tasks.series import COMPLETE, OVERCAST, SeriesTask
 from unveil.training.tasks.single_image import (
+    Recipe,
     SingleImageTask,
     clear_mean_predictor,
     cloudy_predictor,
@@ -93,7 +95,7 @@ def train_run(
         weights=weights,
         run=run,
         architecture=sizes,
-        places=_places(task.series, task.held_out, run["images"], sources, paths),
+        places=places_of(run, sources, paths),
         plan=plan,
         how=outcome.how | {"samples": dict(run["samples"])},
         progress=progress,
@@ -116,14 +118,21 @@ def make_task(run: Mapping[str, Any], paths: Mapping[str, Path]) -> SeriesTask |
     series = [load_series(paths[n], name=n, weight=w) for n, w in run["series"].items()]
     held_out = [load_series(paths[name], name=name) for name in run["held_out"]]
     refuse_shared_places(series, held_out, images={n: image_bbox(paths[n]) for n in run["images"]})
-    images = [read_core_image(paths[name]) for name in run["images"]]
     samples = dict(run["samples"])
+    if run["kind"] == "dsen2cr":
+        days = samples.pop("pair_days")
+        series += [read_clear_image(paths[n], name=n, weight=1.0) for n in run["images"]]
+        return SingleImageTask(
+            run["network"],
+            shots=[shot for one in series for shot in shots_of(one, pair_days=days)],
+            held_out=[shot for one in held_out for shot in shots_of(one, pair_days=days)],
+            recipe=Recipe(**samples),
+        )
+    images = [read_core_image(paths[name]) for name in run["images"]]
     given: dict[str, Any] = {"series": series, "images": images, "held_out": held_out}
     given |= {name: samples.pop(name) for name in ("pool", "fresh") if name in samples}
     given["options"] = SampleOptions(**samples)
-    if run["kind"] == "chronos":
-        return SeriesTask(run["network"]["size"], **given)
-    return SingleImageTask(run["network"], **given)
+    return SeriesTask(run["network"]["size"], **given)
 
 
 def _finish_dsen2cr(network: keras.Model, task: SingleImageTask, plan: TrainingPlan) -> Outcome:
@@ -211,18 +220,20 @@ def refuse_shared_places(
                 )
 
 
-def _places(
-    series: Sequence[Series],
-    held_out: Sequence[Series],
-    images: Sequence[str],
+def places_of(
+    run: Mapping[str, Any],
     sources: Mapping[str, Mapping[str, Any]],
     paths: Mapping[str, Path],
 ) -> list[dict[str, Any]]:
     """Return what a card says about all places that a run has seen."""
-    places = [_place_of_series(one, sources, "trained on") for one in series]
-    places += [_place_of_series(one, sources, "validated on") for one in held_out]
+    roles = dict.fromkeys(run["series"], "trained on")
+    roles |= dict.fromkeys(run["held_out"], "validated on")
+    places = [
+        _place_of_series(load_series(paths[name], name=name), sources, role)
+        for name, role in roles.items()
+    ]
     listed = {place["id"] for place in places}
-    for name in images:
+    for name in run["images"]:
         facts = {k: v for k, v in sources[name].items() if k in ("package", "licence", "level")}
         if name not in listed:
             places.append(

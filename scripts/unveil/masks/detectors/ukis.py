@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rasterio.windows import Window
 
-from unveil.bands import UNKNOWN_PROBABILITY
+from unveil.bands import UNKNOWN_PROBABILITY, band_positions
 from unveil.errors import InputError
 from unveil.masks.detectors.base import Detector, Votes
 from unveil.masks.detectors.coarse import block_means, coarse_step, to_percent
@@ -189,6 +189,26 @@ def judge(
         classes[rows, cols] = found.argmax(axis=0)
         percent[rows, cols] = to_percent(found[CLOUD])
     return classes, percent
+
+
+def classes_of(reflectance: np.ndarray, bands: Sequence[str], *, level: str) -> np.ndarray:
+    """Return the ``(H, W)`` uint8 classes of one image of 10 m pixels, judged at 30 m.
+
+    Args:
+        reflectance: ``(B, H, W)`` float32, NaN where nodata.
+        bands: names of its bands, at least those of :func:`bands_for`.
+        level: ``L1C`` or ``L2A``.
+    """
+    chosen = bands_for(bands)
+    image = reflectance[band_positions(chosen, bands)]
+    step = round(PIXEL_M / 10)
+
+    def read(window: Window) -> np.ndarray:
+        return block_means(image[(slice(None), *window.toslices())], step)
+
+    shape = (image.shape[1], image.shape[2])
+    classes, _ = judge(load_network(len(chosen), level), read, shape, step)
+    return classes.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]
 
 
 def cut_tiles(size: int) -> list[tuple[int, slice]]:

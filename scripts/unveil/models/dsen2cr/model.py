@@ -20,7 +20,14 @@ from rasterio.windows import Window
 from unveil.bands import L1C13, REFLECTANCE_SCALE, SAR2, band_positions, normalise_band_name
 from unveil.errors import SceneSkipped
 from unveil.models.base import Model, ModelSpec, Needs, Origin, Prediction
-from unveil.models.dsen2cr.network import KERNEL, build_network, compile_network, load_weights
+from unveil.models.dsen2cr.network import (
+    KERNEL,
+    block_dilations,
+    build_network,
+    compile_network,
+    load_weights,
+    receptive_field,
+)
 from unveil.models.dsen2cr.recipe import (
     UNITS_PER_REFLECTANCE,
     Fill,
@@ -54,6 +61,7 @@ class Dsen2CrOptions:
     Attributes:
         features: channels of the hidden layers.
         blocks: residual blocks.
+        dilations: of the convolutions of the blocks, over and over; published: 1.
         bands: ESA names of the optical bands, in the order of the network's channels.
         radar: whether VV and VH follow the optical bands.
         origin: ``trained-here`` or ``published``; by default the former for a ``.npz``, the
@@ -62,6 +70,7 @@ class Dsen2CrOptions:
 
     features: int = 256
     blocks: int = 16
+    dilations: tuple[int, ...] = (1,)
     bands: tuple[str, ...] = L1C13
     radar: bool = True
     origin: Origin | Literal[""] = ""
@@ -76,6 +85,12 @@ class Dsen2CrOptions:
         """Shape (HWIO) of every convolution's kernel."""
         widths = [self.channels, *[self.features] * (2 * self.blocks + 1), len(self.bands)]
         return [(KERNEL, KERNEL, *pair) for pair in pairwise(widths)]
+
+    @property
+    def layer_dilations(self) -> list[int]:
+        """Dilation of every convolution."""
+        inner = [d for d in block_dilations(self.blocks, self.dilations) for _ in range(2)]
+        return [1, *inner, 1]
 
 
 class Dsen2Cr(Model):
@@ -95,8 +110,7 @@ class Dsen2Cr(Model):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        # Each 3x3 convolution looks one pixel further.
-        self.receptive_field = (2 * self.options.blocks + 2) * (KERNEL // 2)
+        self.receptive_field = receptive_field(self.options.blocks, self.options.dilations)
         ours = spec.weights is not None and spec.weights.suffix == ".npz"
         self.origin = self.options.origin or ("trained-here" if ours else "published")
         self._fill: Fill | None = None
@@ -130,7 +144,9 @@ class Dsen2Cr(Model):
         self.weights_checksum = weights.sha256
         self.bytes_per_px = self.window_bytes_per_px()
         if self.backend == "openvino":
-            self._load_openvino(layers_of(weights, self.options.kernel_shapes))
+            options = self.options
+            layers = layers_of(weights, options.kernel_shapes, dilations=options.layer_dilations)
+            self._load_openvino(layers)
         else:
             self._load_keras(weights)
 
@@ -140,6 +156,7 @@ class Dsen2Cr(Model):
             radar=self.options.radar,
             features=self.options.features,
             blocks=self.options.blocks,
+            dilations=self.options.dilations,
             precision=self.precision,
         )
         load_weights(network, weights)
@@ -233,6 +250,8 @@ def read_options(spec: ModelSpec) -> Dsen2CrOptions:
     written = dict(spec.options)
     if "bands" in written:
         written["bands"] = _parse_bands(spec, written["bands"])
+    if "dilations" in written:
+        written["dilations"] = _parse_dilations(spec, written["dilations"])
     options = parse_options(Dsen2CrOptions, replace(spec, options=written))
     for name in ("features", "blocks"):
         if getattr(options, name) < 1:
@@ -240,6 +259,13 @@ def read_options(spec: ModelSpec) -> Dsen2CrOptions:
     if options.origin:
         check_choice(spec, "origin", options.origin, ("published", "trained-here"))
     return options
+
+
+def _parse_dilations(spec: ModelSpec, value: Any) -> tuple[int, ...]:
+    whole = isinstance(value, list | tuple) and all(type(one) is int and one > 0 for one in value)
+    if not whole or not value:
+        raise option_error(spec, "dilations", "give a list of whole numbers from 1")
+    return tuple(value)
 
 
 def _parse_bands(spec: ModelSpec, value: Any) -> tuple[str, ...]:

@@ -5,17 +5,17 @@ Keras and TensorFlow are imported by the functions that use them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unveil.bands import SAR2
-from unveil.models.dsen2cr.weights import layers_of
-from unveil.weights.arrays import NamedArrays
 
 if TYPE_CHECKING:
     import keras
+
+    from unveil.weights.arrays import NamedArrays
 
 KERNEL = 3
 RESIDUAL_SCALE = 0.1
@@ -27,6 +27,7 @@ def build_network(
     radar: bool,
     features: int = 256,
     blocks: int = 16,
+    dilations: Sequence[int] = (1,),
     precision: str | None = None,
 ) -> keras.Model:
     """Build the network of section 3.1 without weights of its own.
@@ -36,6 +37,7 @@ def build_network(
         radar: whether VV and VH follow them.
         features: channels of the hidden layers.
         blocks: residual blocks.
+        dilations: of the convolutions of the blocks, over and over; published: 1.
         precision: Keras dtype policy of the hidden layers, by default Keras' global one. The
             first and last convolutions and the addition to the image are always float32.
 
@@ -48,7 +50,11 @@ def build_network(
     count = 0
 
     def convolve(
-        tensor: Any, filters: int, activation: str | None = None, dtype: str | None = precision
+        tensor: Any,
+        filters: int,
+        activation: str | None = None,
+        dilation: int = 1,
+        dtype: str | None = precision,
     ) -> Any:
         nonlocal count
         count += 1
@@ -57,6 +63,7 @@ def build_network(
             KERNEL,
             padding="same",
             activation=activation,
+            dilation_rate=dilation,
             kernel_initializer="he_uniform",
             data_format="channels_last",
             dtype=dtype,
@@ -66,14 +73,24 @@ def build_network(
     source = keras.Input((None, None, bands + (len(SAR2) if radar else 0)), name="cloudy")
     # Its kernel rounded to bfloat16 would shift the colour of the whole image (up to 0.1 dB).
     x = convolve(source, features, "relu", dtype="float32")
-    for block in range(1, blocks + 1):
-        residual = convolve(convolve(x, features, "relu"), features)
+    for block, dilation in enumerate(block_dilations(blocks, dilations), 1):
+        residual = convolve(convolve(x, features, "relu", dilation), features, None, dilation)
         scale = keras.layers.Rescaling(RESIDUAL_SCALE, dtype=precision, name=f"scale_{block:02d}")
         x = keras.layers.Add(dtype=precision, name=f"block_{block:02d}")([x, scale(residual)])
     # Under thick cloud the change is 4000 DN and more; bfloat16 would round it to 32 DN.
     change = convolve(x, bands, dtype="float32")
     output = keras.layers.Add(dtype="float32", name="clear")([source[..., :bands], change])
     return keras.Model(source, output, name="dsen2cr")
+
+
+def block_dilations(blocks: int, dilations: Sequence[int]) -> list[int]:
+    """Return the dilation of each block."""
+    return [dilations[number % len(dilations)] for number in range(blocks)]
+
+
+def receptive_field(blocks: int, dilations: Sequence[int]) -> int:
+    """Return how far a pixel of the output sees, in pixels."""
+    return (2 + 2 * sum(block_dilations(blocks, dilations))) * (KERNEL // 2)
 
 
 def convolutions(network: keras.Model) -> list[keras.layers.Layer]:
@@ -101,10 +118,12 @@ def load_weights(network: keras.Model, weights: NamedArrays) -> None:
         InputError: if count or shapes differ from the network's, or values are not finite
             or all zero.
     """
+    from unveil.models.dsen2cr.weights import layers_of
+
     layers = convolutions(network)
     shapes = [tuple(layer.kernel.shape) for layer in layers]
-    for layer, arrays in zip(layers, layers_of(weights, shapes), strict=True):
-        layer.set_weights(list(arrays))
+    for layer, found in zip(layers, layers_of(weights, shapes), strict=True):
+        layer.set_weights([found.kernel, found.bias])
 
 
 def compile_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

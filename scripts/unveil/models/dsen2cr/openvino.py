@@ -142,7 +142,8 @@ def _graph(
     def convolve(tensor: Any, scale: float = 1.0) -> Any:
         number = len(inputs)
         inputs.append(tensor)
-        weights, bias = (np.float32(scale) * values for values in layers[number])
+        layer = layers[number]
+        weights, bias = (np.float32(scale) * values for values in (layer.kernel, layer.bias))
         weights = np.ascontiguousarray(weights.transpose(3, 2, 0, 1))
         kernel: Any = op.constant(weights)
         inner = 0 < number < len(layers) - 1
@@ -155,7 +156,8 @@ def _graph(
             tensor = _levels(tensor, *seen.limits, INPUT_LEVELS)
             most = _largest(weights)
             kernel = _levels(kernel, -most, most, KERNEL_LEVELS)
-        made = op.convolution(tensor, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+        apart = [layer.dilation] * 2  # and as many zeros around, so that the size stays
+        made = op.convolution(tensor, kernel, [1, 1], apart, apart, apart)
         return op.add(made, op.constant(bias.reshape(1, -1, 1, 1).astype(np.float32)))
 
     channels, bands = layers[0][0].shape[2], layers[-1][0].shape[3]

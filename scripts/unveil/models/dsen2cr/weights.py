@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from unveil.errors import InputError
 from unveil.weights.arrays import NamedArrays, check_values
 
-Layers = Sequence[tuple[np.ndarray, np.ndarray]]
-"""Kernel (HWIO) and bias of each convolution, float32."""
+
+class Layer(NamedTuple):
+    """One convolution.
+
+    Attributes:
+        kernel: HWIO, float32.
+        bias: float32.
+        dilation: pixels from one weight of the kernel to the next.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    dilation: int = 1
 
 
-def layers_of(weights: NamedArrays, shapes: Sequence[tuple[int, ...]]) -> Layers:
+Layers = Sequence[Layer]
+
+
+def layers_of(
+    weights: NamedArrays,
+    shapes: Sequence[tuple[int, ...]],
+    *,
+    dilations: Sequence[int] = (),
+) -> Layers:
     """Return kernel (HWIO) and bias of each convolution as float32, checked.
 
     Args:
         weights: each kernel followed by its bias; names do not matter.
         shapes: of the kernels that the network has.
+        dilations: of its convolutions; by default 1.
 
     Raises:
         InputError: if count or shapes differ, or values are not finite or all zero.
@@ -26,7 +47,8 @@ def layers_of(weights: NamedArrays, shapes: Sequence[tuple[int, ...]]) -> Layers
     _check_architecture(weights, [shape for kernel in shapes for shape in (kernel, kernel[-1:])])
     check_values(weights)
     arrays = [array.astype(np.float32) for array in weights.arrays.values()]
-    return list(zip(arrays[::2], arrays[1::2], strict=True))
+    steps = dilations or [1] * len(shapes)
+    return [Layer(*one) for one in zip(arrays[::2], arrays[1::2], steps, strict=True)]
 
 
 def _check_architecture(weights: NamedArrays, expected: list[tuple[int, ...]]) -> None:

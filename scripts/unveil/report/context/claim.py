@@ -18,6 +18,8 @@ from unveil.report.images import CLOUDY, SAR, TRUTH, Row
 from unveil.report.order import REAL, order_by
 from unveil.report.words import scene_title
 
+FILLINGS = ("clear_mean", "inpaint")
+"""Kinds that fill in from the image's own clear pixels, without weights."""
 SHOWN_ROWS = 3
 """Levels of cover in the picture."""
 
@@ -71,6 +73,25 @@ def best_of_kind(findings: Findings, protocol: str, *, series: bool) -> str:
     kind = [m.series is series and not m.is_baseline for m in methods]
     ordered = errors[kind].sort_values(["ranked", "value"], ascending=[False, True], kind="stable")
     return str(ordered.index[0]) if len(ordered) else ""
+
+
+def networks_and_fillings(findings: Findings, protocol: str) -> list[tuple[str, Paired]]:
+    """Return each DSen2-CR against the better way to fill in from clear pixels.
+
+    Which filling is the better one is read from all scenes of the protocol once.
+
+    Returns:
+        The filling's id, and the network minus the filling on the scenes of both; empty where
+        one or the other has no score.
+    """
+    errors = pooled_errors(findings, protocol=protocol).dropna(subset=["value"])["value"]
+    kinds = {model: findings.methods[model].kind for model in errors.index}
+    fillings = errors[[kinds[model] in FILLINGS for model in errors.index]]
+    if fillings.empty:
+        return []
+    filling = str(fillings.idxmin())
+    pairs = against(findings, filling, protocol=protocol)
+    return [(filling, pair) for pair in pairs if kinds.get(pair.model) == "dsen2cr"]
 
 
 def claim_picture(

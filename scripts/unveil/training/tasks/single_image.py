@@ -1,9 +1,8 @@
 """The single-image task: DSen2-CR's network, from one cloudy image to a clear one.
 
-It learns from the scenes of the time-series network, of which it sees the target alone, with real
-or simulated clouds on it (:func:`unveil.training.series.sample.draw_sample`). Samples are
-channels-last and in the network's unit (DN / 2000); everything else in the package is
-``(B, H, W)`` reflectance.
+It learns from :class:`unveil.training.shots.Shot`: first from clear images under simulated clouds
+and their haze, then from these and real pairs together. Samples are channels-last and in the
+network's unit (DN / 2000); everything else in the package is ``(B, H, W)`` reflectance.
 """
 
 from __future__ import annotations
@@ -11,29 +10,42 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from unveil.bands import REFLECTANCE_SCALE, band_positions
+from unveil.bands import REFLECTANCE_SCALE
 from unveil.errors import InputError
-from unveil.models.chronos.learning import Sample
 from unveil.models.dsen2cr.network import build_network
 from unveil.models.dsen2cr.recipe import UNITS_PER_REFLECTANCE, Fill, fill_values, network_input
-from unveil.places.series import Series
 from unveil.training.loop import Scores, Task, TrainingPlan
 from unveil.training.losses import cloud_adaptive_loss
-from unveil.training.series.options import SampleOptions
-from unveil.training.series.sample import draw_sample
+from unveil.training.shots import Sample, Shot, can_be_drawn, draw_sample, under_clouds, whole
 
-VALIDATION_SAMPLES = 48
-"""Scenes of each held-out place."""
+VALIDATION_COVERS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+"""Hidden shares of the simulated clouds over each held-out clear image."""
 CLOUD_LEVELS = {"below_35": (0.0, 0.35), "35_to_65": (0.35, 0.65), "above_65": (0.65, 1.01)}
 """Hidden share of a scene, the report's levels of cloud."""
-_PREDICT_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is drawn, and how errors count.
+
+    Attributes:
+        pool: scenes under simulated clouds, each seen several times.
+        real: share of scenes that are real pairs, once these are seen.
+        pretrain: share of all steps in which they are not.
+        loss: ``carl``, as published, or ``l1``, the mean absolute error.
+    """
+
+    pool: int
+    real: float = 0.5
+    pretrain: float = 0.5
+    loss: Literal["carl", "l1"] = "carl"
 
 
 @dataclass(frozen=True)
@@ -41,9 +53,9 @@ class Batch:
     """Samples for one step, in the network's unit.
 
     Attributes:
-        given: ``(N, H, W, B [+ 2])`` float32, what the network sees: cloudy bands, then radar.
-        clear: ``(N, H, W, B)`` float32, the truth; the input where there is none.
-        occluded: ``(N, H, W, 1)`` float32, 1 where the truth is hidden, else 0.
+        given: ``(N, H, W, B [+ 2])``, what the network sees: cloudy bands, then radar.
+        clear: ``(N, H, W, B)``, the truth; the input where there is none.
+        occluded: ``(N, H, W, 1)``, 1 where the truth is hidden, else 0.
     """
 
     given: np.ndarray
@@ -59,95 +71,173 @@ class Batch:
 Predictor = Callable[[Batch], np.ndarray]
 
 
+class Pool:
+    """Samples drawn from shots, each when it is first asked for, and kept.
+
+    Args:
+        shots: to draw from.
+        bands: ESA names of the network's bands.
+        count: samples.
+        size: edge in pixels.
+        seed: sample ``n`` depends on the seed and ``n`` alone.
+        radar_fill: dB that stand for radar where there is none; None for a network without.
+    """
+
+    def __init__(
+        self,
+        shots: Sequence[Shot],
+        bands: Sequence[str],
+        *,
+        count: int,
+        size: int,
+        seed: int,
+        radar_fill: float | None,
+    ) -> None:
+        self.shots, self.bands = list(shots), tuple(bands)
+        self.count, self.size, self.seed, self.radar_fill = count, size, seed, radar_fill
+        self._kept: dict[int, Batch] = {}
+
+    def take(self, numbers: Sequence[int]) -> Batch:
+        """Return some samples, float16."""
+        for number in numbers:
+            if number not in self._kept:
+                self._kept[number] = self._draw(number)
+        return joined([self._kept[number] for number in numbers])
+
+    def fill(self, processes: int) -> None:
+        """Draw all samples at once, in processes of their own."""
+        with get_context("fork").Pool(processes) as workers:
+            drawn = workers.imap(self._draw, range(self.count), chunksize=8)
+            self._kept = dict(enumerate(drawn))
+
+    def _draw(self, number: int) -> Batch:
+        rng = np.random.default_rng([self.seed, number])
+        sample = draw_sample(self.shots, self.bands, size=self.size, rng=rng)
+        return encode(sample, radar_fill=self.radar_fill)
+
+
 class SingleImageTask(Task):
     """Clear one image; validation is on places that are never trained on.
 
-    A pool of scenes is drawn once and seen several times. With radar, a scene gets the
-    radar of its nearest date; where its place has none, or its parcels follow another place,
-    the mean of all radar trained on stands in both polarisations, as the published network
-    fills gaps.
+    With radar, a scene of a place without it gets the mean of all radar trained on in both
+    polarisations, as the published network fills gaps.
 
     Args:
-        network: ``bands``, ``radar``, ``features`` and ``blocks``.
-        series: places to learn from.
-        images: clear core-band images ``(6, H, W)`` whose parcels follow other places.
-        held_out: places to validate on.
-        options: how scenes are varied; context and radar are no choice of theirs.
-        pool: scenes drawn.
+        network: ``bands``, ``radar``, ``features``, ``blocks`` and, unless it is 1,
+            ``dilations``.
+        shots: to learn from; those without the bands, or too small, are left out.
+        held_out: shots to validate on.
+        recipe: what is drawn, and how errors count.
     """
 
     def __init__(
         self,
         network: Mapping[str, Any],
         *,
-        series: Sequence[Series],
-        images: Sequence[np.ndarray],
-        held_out: Sequence[Series],
-        options: SampleOptions,
-        pool: int,
+        shots: Sequence[Shot],
+        held_out: Sequence[Shot],
+        recipe: Recipe,
     ) -> None:
-        self.network, self.series, self.images = dict(network), series, images
-        self.held_out, self.pool = held_out, pool
-        self.options = replace(options, missed=0, gaps=0, radar=float(network["radar"]))
-        self.radar_fill = _mean_radar(series) if network["radar"] else None
-        self._cached = lru_cache(maxsize=pool)(self._draw_one)
+        self.network, self.recipe = dict(network), recipe
+        self.shots, self.held_out = list(shots), list(held_out)
+        self.radar_fill = mean_radar(shots) if network["radar"] else None
+        self._pools: tuple[Pool, Pool | None] | None = None
 
     def build(self) -> keras.Model:
         """Return the network at its start."""
         sizes = {key: self.network[key] for key in ("radar", "features", "blocks")}
-        return build_network(bands=len(self.network["bands"]), **sizes)
+        dilations = self.network.get("dilations", (1,))
+        return build_network(bands=len(self.network["bands"]), dilations=dilations, **sizes)
+
+    def pools(self, plan: TrainingPlan) -> tuple[Pool, Pool | None]:
+        """Return the scenes under simulated clouds, and those of real pairs if any are seen.
+
+        Raises:
+            InputError: if nothing can be drawn.
+        """
+        if self._pools is None:
+            bands = self.network["bands"]
+            usable = [shot for shot in self.shots if can_be_drawn(shot, bands, plan.crop)]
+            clear = [shot for shot in usable if shot.cloudy is None]
+            pairs = [shot for shot in usable if shot.cloudy is not None]
+            if not clear or (self.recipe.real and not pairs):
+                raise InputError(
+                    f"no {'real pair' if clear else 'clear image'} of {plan.crop} pixels has the "
+                    f"bands {', '.join(bands)}",
+                    file="training table",
+                    field="plan.crop",
+                    remedy="use smaller crops or other places, or set samples.real to 0",
+                )
+            facts: dict[str, Any] = {"size": plan.crop, "radar_fill": self.radar_fill}
+            count = self.recipe.pool
+            self._pools = (
+                Pool(clear, bands, count=count, seed=plan.seed, **facts),
+                Pool(pairs, bands, count=count, seed=plan.seed + 1, **facts)
+                if self.recipe.real
+                else None,
+            )
+        return self._pools
+
+    def share(self, other: SingleImageTask) -> None:
+        """Take the scenes that another task of the same bands, radar and places has drawn."""
+        self._pools = other._pools
 
     def draw(
         self, plan: TrainingPlan, step: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, ...]:
-        """Return what is given, the truth and where it is hidden, of some scenes of the pool."""
-        numbers = rng.integers(self.pool, size=plan.batch)
-        batch = stack([self._cached(plan.seed, plan.crop, int(n)) for n in numbers])
-        return batch.given, batch.clear, batch.occluded
+        """Return what is given, the truth and where it is hidden, of some scenes."""
+        simulated, real = self.pools(plan)
+        paired = 0
+        if real is not None and step >= self.recipe.pretrain * plan.steps:
+            paired = round(plan.batch * self.recipe.real)
+        numbers = rng.integers(self.recipe.pool, size=plan.batch).tolist()
+        parts = []
+        if paired and real is not None:
+            parts.append(real.take(numbers[:paired]))
+        if paired < plan.batch:
+            parts.append(simulated.take(numbers[paired:]))
+        batch = joined(parts)
+        return self._seen(batch).given, batch.clear, batch.occluded
 
-    def _draw_one(self, seed: int, size: int, number: int) -> Batch:
-        rng = np.random.default_rng([seed, 1, number])
-        return self._sample(self.series, self.images, size, self.options, rng)
+    def _seen(self, batch: Batch) -> Batch:
+        """Leave radar out for a network without."""
+        channels = len(self.network["bands"]) + (2 if self.network["radar"] else 0)
+        return replace(batch, given=batch.given[..., :channels])
 
-    def _sample(
-        self,
-        series: Sequence[Series],
-        images: Sequence[np.ndarray],
-        size: int,
-        options: SampleOptions,
-        rng: np.random.Generator,
-    ) -> Batch:
-        sample = draw_sample(series, images, size=size, options=options, rng=rng, alone=True)
-        if min(sample.occluded.shape) < size:
-            raise InputError(
-                f"a place has {sample.occluded.shape} pixels, fewer than a crop of {size}",
-                file="training table",
-                field="plan.crop",
-                remedy="use smaller crops, or leave the place out",
-            )
-        return encode(sample, self.network["bands"], radar_fill=self.radar_fill)
+    def loss(self, network: keras.Model, arrays: tuple[Any, ...]) -> Any:
+        """Return the loss of DSen2-CR, or the mean absolute error."""
+        given, clear, occluded = (ops.cast(array, "float32") for array in arrays)
+        return self.loss_of(network(given, training=True), given, clear, occluded)
 
-    def loss(self, network: keras.Model, arrays: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        """Return the loss of DSen2-CR."""
-        given, clear, occluded = (tf.cast(array, tf.float32) for array in arrays)
-        prediction = tf.cast(network(given, training=True), tf.float32)
+    def loss_of(self, prediction: Any, given: Any, clear: Any, occluded: Any) -> Any:
+        """Return the loss of a prediction; float32 tensors as in :class:`Batch`."""
+        prediction = ops.cast(prediction, "float32")
+        if self.recipe.loss == "l1":
+            return ops.mean(ops.abs(prediction - clear))
         cloudy = given[..., : clear.shape[-1]]
         return cloud_adaptive_loss(prediction, clear=clear, cloudy=cloudy, occluded=occluded)
 
     def validation(self, plan: TrainingPlan) -> dict[str, Batch]:
-        """Return scenes of the held-out places by id, their brightness as it is."""
-        options = replace(self.options, synthetic=0, overcast=0, borrowed=0.5, radiometry=False)
+        """Return scenes of the held-out places, in the light that they were seen in.
 
-        def draw(place: Series, number: int) -> Batch:
-            rng = np.random.default_rng([plan.seed, 2, number])
-            # The shapes of all held-out clouds are borrowed; the others are never drawn.
-            lenders = [replace(one, weight=float(one is place)) for one in self.held_out]
-            return self._sample(lenders, [], plan.validation_crop, options, rng)
-
-        return {
-            place.id: stack([draw(place, number) for number in range(VALIDATION_SAMPLES)])
-            for place in self.held_out
-        }
+        ``PLACE`` are its clear images under simulated clouds, ``PLACE-pairs`` its real pairs.
+        """
+        bands, size = self.network["bands"], plan.validation_crop
+        batches: dict[str, list[Batch]] = {}
+        for number, shot in enumerate(self.held_out):
+            if not can_be_drawn(shot, bands, size):
+                continue
+            sample = whole(shot, bands, size=size)
+            if shot.cloudy is not None:
+                samples = [sample]
+            else:
+                rng = np.random.default_rng([plan.seed, 2, number])
+                covers = VALIDATION_COVERS
+                samples = [under_clouds(sample, bands, cover=cover, rng=rng) for cover in covers]
+            name = shot.place + ("-pairs" if shot.cloudy is not None else "")
+            encoded = [encode(one, radar_fill=self.radar_fill) for one in samples]
+            batches.setdefault(name, []).extend(encoded)
+        return {name: as_float32(joined(parts)) for name, parts in batches.items()}
 
     def scorer(self, plan: TrainingPlan) -> Callable[[keras.Model], Scores]:
         """Return what scores a network on each held-out place and over all of them."""
@@ -157,53 +247,56 @@ class SingleImageTask(Task):
             scores = evaluate(network_predictor(network), batches)
             row = {f"mae_occluded_{place}": s["mae_occluded"] for place, s in scores.items()}
             for region in ("mae_occluded", "mae_clear"):
-                row[region] = float(np.mean([s[region] for s in scores.values()]))
+                row[region] = _mean_known(np.array([s[region] for s in scores.values()]))
             return row
 
         return score
 
     def identity(self) -> str:
         """Return a checksum of the data and of how it is varied."""
-        digest = hashlib.sha256(repr((self.network, self.options, self.pool)).encode())
-        for place in (*self.series, *self.held_out):
-            digest.update(repr((place.id, place.bands, place.weight)).encode())
-            for array in (place.reflectance, place.radar, place.masks):
-                digest.update(np.ascontiguousarray(array).tobytes())
-        for image in self.images:
-            digest.update(np.ascontiguousarray(image).tobytes())
+        digest = hashlib.sha256(repr((self.network, self.recipe)).encode())
+        for shot in (*self.shots, *self.held_out):
+            digest.update(repr((shot.place, shot.bands, shot.weight)).encode())
+            for array in (shot.clear, shot.cloudy, shot.hidden, shot.radar):
+                if array is not None:
+                    digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
 
-def encode(sample: Sample, bands: Sequence[str], *, radar_fill: float | None) -> Batch:
+def encode(sample: Sample, *, radar_fill: float | None) -> Batch:
     """Return a scene as a batch of one, float16 to keep many of them.
 
     Args:
         sample: the scene, its target with clouds on it.
-        bands: the network's bands.
         radar_fill: dB that stand for radar where there is none; None for a network without.
 
     Returns:
         The batch. Where the truth is unknown the input stands for it, and counts as clear.
     """
-    positions = band_positions(bands, sample.inputs.bands)
-    target = sample.inputs.target[positions] * np.float32(REFLECTANCE_SCALE)
+    target = sample.cloudy * np.float32(REFLECTANCE_SCALE)
     radar = None
     if radar_fill is not None:
-        radar = sample.inputs.sar
+        radar = sample.radar
         radar = np.full((2, *target.shape[1:]), radar_fill, np.float32) if radar is None else radar
     fill = fill_values(target, radar)
-    truth = sample.truth[positions] * np.float32(REFLECTANCE_SCALE)
+    truth = sample.clear * np.float32(REFLECTANCE_SCALE)
+    known = np.isfinite(truth).all(axis=0)
     truth = np.where(np.isfinite(truth), truth, target)
     given = network_input(target, radar, fill)
     clear = network_input(truth, None, Fill(fill.optical, np.nan))
-    occluded = sample.occluded[..., None]
+    occluded = (sample.hidden & known)[..., None]
     return Batch(*(array[None].astype(np.float16) for array in (given, clear, occluded)))
 
 
-def stack(samples: Sequence[Batch]) -> Batch:
-    """Join batches, as float32."""
-    parts = zip(*((s.given, s.clear, s.occluded) for s in samples), strict=True)
-    return Batch(*(np.concatenate(part).astype(np.float32) for part in parts))
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Join batches."""
+    parts = zip(*((b.given, b.clear, b.occluded) for b in batches), strict=True)
+    return Batch(*(np.concatenate(part) for part in parts))
+
+
+def as_float32(batch: Batch) -> Batch:
+    """Return a batch in float32."""
+    return Batch(*(a.astype(np.float32) for a in (batch.given, batch.clear, batch.occluded)))
 
 
 def evaluate(predict: Predictor, batches: Mapping[str, Batch]) -> dict[str, Scores]:
@@ -221,7 +314,7 @@ def _evaluate_place(predict: Predictor, batch: Batch) -> Scores:
     hidden = batch.occluded[..., 0] > 0
     share = hidden.mean(axis=(1, 2))
     occluded, clear = (_mean_where(error, region) for region in (hidden, ~hidden))
-    scores = {"mae_occluded": np.nanmean(occluded), "mae_clear": np.nanmean(clear)}
+    scores = {"mae_occluded": _mean_known(occluded), "mae_clear": _mean_known(clear)}
     for name, (low, high) in CLOUD_LEVELS.items():
         chosen = (share >= low) & (share < high) & (share > 0)
         if chosen.any():
@@ -236,15 +329,19 @@ def _mean_where(values: np.ndarray, region: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def _mean_known(values: np.ndarray) -> float:
+    """Return the mean of what is not NaN; NaN where all is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
 def network_predictor(network: keras.Model) -> Predictor:
-    """Return the predictor of a network, a few samples at a time."""
+    """Return the predictor of a network, image by image; radar only if it sees any."""
+    channels = network.input_shape[-1]
 
     def predict(batch: Batch) -> np.ndarray:
-        run = partial(network, training=False)
-        parts = [
-            np.asarray(run(batch.given[i : i + _PREDICT_SAMPLES]), np.float32)
-            for i in range(0, len(batch.given), _PREDICT_SAMPLES)
-        ]
+        images = (given[None, ..., :channels] for given in batch.given)
+        parts = [np.asarray(network.predict_on_batch(image), np.float32) for image in images]
         return np.concatenate(parts)
 
     return predict
@@ -263,13 +360,13 @@ def clear_mean_predictor(batch: Batch) -> np.ndarray:
     return np.where(batch.occluded > 0, mean, batch.cloudy)
 
 
-def _mean_radar(series: Sequence[Series]) -> float:
-    """Return the mean of both polarisations over the radar of some places, as drawn, dB.
+def mean_radar(shots: Sequence[Shot]) -> float:
+    """Return the mean of both polarisations over the radar of some shots, as drawn, dB.
 
     Raises:
         InputError: if none has radar.
     """
-    known = [place for place in series if len(place.radar)]
+    known = [shot for shot in shots if shot.radar is not None]
     if not known:
         raise InputError(
             "no series trained on has radar",
@@ -277,5 +374,5 @@ def _mean_radar(series: Sequence[Series]) -> float:
             field="network.radar",
             remedy="add one that has, or set it to false",
         )
-    means = [np.nanmean(place.radar, dtype=np.float64) for place in known]
-    return float(np.average(means, weights=[place.weight for place in known]))
+    means = [np.nanmean(shot.radar, dtype=np.float64) for shot in known if shot.radar is not None]
+    return float(np.average(means, weights=[shot.weight for shot in known]))
