@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 
@@ -29,8 +28,10 @@ from unveil.masks.mask_scene import detect_clouds, judge_frame, mask_scene, why_
 from unveil.masks.options import MaskOptions
 from unveil.models.base import ModelSpec
 from unveil.models.registry import create
+from unveil.places.table import read_places
 from unveil.scene import NO_ACQUISITION, Frame, Scene, read_inputs
 from unveil.sources.selection import Limits
+from unveil.workflow.tables import MOST_CANDIDATES
 
 SOURCES = load_config({})["sources"]
 RANKING = REPOSITORY / "resources" / "ranking.tsv"
@@ -261,15 +262,19 @@ def test_models_are_compared_on_what_all_of_them_answered_and_the_rest_come_last
     assert choose(RECOMMENDED, "ba", pairs, []).models == ("a", "b")
 
 
-def test_the_ranking_that_is_shipped_is_what_the_documentation_prints():
-    page = (REPOSITORY / "docs" / "protocols.md").read_text()
-    for score in read_ranking(RANKING):
-        block = page.split(f"\n{score.where}, ")[1].split("\n\n")[1]
-        line = next(x for x in block.splitlines() if x.startswith(f"| {score.model} |"))
-        assert float(line.split("|")[3]) == score.mae
-    with RANKING.open() as file:
-        rows = list(csv.reader((x for x in file if x[0] != "#"), delimiter="\t"))
-    assert rows[0] == ["model", "place", "pairs", "mae"]
+def test_the_ranking_that_is_shipped_is_of_places_without_training_and_what_the_evidence_prints():
+    page = (REPOSITORY / "docs" / "evidence.md").read_text()
+    pairs = page.split("\n## Real pairs\n")[1].split("\n## ")[0]
+    lines = [line.strip("| ").split(" | ") for line in pairs.splitlines() if line.startswith("|")]
+    heads = next(line for line in lines if line[1].startswith(("antwerp", "hungary")))
+    by_place = {line[0].strip("*`"): line for line in reversed(lines[lines.index(heads) :])}
+    places = read_places()
+    scores = read_ranking(RANKING)
+    assert {places[score.where].role for score in scores} == {"judges", "validates"}
+    for score in (s for s in scores if s.model in ("median", "harmonic", "led_frames")):
+        column = next(n for n, head in enumerate(heads) if head.startswith(f"{score.where} ("))
+        assert by_place[score.model][column].split(" ")[0] == f"{score.mae:.4f}"
+    assert len({score.model for score in scores}) >= MOST_CANDIDATES
 
 
 def test_the_expected_error_rests_on_the_nearest_evidence_that_suffices():

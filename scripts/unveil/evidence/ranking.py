@@ -9,13 +9,16 @@ from unveil.evidence.write import COMMAND, Context
 ROLES = ("judges", "validates")
 FAMILIES = ("simple", "series network")
 """Families that make images: of one image alone, or of another date as it is, none is made."""
+MOST = 0.75
+"""Share of the candidates that answer a pair which counts: some have no clear look of any pixel."""
 COLUMNS = ("model", "place", "pairs", "mae")
 
 
 def rank(context: Context) -> pd.DataFrame:
     """Return the mean absolute error of hidden pixels of each candidate, place by place.
 
-    A candidate has a value on every real pair of these places, so that all meet on the same.
+    The pairs are those that :data:`MOST` of the candidates answer; a candidate answers all of
+    them, so that all meet on the same.
 
     Returns:
         The columns :data:`COLUMNS`, sorted; ``mae`` in reflectance, mean over the pairs.
@@ -23,10 +26,10 @@ def rank(context: Context) -> pd.DataFrame:
     places = {place.id for place in context.places if place.role in ROLES}
     models = {method.id for method in context.methods if method.family in FAMILIES}
     rows = context.rows("paired")
-    rows = rows[rows["place"].isin(places)]
-    wanted = rows["scene"].nunique()
-    rows = rows[rows["model"].isin(models)]
-    whole = rows.groupby("model")["scene"].transform("nunique") == wanted
+    rows = rows[rows["place"].isin(places) & rows["model"].isin(models)]
+    answers = rows.groupby("scene")["model"].transform("nunique")
+    rows = rows[answers >= MOST * rows["model"].nunique()]
+    whole = rows.groupby("model")["scene"].transform("nunique") == rows["scene"].nunique()
     grouped = rows[whole].groupby(["model", "place"])["MAE"]
     table = grouped.agg(["count", "mean"]).reset_index()
     return table.set_axis(COLUMNS, axis=1)
@@ -37,6 +40,6 @@ def to_tsv(table: pd.DataFrame) -> str:
     return (
         "# Mean absolute errors of hidden pixels on real pairs of public places on which\n"
         "# no network was trained and no constant chosen (roles judges and validates),\n"
-        f"# of methods that make an image of each of these dates. Made by: {COMMAND}\n"
+        f"# of methods that answer each pair that most of them answer. Made by: {COMMAND}\n"
         + table.to_csv(sep="\t", index=False, float_format="%.4f", lineterminator="\n")
     )
