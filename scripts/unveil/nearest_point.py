@@ -13,7 +13,7 @@ import numpy as np
 
 from unveil.compiled import compiled
 
-LANES = 64
+LANES = 128
 """Pixels of a block: what is known of them stays in the cache."""
 WEISZFELD_STEPS = 2
 NEWTON_STEPS, MEDOID_TURN = (3, 2, 4, 8, 16, 64), 2
