@@ -7,7 +7,6 @@ and with it (*veiled*). Hidden pixels, truth and context are the same; neither d
 context. Where a place has no pair, clear dates get the cloud of the nearest partly cloudy date.
 
     python benchmarks/protocols.py FOLDER [--place ID ...] [--methods ID ...] [--update FILE]
-        [--ranking FILE]
 
 FOLDER has a folder for each place of ``resources/places.yaml``, named by its id, with the files
 that are named there. Results are kept below ``--results``
@@ -59,8 +58,6 @@ PLACES = [place.id for place in read_places().values() if place.size and place.d
 LEFT_OUT = ("cloudy", "chronos-small-all", "chronos-small-adapted")
 """Rows of config/models.yaml that are not asked unless named: the target itself, the same under
 cloud as another row, and minutes a scene."""
-NO_CANDIDATES = ("least_cloudy", "clear_mean", "inpaint", "mnspi", "vpint2", "dsen2cr-small")
-"""Methods that give another date's image whole, or no image of every date."""
 TRUTH_DAYS = 5
 LEAST_WHOLE = 0.9
 """Share of a target that has data."""
@@ -588,20 +585,6 @@ def report(places: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def write_ranking(places: dict[str, dict[str, Any]], path: Path) -> None:
-    """Renew the lines of a ranking: candidates that answered on the real pairs of every place."""
-    real = {name: places[name] for name in sorted(places) if places[name]["real"]}
-    found = {name: medians(place, "real") for name, place in real.items()}
-    common = set.intersection(*(set(errors) for errors in found.values()))
-    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    lines = [
-        f"{method}\t{name}\t{len(place['pairs'])}\t{found[name][method]:.4f}"
-        for method in sorted(common - set(NO_CANDIDATES))
-        for name, place in real.items()
-    ]
-    path.write_text("\n".join([*head, "model\tplace\tpairs\tmae", *lines, ""]))
-
-
 def _all_methods() -> list[str]:
     """Return the rows of config/models.yaml that need no weights, or whose weights are there."""
     rows = read_yaml(ROOT / "config" / "models.yaml")
@@ -617,7 +600,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", metavar="ID", help="default: all with weights")
     parser.add_argument("--results", type=Path, default=Path("results/protocols"))
     parser.add_argument("--update", type=Path, metavar="FILE", help="document to renew")
-    parser.add_argument("--ranking", type=Path, metavar="FILE", help="resources/ranking.tsv")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("unveil").setLevel(logging.WARNING)
@@ -627,8 +609,6 @@ def main() -> None:
     places = {name: measure(name, given.folder, models, given.results) for name in given.place}
     text = report(places)
     print(text)
-    if given.ranking:
-        write_ranking(places, given.ranking)
     if given.update:
         figures = given.update.parent
         draw_excess(places, figures / "protocols_excess.png")
