@@ -32,11 +32,8 @@ from unittest.mock import MagicMock
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT / "scripts")  # coverage.py beside this file is no library
+sys.path[0] = str(ROOT / "scripts")
 LOG = logging.getLogger("single_image")
-# Rows of the same network compile it once.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "/tmp/jax-cache")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 RUNS = ("dsen2cr-small", "dsen2cr-small-sar", "dsen2cr-small-l2a")
 KEPT = ("sen12mscr-spring-39-100", "sen12mscr-spring-39-500")

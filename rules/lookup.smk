@@ -205,5 +205,7 @@ def delivered_files(model):
     """List the files of a delivery that are there."""
     options = checked(model).models[model].get("options", {})
     if options.get("collection"):
-        return seen([options["collection"]])
-    return seen(sorted(Path(options["folder"]).glob("*.tif")))
+        folder, named = Path(options["collection"]).parent, [options["collection"]]
+    else:
+        folder, named = Path(options["folder"]), []
+    return seen([*named, *sorted(folder.rglob("*.tif"))])

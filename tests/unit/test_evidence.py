@@ -143,7 +143,8 @@ def test_recommended_is_by_places_without_training_and_methods_that_answer_them_
     partly = table[~((table["model"] == "m2") & (table["scene"] == "sweden-paired-1"))]
     fewer = replace(context, evidence=replace(context.evidence, table=partly))
     assert "m2" not in set(rank(fewer)["model"])
-    assert to_tsv(found).splitlines()[3] == "model\tplace\tpairs\tmae"
+    lines = [line for line in to_tsv(found).splitlines() if not line.startswith("#")]
+    assert lines[0] == "model\tplace\tpairs\tmae"
 
 
 def test_the_best_simple_method_is_one_of_those_on_most_places():

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import rasterio
 import yaml
 from tests.small_run import ALL_CLOUD, DONOR, TRUTH, snakemake, write_config, write_place
 
-from unveil.deliveries.check import check_delivery
+from unveil.deliveries.check import check_delivery, judge
+from unveil.deliveries.handover import write_handover
 from unveil.models.base import ModelSpec
 from unveil.models.external import External
 from unveil.scene import load_scene
@@ -70,7 +72,9 @@ def handed(tmp_path_factory) -> Path:
 def verdicts(folder: Path, model: str) -> pd.DataFrame:
     done = snakemake(folder, "check_delivery", "--config", f"model={model}")
     assert done.returncode == 0, done.stderr[-4000:]
-    return pd.read_csv(folder / f"results/deliveries/{model}.tsv", sep="\t").fillna("")
+    return pd.read_csv(folder / f"results/deliveries/{model}.tsv", sep="\t").fillna(
+        {"scene": "", "bands": "", "findings": ""}
+    )
 
 
 @pytest.mark.slow
@@ -167,6 +171,32 @@ def test_each_fault_of_a_delivery_is_named(handed):
         assert row.verdict == verdict and word in row.findings, (word, row.to_dict())
     assert (table[table.scene == "covered"].verdict == "missing").all()
     assert table[table.scene == ""].file.str.endswith("unknown.tif").all()
+
+
+@pytest.mark.slow
+def test_answers_that_lie_in_the_package_outlive_another_handover(handed, tmp_path):
+    scenes = [load_scene(p) for p in sorted((handed / "results/scenes").glob("*/scene.json"))]
+    write_handover(scenes, tmp_path)
+    sums = (tmp_path / "SHA256SUMS").read_text()
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers/half.tif").write_bytes(b"an answer")
+    (tmp_path / "scenes/gone").mkdir()
+    write_handover(scenes, tmp_path)
+    assert (tmp_path / "answers/half.tif").read_bytes() == b"an answer"
+    assert (tmp_path / "SHA256SUMS").read_text() == sums
+    assert not (tmp_path / "scenes/gone").exists()
+
+
+@pytest.mark.slow
+def test_a_scene_without_cloud_is_not_called_unanswered(handed):
+    scene = load_scene(handed / "results/scenes/half/scene.json")
+    clear = handed / "clear_mask.tif"
+    with rasterio.open(scene.target.mask) as mask, rasterio.open(clear, "w", **mask.profile) as out:
+        out.write(np.zeros((mask.count, mask.height, mask.width), np.uint8))
+    frames = tuple(replace(f, mask=clear) if f.role == "target" else f for f in scene.frames)
+    model = External(ModelSpec("theirs", "external", options={"folder": str(handed / "theirs")}))
+    verdict = judge(model, replace(scene, frames=frames))
+    assert verdict.verdict == "fits" and np.isnan(verdict.answered)
 
 
 @pytest.mark.slow

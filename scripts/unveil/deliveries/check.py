@@ -17,7 +17,7 @@ from unveil import raster
 from unveil.errors import InputError
 from unveil.models.external import External
 from unveil.scene import Frame, Scene, is_clear, is_occluded
-from unveil.stored import is_fill, read_dn
+from unveil.stored import Stored, is_fill, read_dn
 
 FITS, DOUBTFUL, UNFIT, MISSING = "fits", "doubtful", "does not fit", "missing"
 COPIED_SHARE, COPIED_PIXELS = 0.2, 100
@@ -104,9 +104,10 @@ def judge(model: External, scene: Scene) -> Verdict:
         return Verdict(scene.id, str(path), UNFIT, findings=str(error))
     unit, copies = counts.unit_fault(), counts.copies()
     findings = [*unit, *copies]
-    if not counts.answered:
+    empty = counts.hidden > 0 and not counts.answered
+    if empty:
         findings.append("answers no hidden pixel: 0 and NaN are no answer")
-    verdict = UNFIT if unit or not counts.answered else DOUBTFUL if copies else FITS
+    verdict = UNFIT if unit or empty else DOUBTFUL if copies else FITS
     return Verdict(
         scene.id,
         str(path),
@@ -200,10 +201,10 @@ def _count(model: External, scene: Scene) -> _Counts:
     return counts
 
 
-def _reflectance(raw: np.ndarray, stored: object) -> np.ndarray:
+def _reflectance(raw: np.ndarray, stored: Stored) -> np.ndarray:
+    """Return what numbers would be, whatever their size: other readers refuse impossible ones."""
     offset, quantification = (
-        np.array(getattr(stored, name), np.float64)[:, None, None]
-        for name in ("offset", "quantification")
+        np.array(each, np.float64)[:, None, None] for each in (stored.offset, stored.quantification)
     )
     return (raw.astype(np.float64) + offset) / quantification
 

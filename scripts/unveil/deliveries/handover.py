@@ -31,16 +31,17 @@ def write_handover(scenes: Iterable[Scene], folder: Path) -> None:
 
     Args:
         scenes: ready for models; what they hold of a truth is left out.
-        folder: that is handed over; what lies there goes first.
+        folder: that is handed over; scenes that were there go first, and answers stay.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    shutil.rmtree(folder / "scenes", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     requests = [hand_over(scene, folder) for scene in scenes]
     document = {"version": VERSION, "scenes": requests}
     (folder / REQUESTS).write_text(json.dumps(document, indent=1) + "\n")
     shutil.copyfile(HERE / "self_check.py", folder / "self_check.py")
     shutil.copyfile(HERE / "specification.md", folder / "README.md")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    own = [folder / name for name in (REQUESTS, "self_check.py", "README.md")]
+    files = [*own, *sorted(path for path in (folder / "scenes").rglob("*") if path.is_file())]
     lines = [f"{raster.sha256(path)}  {path.relative_to(folder)}" for path in files]
     (folder / SUMS).write_text("\n".join(lines) + "\n")
 

@@ -1,4 +1,4 @@
-"""What ``cloudfree`` recommends by: errors on real pairs of places on which nothing was trained."""
+"""What ``cloudfree`` recommends by: errors on real pairs of places that nothing learnt from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def to_tsv(table: pd.DataFrame) -> str:
     """Return the table as text, what it is first."""
     return (
         "# Mean absolute errors of hidden pixels on real pairs of public places on which\n"
-        "# no network was trained and no constant chosen (roles judges and validates),\n"
+        "# no network was trained and no constant chosen (roles judges and validates; on the\n"
+        "# latter it was seen when the training of our own network should stop),\n"
         f"# of methods that answer each pair that most of them answer. Made by: {COMMAND}\n"
         + table.to_csv(sep="\t", index=False, float_format="%.4f", lineterminator="\n")
     )

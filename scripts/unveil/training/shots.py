@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unveil.assembly.simulated_clouds import (
-    CloudOptions,
     apply_clouds,
     simulate_clouds,
     with_haze,
 )
 from unveil.bands import CLEAR, CLOUD, NODATA, REFLECTANCE_SCALE, SHADOW, band_positions
 from unveil.errors import InputError
+from unveil.training.vary import draw_cloud_options, draw_turn
 
 if TYPE_CHECKING:
     from unveil.places.series import Series
@@ -269,7 +269,9 @@ def under_clouds(
     sample: Sample, bands: Sequence[str], *, cover: float, rng: np.random.Generator
 ) -> Sample:
     """Return a clear sample under simulated clouds, their shadows and their haze."""
-    clouds = simulate_clouds(sample.hidden.shape, cover=cover, rng=rng, options=draw_options(rng))
+    clouds = simulate_clouds(
+        sample.hidden.shape, cover=cover, rng=rng, options=draw_cloud_options(rng)
+    )
     clouds = with_haze(clouds, rng=rng)
     cloudy = np.clip(apply_clouds(sample.clear, clouds, bands=bands, rng=rng), 0, BRIGHTEST)
     return replace(sample, cloudy=cloudy.astype(np.float32), hidden=clouds.classes != CLEAR)
@@ -280,26 +282,9 @@ def draw_cover(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 1 / 12 else float(rng.uniform(0.03, 0.98))
 
 
-def draw_options(rng: np.random.Generator) -> CloudOptions:
-    """Draw the shape of clouds: ragged to smooth, sharp to hazy, the sun anywhere."""
-    return CloudOptions(
-        slope=rng.uniform(1.4, 2.2),
-        edge=float(np.exp(rng.uniform(np.log(0.2), np.log(2.5)))),
-        max_opacity=min(1.0, rng.uniform(0.4, 1.6)),
-        shadow_strength=rng.uniform(0.3, 0.8),
-        shadow_distance=(4.0, 30.0),
-        shadow_direction=(0.0, 360.0),
-    )
-
-
 def turned(sample: Sample, rng: np.random.Generator) -> Sample:
     """Return a sample in one of the eight symmetries of the square."""
-    quarter, flip = int(rng.integers(4)), rng.random() < 0.5
-
-    def turn(array: np.ndarray) -> np.ndarray:
-        array = np.rot90(array, quarter, (-2, -1))
-        return np.ascontiguousarray(array[..., ::-1] if flip else array)
-
+    turn = draw_turn(rng)
     radar = None if sample.radar is None else turn(sample.radar)
     return Sample(turn(sample.cloudy), turn(sample.clear), turn(sample.hidden), radar)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from unveil.bands import CLEAR, CLOUD
 from unveil.places.series import Series
 from unveil.scene import is_occluded
 from unveil.training.series.options import SampleOptions
+from unveil.training.vary import draw_cloud_options, draw_turn
 
 
 @dataclass(frozen=True)
@@ -99,29 +100,6 @@ def miss_clouds(
         lost = is_occluded(classes) & missed & np.isfinite(context).all(axis=1)
         classes = np.where(lost, CLEAR, classes).astype(np.uint8)
     return classes
-
-
-def draw_turn(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """Return one of the eight symmetries of the square, for the last two axes of any array."""
-    quarter, flip = int(rng.integers(4)), rng.random() < 0.5
-
-    def turn(array: np.ndarray) -> np.ndarray:
-        turned = np.rot90(array, quarter, (-2, -1))
-        return np.ascontiguousarray(turned[..., ::-1] if flip else turned)
-
-    return turn
-
-
-def draw_cloud_options(rng: np.random.Generator) -> CloudOptions:
-    """Draw the shape of clouds: ragged to smooth, sharp to hazy, the sun anywhere."""
-    return CloudOptions(
-        slope=rng.uniform(1.4, 2.2),
-        edge=float(np.exp(rng.uniform(np.log(0.2), np.log(2.5)))),
-        max_opacity=min(1.0, rng.uniform(0.6, 1.4)),
-        shadow_strength=rng.uniform(0.3, 0.7),
-        shadow_distance=(4.0, 30.0),
-        shadow_direction=(0.0, 360.0),
-    )
 
 
 def _borrow_shape(

@@ -20,9 +20,10 @@ from unveil.errors import InputError
 from unveil.models.chronos.learning import Sample
 from unveil.places.series import NO_MASKS, Series
 from unveil.scene import Inputs, is_clear
-from unveil.training.series.cover import add_gaps, draw_cover, draw_turn, miss_clouds, painted
+from unveil.training.series.cover import add_gaps, draw_cover, miss_clouds, painted
 from unveil.training.series.follow import follow
 from unveil.training.series.options import SampleOptions
+from unveil.training.vary import draw_turn
 
 LEAST_CLEAR = 0.97
 """Share of clear pixels of a date that may be a target."""
