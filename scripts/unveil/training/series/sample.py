@@ -20,7 +20,7 @@ from unveil.errors import InputError
 from unveil.models.chronos.learning import Sample
 from unveil.places.series import NO_MASKS, Series
 from unveil.scene import Inputs, is_clear
-from unveil.training.series.cover import add_gaps, draw_cover, miss_clouds, painted
+from unveil.training.series.cover import add_gaps, draw_cover, miss_clouds
 from unveil.training.series.follow import follow
 from unveil.training.series.options import SampleOptions
 from unveil.training.vary import draw_turn
@@ -38,7 +38,6 @@ def draw_sample(
     size: int,
     options: SampleOptions,
     rng: np.random.Generator,
-    alone: bool = False,
 ) -> Sample:
     """Draw one scene.
 
@@ -48,18 +47,14 @@ def draw_sample(
         size: edge of the scene in pixels; of smaller series all is taken.
         options: how it is varied.
         rng: the source of all randomness.
-        alone: for networks that see the target alone: no context, and clouds that look like
-            clouds where the target is hidden, instead of a constant.
     """
     weights = np.array([s.weight for s in series])
     place = series[rng.choice(len(series), p=weights / weights.sum())]
     window = _window(place, size, rng)
     clear_share = is_clear(window.classes).mean(axis=(1, 2))
-    target = _draw_target(place.id, clear_share, rng, alone=alone)
-    frames: list[int] = []
-    if not alone:
-        choose = _draw_frames if options.dropped else _all_frames
-        frames = choose(window.days, clear_share, target, rng)
+    target = _draw_target(place.id, clear_share, rng)
+    choose = _draw_frames if options.dropped else _all_frames
+    frames = choose(window.days, clear_share, target, rng)
     cover = draw_cover(window, series, options, rng)
     radar = _radar_of(window, target) if rng.random() < options.radar else None
     dates = [target, *frames]
@@ -77,12 +72,11 @@ def draw_sample(
     if rng.random() < options.missed:
         context_class = miss_clouds(context, context_class, window.bands, rng)
     known = is_clear(classes[0]) & np.isfinite(truth).all(axis=0)
-    hidden = cover.hidden & known
-    look = painted(truth, cover, window.bands, rng) if alone else np.where(hidden, 0.5, truth)
+    hidden = cover & known
     inputs = Inputs(
         bands=window.bands,
-        target=look.astype(np.float32),
-        target_class=np.where(cover.hidden, CLOUD, classes[0]).astype(np.uint8),
+        target=np.where(hidden, 0.5, truth).astype(np.float32),
+        target_class=np.where(cover, CLOUD, classes[0]).astype(np.uint8),
         target_probability=np.full(hidden.shape, np.nan, np.float32),
         context=context.astype(np.float32),
         context_class=context_class,
@@ -94,16 +88,13 @@ def draw_sample(
     return Sample(inputs, np.where(known, truth, np.nan).astype(np.float32), hidden)
 
 
-def _draw_target(
-    name: str, clear_share: np.ndarray, rng: np.random.Generator, *, alone: bool
-) -> int:
-    """Draw a clear date; with dates before and after it where there must be context."""
+def _draw_target(name: str, clear_share: np.ndarray, rng: np.random.Generator) -> int:
+    """Draw a clear date with dates before and after it."""
     targets = np.flatnonzero(clear_share >= LEAST_CLEAR)
-    if not alone:
-        targets = targets[(targets > 0) & (targets < len(clear_share) - 1)]
+    targets = targets[(targets > 0) & (targets < len(clear_share) - 1)]
     if not len(targets):
         raise InputError(
-            f"{name} has no clear date to hide" + ("" if alone else " between two others"),
+            f"{name} has no clear date to hide between two others",
             file="training table",
             field="series",
             remedy="leave it out, or use it under 'images'",
